@@ -1,0 +1,1 @@
+//! Holds the layers, the pure set and the size limits of `src/`.

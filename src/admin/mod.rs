@@ -1,0 +1,1 @@
+//! What operators see: SHOW SHARDWIRE, /metrics, the status page.

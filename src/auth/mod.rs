@@ -1,0 +1,1 @@
+//! Proofs of identity: SCRAM and its stored verifiers; pure.

@@ -1,0 +1,1 @@
+//! One server connection: dial, login, state, settings, prepared statements.

@@ -1,0 +1,1 @@
+//! Tables, columns, types, functions and placement, as the planner needs them; pure.

@@ -1,0 +1,1 @@
+//! What the operator wants: proxy.yaml, raw and checked.

@@ -1,0 +1,1 @@
+//! Throw-away PostgreSQL clusters on this machine, and the e-commerce sample in one.

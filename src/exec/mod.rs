@@ -1,0 +1,1 @@
+//! Runs plans: relays one shard, scatters over many.

@@ -1,0 +1,3 @@
+//! Reads flags and configuration, starts the runtime, maps failures to exit codes.
+
+fn main() {}

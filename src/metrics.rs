@@ -1,0 +1,1 @@
+//! The Prometheus registry that owners register their families with.

@@ -1,0 +1,1 @@
+//! Streams, TLS and the buffers between sockets and frames.

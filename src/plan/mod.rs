@@ -1,0 +1,1 @@
+//! Statement + catalog + arguments to plan; pure.

@@ -1,0 +1,1 @@
+//! Server connections kept for reuse.

@@ -1,0 +1,1 @@
+//! Accepts clients, spawns sessions, drains on shutdown, swaps the configuration.

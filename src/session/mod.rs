@@ -1,0 +1,1 @@
+//! One client: handshake, login, protocol state, prepared statements, settings, reply.

@@ -1,0 +1,1 @@
+//! Key values, hashes, slots: from a shard key to its shard; pure.

@@ -1,0 +1,1 @@
+//! What was asked: tokens, shapes, classification, syntax trees; pure.

@@ -1,0 +1,1 @@
+//! Replica sets: probes, roles, lag, nearest selection, the catalogue's loader.

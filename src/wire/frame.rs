@@ -1,0 +1,1 @@
+//! Frame headers: where a message begins and ends in a buffer.

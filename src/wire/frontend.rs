@@ -1,0 +1,1 @@
+//! Messages that a client sends, checked and read in place.

@@ -1,0 +1,8 @@
+//! The protocol's bytes: frames and messages; pure.
+//!
+//! Source: PostgreSQL documentation, chapter 55 (Frontend/Backend Protocol).
+
+pub mod backend;
+pub mod buffer;
+pub mod frame;
+pub mod frontend;
