@@ -1,1 +1,3 @@
 //! Throw-away PostgreSQL clusters on this machine, and the e-commerce sample in one.
+
+pub mod postgres;
