@@ -1,3 +1,10 @@
 //! Tests that run real PostgreSQL servers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a step that fails is a test that fails"
+)]
+
 mod launcher;
