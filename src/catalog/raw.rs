@@ -1,0 +1,97 @@
+//! What the servers say about their schema, row by row, before it is checked.
+
+use crate::config::TableRule;
+
+/// The schema of one database as read from one server of the first shard. System schemas
+/// (`pg_catalog`, `information_schema`, `pg_toast`) are left out of `relations`; the functions of
+/// `pg_catalog` are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct RawCatalog {
+    /// Tables, partitioned tables, views, materialised views, foreign tables and sequences.
+    pub relations: Vec<RawRelation>,
+    /// `pg_proc`, one row per function and signature.
+    pub functions: Vec<RawFunction>,
+    /// `search_path` of a fresh session of the backend's role, `"$user"` already replaced.
+    pub default_search_path: Vec<String>,
+    /// `server_version_num`.
+    pub server_version: u32,
+    /// Placements that the shards themselves hold (`shardwire.tables`, DESIGN 2.5).
+    pub stored_placements: Vec<StoredPlacement>,
+}
+
+/// One row of `pg_class`.
+#[derive(Clone, Debug, Default)]
+pub struct RawRelation {
+    /// `pg_class.oid` on the server read.
+    pub oid: u32,
+    /// The schema's name.
+    pub schema: String,
+    /// `relname`.
+    pub name: String,
+    /// `relkind`: `r` table, `p` partitioned table, `v` view, `m` materialised view, `f` foreign
+    /// table, `S` sequence, `c` composite type.
+    pub kind: char,
+    /// `relpersistence = 't'`.
+    pub temporary: bool,
+    /// The columns in `attnum` order, without dropped and system columns.
+    pub columns: Vec<RawColumn>,
+    /// What a view's rule reads: OIDs of relations, directly (`pg_depend` of its rewrite rule).
+    pub depends_on: Vec<u32>,
+    /// The parent of a partition or of an inheritance child.
+    pub parent: Option<u32>,
+    /// It has rewrite rules other than a view's `_RETURN`.
+    pub has_rules: bool,
+    /// It has triggers that users made (`not tgisinternal`).
+    pub has_triggers: bool,
+    /// `relrowsecurity`.
+    pub row_security: bool,
+}
+
+/// One row of `pg_attribute`.
+#[derive(Clone, Debug, Default)]
+pub struct RawColumn {
+    /// `attname`.
+    pub name: String,
+    /// `atttypid`.
+    pub type_oid: u32,
+    /// `atttypmod`.
+    pub typmod: i32,
+    /// Whether its collation compares byte by byte; true where there is none.
+    pub collation_deterministic: bool,
+    /// `attnotnull`.
+    pub not_null: bool,
+    /// It has a default, or is an identity column.
+    pub has_default: bool,
+    /// Its default draws from a sequence: serial, identity, or `nextval(` in the expression.
+    pub sequence_default: bool,
+    /// `attgenerated <> ''`.
+    pub generated: bool,
+}
+
+/// One row of `pg_proc`.
+#[derive(Clone, Debug, Default)]
+pub struct RawFunction {
+    /// The schema's name.
+    pub schema: String,
+    /// `proname`.
+    pub name: String,
+    /// `provolatile`: `i`, `s` or `v`.
+    pub volatility: char,
+    /// `prokind`: `f` function, `a` aggregate, `w` window function, `p` procedure.
+    pub kind: char,
+    /// The language's name.
+    pub language: String,
+    /// `proretset`.
+    pub returns_set: bool,
+}
+
+/// A placement that the shards hold.
+#[derive(Clone, Debug)]
+pub struct StoredPlacement {
+    /// The table's schema.
+    pub schema: String,
+    /// The table's name.
+    pub table: String,
+    /// Where its rows live.
+    pub rule: TableRule,
+}
