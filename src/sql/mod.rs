@@ -1,1 +1,10 @@
 //! What was asked: tokens, shapes, classification, syntax trees; pure.
+
+pub mod classify;
+pub mod lexer;
+pub mod literal;
+pub mod relations;
+pub mod shape;
+pub mod splice;
+pub mod statement;
+pub mod token;
