@@ -1,0 +1,355 @@
+//! The top level of proxy.yaml: listeners, users, TLS, limits, timeouts, logging.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Auth;
+use super::AuthMethod;
+use super::ClientTls;
+use super::Config;
+use super::Database;
+use super::Limits;
+use super::ListenAddress;
+use super::Log;
+use super::LogFormat;
+use super::Password;
+use super::Secret;
+use super::Timeouts;
+use super::TlsMode;
+use super::User;
+use super::database;
+use super::decode::Context;
+use super::decode::Field;
+use super::problem::Problem;
+use super::problem::Problems;
+use super::value;
+use super::yaml;
+
+/// Larger files are refused before they are read.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+/// The database of the operators' console (DESIGN 2.3).
+const CONSOLE: &str = "shardwire";
+
+/// Reads and checks a file.
+pub(super) fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    let text = read_file(path).map_err(|message| {
+        let problem = Problem {
+            path: String::new(),
+            line: 0,
+            column: 0,
+            message,
+            hint: Some("Name the file with --config.".to_owned()),
+        };
+        Problems::new(Some(path.to_owned()), vec![problem])
+    })?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    parse(&text, Some(base), env).map_err(|problems| Problems {
+        file: Some(path.to_owned()),
+        ..problems
+    })
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let fault = |error: std::io::Error| format!("could not read the file: {error}");
+    let file = std::fs::File::open(path).map_err(fault)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(fault)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err("the file is larger than 4 MiB".to_owned());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes().iter().take(at).filter(|b| **b == b'\n');
+        format!("the file is not UTF-8, see line {}", line.count() + 1)
+    })
+}
+
+/// Checks a text; with a base directory, the files it names too.
+pub(super) fn parse(
+    text: &str,
+    base: Option<&Path>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Problems> {
+    let (tree, problems) = yaml::read(text);
+    let context = Context::new(env, base, problems);
+    let config = tree.and_then(|tree| root(&context.root(&tree)));
+    match (config, context.into_problems()) {
+        (Some(config), problems) if problems.is_empty() => Ok(config),
+        (_, problems) => Err(Problems::new(None, problems)),
+    }
+}
+
+fn root(field: &Field<'_>) -> Option<Config> {
+    let mut fields = field.fields("a map of settings")?;
+    let listen = fields
+        .get("listen")
+        .map_or_else(default_listen, |field| listen(&field));
+    let metrics = fields
+        .get("metrics")
+        .and_then(|field| metrics(&field, &listen));
+    let auth = auth(fields.get("auth").as_ref(), fields.whole());
+    let tls = fields.get("tls").map(|field| client_tls(&field));
+    let databases = fields
+        .required("databases", "Name at least one database and its shards.")
+        .map(|field| databases(&field));
+    let (mut limits, mut timeouts, mut log) = <(Limits, Timeouts, Log)>::default();
+    fields.read("limits", &mut limits, read_limits);
+    fields.read("timeouts", &mut timeouts, read_timeouts);
+    fields.read("log", &mut log, read_log);
+    fields.finish();
+    Some(Config {
+        listen,
+        metrics,
+        auth,
+        tls: tls.unwrap_or_default(),
+        databases: databases?,
+        limits,
+        timeouts,
+        log,
+    })
+}
+
+fn default_listen() -> Vec<ListenAddress> {
+    let address = SocketAddr::from(([127, 0, 0, 1], 6432));
+    vec![ListenAddress::Tcp(address)]
+}
+
+fn listen(field: &Field<'_>) -> Vec<ListenAddress> {
+    const WHAT: &str = "an address such as 127.0.0.1:6432, or a list of them";
+    let items = field.one_or_more(WHAT).unwrap_or_default();
+    if items.is_empty() {
+        field.problem("nowhere to listen", None);
+    }
+    let mut addresses = Vec::new();
+    for item in items {
+        let Some(address) = item.parsed(WHAT, value::listen_address) else {
+            continue;
+        };
+        let any_port = matches!(address, ListenAddress::Tcp(tcp) if tcp.port() == 0);
+        if !any_port && addresses.contains(&address) {
+            item.problem(format!("{} is listed twice", item.shown()), None);
+        }
+        addresses.push(address);
+    }
+    addresses
+}
+
+fn metrics(field: &Field<'_>, listen: &[ListenAddress]) -> Option<SocketAddr> {
+    let what = "an address such as 127.0.0.1:9187";
+    let address = field.parsed(what, value::tcp_listen_address)?;
+    if address.port() != 0 && listen.contains(&ListenAddress::Tcp(address)) {
+        let message = format!("{} already listens for clients", field.shown());
+        field.problem(message, "Choose another port.".to_owned());
+    }
+    Some(address)
+}
+
+fn auth(field: Option<&Field<'_>>, whole: &Field<'_>) -> Auth {
+    let mut auth = Auth {
+        method: AuthMethod::ScramSha256,
+        users: BTreeMap::new(),
+    };
+    let mut users = None;
+    if let Some(mut fields) = field.and_then(|field| field.fields("a map with method and users")) {
+        let words = [
+            ("trust", AuthMethod::Trust),
+            ("password", AuthMethod::Password),
+            ("scram-sha-256", AuthMethod::ScramSha256),
+        ];
+        fields.read("method", &mut auth.method, |field| field.word(&words));
+        users = fields.get("users");
+        fields.finish();
+    }
+    let entries = users
+        .as_ref()
+        .and_then(|users| users.entries("a map of users"));
+    let nobody = entries.as_ref().is_none_or(Vec::is_empty);
+    let malformed = users.is_some() && entries.is_none();
+    for (name, field) in entries.unwrap_or_default() {
+        if let Err(fault) = value::name(name) {
+            let message = format!("the user's name {}", fault.what);
+            field.key_problem(message, fault.hint.to_owned());
+        }
+        let user = user(&field, auth.method);
+        auth.users.insert(name.to_owned(), user);
+    }
+    if nobody && !malformed && auth.method != AuthMethod::Trust {
+        users.as_ref().or(field).unwrap_or(whole).key_problem(
+            "nobody may log in",
+            "Add users under auth.users, or set auth.method to trust.".to_owned(),
+        );
+    }
+    auth
+}
+
+fn user(field: &Field<'_>, method: AuthMethod) -> User {
+    let mut user = User { password: None };
+    let Some(mut fields) = field.fields("a map such as { password: \"${SHOP_PASSWORD}\" }") else {
+        return user;
+    };
+    let hint = "Write { password: \"${NAME}\" }, or set auth.method to trust.";
+    let password = match method {
+        AuthMethod::Trust => fields.get("password"),
+        AuthMethod::Password | AuthMethod::ScramSha256 => fields.required("password", hint),
+    };
+    fields.finish();
+    user.password = password.and_then(|field| {
+        let (text, verifier) = secret(&field)?;
+        Some(if verifier {
+            Password::Verifier(text)
+        } else {
+            Password::Plain(text)
+        })
+    });
+    user
+}
+
+/// A password or verifier, and which of them. Its text never enters a message.
+pub(super) fn secret(field: &Field<'_>) -> Option<(Secret, bool)> {
+    let text = field.text("a password")?;
+    match value::is_verifier(&text) {
+        Ok(verifier) => Some((Secret::new(text), verifier)),
+        Err(fault) => {
+            let message = format!("the password {}", fault.what);
+            field.problem(message, fault.hint.to_owned());
+            None
+        }
+    }
+}
+
+fn client_tls(field: &Field<'_>) -> ClientTls {
+    let words = [
+        ("off", TlsMode::Off),
+        ("prefer", TlsMode::Prefer),
+        ("require", TlsMode::Require),
+    ];
+    let mut tls = ClientTls::default();
+    let mut complete = false;
+    if field.is_scalar() {
+        tls.mode = field.word(&words).unwrap_or(TlsMode::Off);
+    } else if let Some(mut fields) = field.fields("a mode, or a map with mode, cert and key") {
+        tls.mode = TlsMode::Prefer;
+        fields.read("mode", &mut tls.mode, |field| field.word(&words));
+        let (cert, key) = (fields.get("cert"), fields.get("key"));
+        complete = cert.is_some() && key.is_some();
+        tls.cert = cert.and_then(|field| field.file());
+        tls.key = key.and_then(|field| field.file());
+        fields.finish();
+    } else {
+        return tls;
+    }
+    if tls.mode != TlsMode::Off && !complete {
+        field.key_problem(
+            "TLS needs a certificate and its key",
+            "Write { mode: prefer, cert: server.crt, key: server.key }, or off.".to_owned(),
+        );
+    }
+    tls
+}
+
+fn databases(field: &Field<'_>) -> BTreeMap<String, Arc<Database>> {
+    let mut databases = BTreeMap::new();
+    let Some(entries) = field.entries("a map of databases") else {
+        return databases;
+    };
+    if entries.is_empty() {
+        field.problem("there is no database", "Name at least one.".to_owned());
+    }
+    for (name, field) in entries {
+        if let Err(fault) = value::name(name) {
+            let message = format!("the database's name {}", fault.what);
+            field.key_problem(message, fault.hint.to_owned());
+        }
+        if name == CONSOLE {
+            let hint = "Choose another name for clients; backend.database may stay.".to_owned();
+            field.key_problem("\"shardwire\" is the name of the console", hint);
+        }
+        if let Some(database) = database::read(name, &field) {
+            databases.insert(name.to_owned(), Arc::new(database));
+        }
+    }
+    databases
+}
+
+fn read_limits(field: &Field<'_>) -> Option<Limits> {
+    let mut fields = field.fields("a map of limits")?;
+    let mut limits = Limits::default();
+    let f = &mut fields;
+    f.read("max_clients", &mut limits.max_clients, Field::count);
+    f.read("max_message", &mut limits.max_message_bytes, |field| {
+        field.size(1 << 13..=1 << 30, "8KiB to 1GiB")
+    });
+    f.read("max_startup", &mut limits.max_startup_bytes, |field| {
+        field.size(1 << 9..=1 << 20, "512B to 1MiB")
+    });
+    f.read("query_memory", &mut limits.query_memory_bytes, |field| {
+        field.size(1 << 16..=1 << 40, "64KiB to 1TiB")
+    });
+    f.read(
+        "prepared_statements_per_server",
+        &mut limits.prepared_statements_per_server,
+        Field::count,
+    );
+    f.read(
+        "prepared_statements_per_client",
+        &mut limits.prepared_statements_per_client,
+        Field::count,
+    );
+    f.read(
+        "plan_cache_entries",
+        &mut limits.plan_cache_entries,
+        Field::count,
+    );
+    f.read("query_parse", &mut limits.query_parse_bytes, |field| {
+        field.size(1 << 10..=1 << 30, "1KiB to 1GiB")
+    });
+    fields.finish();
+    Some(limits)
+}
+
+fn read_timeouts(field: &Field<'_>) -> Option<Timeouts> {
+    let mut fields = field.fields("a map of durations")?;
+    let mut timeouts = Timeouts::default();
+    let f = &mut fields;
+    f.read("login", &mut timeouts.login, Field::duration);
+    f.read("connect", &mut timeouts.connect, Field::duration);
+    f.read(
+        "idle_client",
+        &mut timeouts.idle_client,
+        |field| match field.text("a duration such as 1h, or off")?.as_str() {
+            "off" => Some(None),
+            _ => field.duration().map(Some),
+        },
+    );
+    f.read("shutdown", &mut timeouts.shutdown, Field::duration);
+    f.read(
+        "probe_interval",
+        &mut timeouts.probe_interval,
+        Field::duration,
+    );
+    f.read(
+        "probe_timeout",
+        &mut timeouts.probe_timeout,
+        Field::duration,
+    );
+    fields.finish();
+    Some(timeouts)
+}
+
+fn read_log(field: &Field<'_>) -> Option<Log> {
+    let mut fields = field.fields("a map with format and level")?;
+    let mut log = Log::default();
+    let words = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    fields.read("format", &mut log.format, |field| field.word(&words));
+    fields.read("level", &mut log.level, |field| {
+        let text = field.text("a log level")?;
+        field.parsed("a log level", value::log_level).map(|()| text)
+    });
+    fields.finish();
+    Some(log)
+}

@@ -1,0 +1,344 @@
+//! One database of proxy.yaml: its servers, pools and how it is read.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::Address;
+use super::Backend;
+use super::BackendTls;
+use super::BackendTlsMode;
+use super::Consistency;
+use super::Database;
+use super::Pool;
+use super::PoolMode;
+use super::ReadPreference;
+use super::RoleHint;
+use super::SLOTS;
+use super::Server;
+use super::Shard;
+use super::Tables;
+use super::check;
+use super::decode::Field;
+use super::decode::Fields;
+use super::tables;
+use super::value;
+
+/// Reads the database that clients know by this name.
+pub(super) fn read(name: &str, field: &Field<'_>) -> Option<Database> {
+    let mut fields = field.fields("a map with backend, shards and tables")?;
+    let backend = fields
+        .required("backend", "Write { user: …, password: \"${NAME}\" }.")
+        .and_then(|field| backend(name, &field));
+    let mut pool = Pool::default();
+    fields.read("pool", &mut pool, read_pool);
+    let zone = fields.get("zone").and_then(|field| field.name("a zone"));
+    let shards = fields
+        .required(
+            "shards",
+            "List at least one: { name: s0, primary: 10.0.0.1:5432 }.",
+        )
+        .and_then(|field| shards(&field));
+    let mut read_preference = ReadPreference::Nearest;
+    fields.read("read_preference", &mut read_preference, |field| {
+        field.word(&[
+            ("primary", ReadPreference::Primary),
+            ("primary_preferred", ReadPreference::PrimaryPreferred),
+            ("secondary", ReadPreference::Secondary),
+            ("secondary_preferred", ReadPreference::SecondaryPreferred),
+            ("nearest", ReadPreference::Nearest),
+        ])
+    });
+    let mut max_staleness = Duration::from_secs(10);
+    fields.read("max_staleness", &mut max_staleness, Field::duration);
+    let mut consistency = Consistency::Session;
+    fields.read("consistency", &mut consistency, |field| {
+        field.word(&[
+            ("strong", Consistency::Strong),
+            ("session", Consistency::Session),
+            ("eventual", Consistency::Eventual),
+        ])
+    });
+    let shards = shards.unwrap_or_default();
+    let mut tables = Tables::default();
+    fields.read("tables", &mut tables, |field| tables::read(field, &shards));
+    fields.finish();
+    Some(Database {
+        name: name.to_owned(),
+        backend: backend?,
+        pool,
+        zone,
+        shards,
+        read_preference,
+        max_staleness,
+        consistency,
+        tables,
+    })
+}
+
+fn backend(name: &str, field: &Field<'_>) -> Option<Backend> {
+    let mut fields = field.fields("a map with database, user, password and tls")?;
+    let mut database = name.to_owned();
+    fields.read("database", &mut database, |field| {
+        field.name("the name of a database")
+    });
+    let user = fields
+        .required("user", "Name the role to use on the servers.")
+        .and_then(|field| field.name("the name of a role"));
+    let password = fields.get("password").and_then(|field| {
+        let (secret, verifier) = check::secret(&field)?;
+        if verifier {
+            let hint = "Servers are logged in to with the password itself.".to_owned();
+            field.problem("the password is a verifier", hint);
+        }
+        Some(secret)
+    });
+    let mut tls = BackendTls::default();
+    fields.read("tls", &mut tls, backend_tls);
+    fields.finish();
+    Some(Backend {
+        database,
+        user: user?,
+        password,
+        tls,
+    })
+}
+
+fn backend_tls(field: &Field<'_>) -> Option<BackendTls> {
+    let words = [
+        ("off", BackendTlsMode::Off),
+        ("prefer", BackendTlsMode::Prefer),
+        ("require", BackendTlsMode::Require),
+        ("verify-ca", BackendTlsMode::VerifyCa),
+        ("verify-full", BackendTlsMode::VerifyFull),
+    ];
+    let mut tls = BackendTls::default();
+    if field.is_scalar() {
+        tls.mode = field.word(&words)?;
+        return Some(tls);
+    }
+    let mut fields = field.fields("a mode, or a map with mode, ca, cert and key")?;
+    fields.read("mode", &mut tls.mode, |field| field.word(&words));
+    let (ca, cert, key) = (fields.get("ca"), fields.get("cert"), fields.get("key"));
+    fields.finish();
+    if cert.is_some() != key.is_some() {
+        let hint = "Name both, or neither.".to_owned();
+        field.key_problem("a certificate and its key go together", hint);
+    }
+    let verifies = matches!(
+        tls.mode,
+        BackendTlsMode::VerifyCa | BackendTlsMode::VerifyFull
+    );
+    if let Some(ca) = ca.as_ref().filter(|_| !verifies) {
+        ca.key_problem(
+            "the authorities would not be asked",
+            "Set mode to verify-full or verify-ca, or leave ca out.".to_owned(),
+        );
+    }
+    tls.ca = ca.and_then(|field| field.file());
+    tls.cert = cert.and_then(|field| field.file());
+    tls.key = key.and_then(|field| field.file());
+    Some(tls)
+}
+
+fn read_pool(field: &Field<'_>) -> Option<Pool> {
+    let mut fields = field.fields("a map with mode and max_size")?;
+    let mut pool = Pool::default();
+    let f = &mut fields;
+    f.read("mode", &mut pool.mode, |field| {
+        field.word(&[
+            ("transaction", PoolMode::Transaction),
+            ("session", PoolMode::Session),
+        ])
+    });
+    f.read("max_size", &mut pool.max_size, Field::count);
+    f.read("queue_timeout", &mut pool.queue_timeout, Field::duration);
+    f.read("max_queue", &mut pool.max_queue, Field::count);
+    f.read("idle_timeout", &mut pool.idle_timeout, Field::duration);
+    f.read("max_lifetime", &mut pool.max_lifetime, Field::duration);
+    fields.finish();
+    Some(pool)
+}
+
+/// What has been read of the shards so far, for the checks across them.
+#[derive(Default)]
+struct Seen {
+    names: HashMap<String, String>,
+    addresses: HashMap<Address, String>,
+}
+
+/// The shards. One whose name is missing or wrong keeps its place under an empty name.
+fn shards(field: &Field<'_>) -> Option<Vec<Shard>> {
+    let items = field.items("a list of shards")?;
+    if items.is_empty() {
+        let hint = "List at least one: { name: s0, primary: 10.0.0.1:5432 }.".to_owned();
+        field.problem("there is no shard", hint);
+    }
+    if items.len() > usize::from(SLOTS) {
+        field.problem(format!("there are more than {SLOTS} shards"), None);
+        return None;
+    }
+    let mut seen = Seen::default();
+    let mut slots = Vec::new();
+    let mut shards = Vec::new();
+    for item in &items {
+        let mut shard = Shard {
+            name: String::new(),
+            servers: Vec::new(),
+            slots: Vec::new(),
+        };
+        let mut own_slots = None;
+        if let Some(mut fields) = item.fields("a map with name and servers") {
+            shard.name = shard_name(&mut fields, &mut seen).unwrap_or_default();
+            shard.servers = servers(&mut fields, &mut seen);
+            own_slots = fields.get("slots");
+            fields.finish();
+        }
+        shards.push(shard);
+        slots.push(own_slots);
+    }
+    assign_slots(field, &items, &slots, &mut shards);
+    Some(shards)
+}
+
+fn shard_name(fields: &mut Fields<'_>, seen: &mut Seen) -> Option<String> {
+    let field = fields.required("name", "Name it once and for all: s0.")?;
+    let name = field.text("the name of a shard")?;
+    field.parsed("the name of a shard", value::simple_name)?;
+    if let Some(first) = seen.names.get(&name) {
+        let message = format!("duplicate shard name {}", field.shown());
+        field.problem(message, format!("It already stands at {first}."));
+        return None;
+    }
+    seen.names.insert(name.clone(), field.path.clone());
+    Some(name)
+}
+
+fn servers(fields: &mut Fields<'_>, seen: &mut Seen) -> Vec<Server> {
+    const WHAT: &str = "a list of servers";
+    let primary = fields.get("primary");
+    let secondaries = fields.get("secondaries");
+    let others = fields.get("servers");
+    let mut named: Vec<(Field<'_>, Option<RoleHint>)> = Vec::new();
+    let mut malformed = false;
+    named.extend(primary.map(|field| (field, Some(RoleHint::Primary))));
+    for (list, hint) in [(secondaries, Some(RoleHint::Secondary)), (others, None)] {
+        let Some(list) = list else { continue };
+        match list.items(WHAT) {
+            Some(items) => named.extend(items.into_iter().map(|item| (item, hint))),
+            None => malformed = true,
+        }
+    }
+    if named.is_empty() && !malformed {
+        fields.whole().key_problem(
+            "the shard has no server",
+            "Write primary: 10.0.0.1:5432, or servers: [10.0.0.1:5432, 10.0.0.2:5432].".to_owned(),
+        );
+    }
+    named
+        .into_iter()
+        .filter_map(|(field, hint)| server(&field, hint, seen))
+        .collect()
+}
+
+fn server(field: &Field<'_>, hint: Option<RoleHint>, seen: &mut Seen) -> Option<Server> {
+    let mut zone = None;
+    let mut place = Some(field.clone());
+    if field.is_map() {
+        let mut fields = field.fields("a map with address and zone")?;
+        place = fields.required("address", "Write { address: 10.0.0.1:5432, zone: … }.");
+        zone = fields.get("zone").and_then(|field| field.name("a zone"));
+        fields.finish();
+    }
+    let place = place?;
+    let what = "an address such as 10.0.0.1:5432";
+    let address = place.parsed(what, value::server_address)?;
+    if let Some(first) = seen.addresses.get(&address) {
+        let message = format!("duplicate server {}", place.shown());
+        place.problem(message, format!("It already stands at {first}."));
+        return None;
+    }
+    seen.addresses.insert(address.clone(), place.path.clone());
+    Some(Server {
+        address,
+        zone,
+        hint,
+    })
+}
+
+/// Gives every slot to one shard: equal runs, unless the file says otherwise for every shard.
+fn assign_slots(
+    whole: &Field<'_>,
+    items: &[Field<'_>],
+    given: &[Option<Field<'_>>],
+    shards: &mut [Shard],
+) {
+    if given.iter().all(Option::is_none) {
+        let count = shards.len();
+        let start = |index: usize| (index * usize::from(SLOTS) / count.max(1)) as u16;
+        for (index, shard) in shards.iter_mut().enumerate() {
+            shard.slots = vec![start(index)..=start(index + 1) - 1];
+        }
+        return;
+    }
+    let mut owners: Vec<Option<usize>> = vec![None; usize::from(SLOTS)];
+    let mut complete = true;
+    for (index, (item, given)) in items.iter().zip(given).enumerate() {
+        let Some(given) = given else {
+            let hint = "Write slots for every shard, [] for one without, or for none.".to_owned();
+            item.key_problem("slots are given for other shards only", hint);
+            complete = false;
+            continue;
+        };
+        complete &= claim_slots(given, index, &mut owners, items);
+    }
+    let free = |slot: &usize| owners.get(*slot).is_some_and(Option::is_none);
+    let all = 0..usize::from(SLOTS);
+    if let Some(first) = all.clone().find(free).filter(|_| complete) {
+        let last = (first..all.end).take_while(free).last().unwrap_or(first);
+        let message = format!("slots {first}-{last} belong to no shard");
+        let hint = format!("The shards must share all slots from 0 to {}.", SLOTS - 1);
+        whole.key_problem(message, hint);
+    }
+    for (slot, owner) in (0..SLOTS).zip(owners) {
+        let shard = owner.and_then(|owner| shards.get_mut(owner));
+        let Some(shard) = shard else { continue };
+        match shard.slots.last_mut() {
+            Some(run) if slot > 0 && *run.end() == slot - 1 => *run = *run.start()..=slot,
+            _ => shard.slots.push(slot..=slot),
+        }
+    }
+}
+
+/// Notes the slots that a shard wants. Answers whether they could all be read.
+fn claim_slots(
+    given: &Field<'_>,
+    shard: usize,
+    owners: &mut [Option<usize>],
+    items: &[Field<'_>],
+) -> bool {
+    const WHAT: &str = "slots such as [0-8191]";
+    let Some(runs) = given.one_or_more(WHAT) else {
+        return false;
+    };
+    let mut readable = true;
+    for run in runs {
+        let Some(range) = run.parsed(WHAT, value::slots) else {
+            readable = false;
+            continue;
+        };
+        let mut taken = None;
+        for slot in range {
+            match owners.get_mut(usize::from(slot)) {
+                Some(Some(owner)) => taken = taken.or(Some((slot, *owner))),
+                Some(free) => *free = Some(shard),
+                None => {}
+            }
+        }
+        if let Some((slot, owner)) = taken {
+            let first = items.get(owner).map_or("", |item| item.path.as_str());
+            let message = format!("slot {slot} belongs to two shards");
+            run.problem(message, format!("It already stands at {first}."));
+        }
+    }
+    readable
+}
