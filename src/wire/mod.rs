@@ -2,7 +2,9 @@
 //!
 //! Source: PostgreSQL documentation, chapter 55 (Frontend/Backend Protocol).
 
+pub mod authentication;
 pub mod backend;
 pub mod buffer;
 pub mod frame;
 pub mod frontend;
+pub mod startup;

@@ -1,0 +1,212 @@
+//! One type for every socket: TCP or unix, plain or TLS, towards clients or servers.
+
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{client, server};
+
+use crate::auth::certificate::server_end_point;
+
+/// A peer silent for this long is asked whether it is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// And asked again after this long without an answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A connected socket. TLS state is boxed, so that a plain socket costs little memory.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP without TLS.
+    Tcp(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+    /// TCP with TLS, where the proxy is the TLS server.
+    TlsServerSide(Box<server::TlsStream<TcpStream>>),
+    /// TCP with TLS, where the proxy is the TLS client.
+    TlsClientSide(Box<client::TlsStream<TcpStream>>),
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A process of this machine.
+    Local,
+    /// Nobody any more.
+    Gone,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Local => f.write_str("[local]"),
+            Peer::Gone => f.write_str("[gone]"),
+        }
+    }
+}
+
+impl Stream {
+    /// Takes a TCP socket: no delay, keepalive on.
+    ///
+    /// # Errors
+    /// What the system says, usually that the peer is gone.
+    pub fn tcp(socket: TcpStream) -> io::Result<Stream> {
+        socket.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL);
+        SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+        Ok(Stream::Tcp(socket))
+    }
+
+    /// Whether the bytes are encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.tcp_socket().is_some() && !matches!(self, Stream::Tcp(_))
+    }
+
+    /// Whether the peer is on this machine by nature.
+    pub fn is_unix(&self) -> bool {
+        matches!(self, Stream::Unix(_))
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        match self.tcp_socket() {
+            None => Peer::Local,
+            Some(socket) => socket.peer_addr().map_or(Peer::Gone, Peer::Tcp),
+        }
+    }
+
+    /// What SCRAM can bind this connection to, where the proxy is the TLS client.
+    pub fn server_binding(&self) -> Option<Vec<u8>> {
+        match self {
+            Stream::TlsClientSide(tls) => {
+                let chain = tls.get_ref().1.peer_certificates()?;
+                server_end_point(chain.first()?)
+            }
+            _ => None,
+        }
+    }
+
+    fn tcp_socket(&self) -> Option<&TcpStream> {
+        match self {
+            Stream::Tcp(socket) => Some(socket),
+            Stream::Unix(_) => None,
+            Stream::TlsServerSide(tls) => Some(tls.get_ref().0),
+            Stream::TlsClientSide(tls) => Some(tls.get_ref().0),
+        }
+    }
+
+    /// Whether rustls holds decrypted bytes, or the end of the stream, that nobody has read.
+    ///
+    /// It decrypts every whole record that it has, so that whatever else is missing is still in
+    /// the socket.
+    fn holds_plaintext(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => false,
+            Stream::TlsServerSide(tls) => !tls.get_ref().1.wants_read(),
+            Stream::TlsClientSide(tls) => !tls.get_ref().1.wants_read(),
+        }
+    }
+
+    /// Waits until a read would give something (bytes, the end or an error), without a buffer.
+    ///
+    /// It may return early: the read that follows then waits. Cancelling it loses nothing.
+    ///
+    /// # Errors
+    /// What the system says about the socket.
+    pub async fn readable(&self) -> io::Result<()> {
+        if self.holds_plaintext() {
+            return Ok(());
+        }
+        match self {
+            Stream::Unix(socket) => socket.readable().await,
+            Stream::Tcp(socket) => socket.readable().await,
+            Stream::TlsServerSide(tls) => tls.get_ref().0.readable().await,
+            Stream::TlsClientSide(tls) => tls.get_ref().0.readable().await,
+        }
+    }
+
+    /// Whether the peer is connected and has sent nothing that has not been read. Never waits, and
+    /// costs no system call when the runtime has seen nothing arrive.
+    pub fn is_quiet(&self) -> bool {
+        if self.holds_plaintext() {
+            return false;
+        }
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = match self {
+            Stream::Unix(socket) => {
+                socket.try_io(Interest::READABLE, || SockRef::from(socket).peek(&mut byte))
+            }
+            Stream::Tcp(socket) => peek(socket, &mut byte),
+            Stream::TlsServerSide(tls) => peek(tls.get_ref().0, &mut byte),
+            Stream::TlsClientSide(tls) => peek(tls.get_ref().0, &mut byte),
+        };
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+fn peek(socket: &TcpStream, byte: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    socket.try_io(Interest::READABLE, || SockRef::from(socket).peek(byte))
+}
+
+/// Calls one method of whichever socket it is.
+macro_rules! socket {
+    ($stream:expr, $socket:ident => $call:expr) => {
+        match $stream {
+            Stream::Tcp($socket) => $call,
+            Stream::Unix($socket) => $call,
+            Stream::TlsServerSide($socket) => $call,
+            Stream::TlsClientSide($socket) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        socket!(self.get_mut(), socket => Pin::new(socket).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        socket!(self.get_mut(), socket => Pin::new(socket).poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        socket!(self.get_mut(), socket => Pin::new(socket).poll_write_vectored(context, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        socket!(self, socket => socket.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        socket!(self.get_mut(), socket => Pin::new(socket).poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        socket!(self.get_mut(), socket => Pin::new(socket).poll_shutdown(context))
+    }
+}
