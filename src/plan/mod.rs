@@ -72,8 +72,8 @@ pub enum Route {
     Shard(ShardIndex),
     /// The shard depends on literals or parameters.
     Keyed(Box<Keyed>),
-    /// Every shard; the answers are concatenated.
-    Scatter,
+    /// All these shards; the answers are concatenated.
+    Scatter(ShardSet),
     /// Nowhere: the error for the client.
     Refused(Error),
 }
@@ -88,7 +88,7 @@ pub enum Access {
 }
 
 /// What an execution brings along: the literals of its text and the parameters of its Bind message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Arguments<'a> {
     /// The text of this execution; of the same shape as the planned one.
     pub text: &'a str,
@@ -96,6 +96,9 @@ pub struct Arguments<'a> {
     pub literals: &'a [Literal],
     /// The Bind message's parameters.
     pub parameters: Parameters<'a>,
+    /// Whether the client's encoding is UTF-8 (or plain ASCII): keys beyond ASCII of other clients
+    /// can't be known.
+    pub utf8: bool,
 }
 
 /// The shards of one execution.
@@ -108,3 +111,51 @@ pub enum Target {
     /// These shards, at least two; their answers are concatenated.
     Many(ShardSet),
 }
+
+/// Plans one statement. Total: what can't be served is a plan too.
+pub fn plan(request: &Request<'_>) -> Plan {
+    Plan {
+        statement: Statement::Other,
+        route: Route::Refused(Error::refused(
+            "statement is not supported",
+            "The planner is not there yet.",
+            "Wait.",
+        )),
+        access: Access::Write,
+        session: SessionUse::NONE,
+        epoch: request.catalog.epoch,
+    }
+}
+
+impl Plan {
+    /// The shards of one execution.
+    ///
+    /// # Errors
+    /// The refusal, `23502` for a NULL shard key in an INSERT, `23514` for a key that no shard takes.
+    pub fn target(&self, arguments: &Arguments<'_>) -> Result<Target> {
+        let _ = arguments;
+        match &self.route {
+            Route::Any => Ok(Target::Any),
+            Route::Shard(shard) => Ok(Target::One(*shard)),
+            Route::Keyed(_) => Ok(Target::Any),
+            Route::Scatter(shards) => Ok(Target::Many(shards.clone())),
+            Route::Refused(error) => Err(error.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.route {
+            Route::Any => write!(f, "Any"),
+            Route::Shard(shard) => write!(f, "Shard {shard}"),
+            Route::Keyed(_) => write!(f, "Keyed"),
+            Route::Scatter(_) => write!(f, "Scatter"),
+            Route::Refused(error) => write!(f, "Refused {error}"),
+        }
+    }
+}
+
+/// How literals and parameters name the shard.
+#[derive(Clone, Debug)]
+pub struct Keyed {}

@@ -58,9 +58,24 @@ fn deepens(piece: &Piece<'_>) -> bool {
         TokenKind::Punctuation => matches!(piece.text.as_ref(), "::" | "[" | "."),
         TokenKind::Word => matches!(
             piece.text.as_ref(),
-            "and" | "or" | "not" | "is" | "like" | "ilike" | "similar" | "between" | "in" | "at"
-                | "collate" | "case" | "union" | "intersect" | "except" | "interval"
-                | "join" | "notnull"
+            "and"
+                | "or"
+                | "not"
+                | "is"
+                | "like"
+                | "ilike"
+                | "similar"
+                | "between"
+                | "in"
+                | "at"
+                | "collate"
+                | "case"
+                | "union"
+                | "intersect"
+                | "except"
+                | "interval"
+                | "join"
+                | "notnull"
         ),
         _ => false,
     }

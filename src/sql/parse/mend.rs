@@ -89,14 +89,15 @@ impl<'a> Mender<'a> {
     }
 
     fn ahead_is(&self, offset: usize, words: &[&str]) -> bool {
-        words
-            .iter()
-            .enumerate()
-            .all(|(i, word)| self.ahead(offset + i).is_some_and(|piece| piece.is_word(word)))
+        words.iter().enumerate().all(|(i, word)| {
+            self.ahead(offset + i)
+                .is_some_and(|piece| piece.is_word(word))
+        })
     }
 
     fn ahead_is_symbol(&self, offset: usize, symbol: &str) -> bool {
-        self.ahead(offset).is_some_and(|piece| piece.is_symbol(symbol))
+        self.ahead(offset)
+            .is_some_and(|piece| piece.is_symbol(symbol))
     }
 
     /// Whether the last piece put out is one of these words.
@@ -291,7 +292,12 @@ impl<'a> Mender<'a> {
         while self.ahead_is_symbol(offset, ".") {
             offset += 2;
         }
-        while self.out.get(names.saturating_sub(1)).is_some_and(Piece::is_name) && names > 0 {
+        while self
+            .out
+            .get(names.saturating_sub(1))
+            .is_some_and(Piece::is_name)
+            && names > 0
+        {
             names -= 1;
         }
         let behind_cast = names < self.out.len()
@@ -313,9 +319,11 @@ impl<'a> Mender<'a> {
             && self.ahead_is_symbol(1, "(")
             && self.ahead(2).is_some_and(|piece| {
                 piece.is_name()
-                    && !["select", "with", "values", "insert", "update", "delete", "merge", "table"]
-                        .iter()
-                        .any(|word| piece.is_word(word))
+                    && ![
+                        "select", "with", "values", "insert", "update", "delete", "merge", "table",
+                    ]
+                    .iter()
+                    .any(|word| piece.is_word(word))
             });
         if !definitions {
             return false;
@@ -373,7 +381,8 @@ impl<'a> Mender<'a> {
     /// `EXCLUDE CURRENT ROW | GROUP | TIES | NO OTHERS` of a window frame.
     fn frame_exclusion(&mut self) -> bool {
         let behind_bound = self.after(&["row", "following", "preceding"]);
-        let words = if self.ahead_is(1, &["current", "row"]) || self.ahead_is(1, &["no", "others"]) {
+        let words = if self.ahead_is(1, &["current", "row"]) || self.ahead_is(1, &["no", "others"])
+        {
             3
         } else if self.ahead_is(1, &["group"]) || self.ahead_is(1, &["ties"]) {
             2
@@ -389,7 +398,10 @@ impl<'a> Mender<'a> {
             || self.after_symbol("(")
             || self.after_symbol(")")
             || self.after(&["union", "intersect", "except", "all", "distinct"])
-            || self.out.first().is_some_and(|first| first.is_word("insert"));
+            || self
+                .out
+                .first()
+                .is_some_and(|first| first.is_word("insert"));
         if !query || !self.ahead(1).is_some_and(Piece::is_name) {
             return false;
         }
@@ -461,19 +473,110 @@ impl<'a> Mender<'a> {
 fn before_string(word: &str) -> bool {
     matches!(
         word,
-        "select" | "distinct" | "all" | "any" | "some" | "and" | "or" | "not" | "in" | "is"
-            | "like" | "ilike" | "similar" | "to" | "escape" | "uescape" | "case" | "when" | "then"
-            | "else" | "between" | "symmetric" | "asymmetric" | "from" | "for" | "where" | "having"
-            | "by" | "limit" | "offset" | "on" | "as" | "returning" | "values" | "set" | "end"
-            | "interval" | "date" | "time" | "timestamp" | "zone" | "precision" | "varying"
-            | "character" | "char" | "varchar" | "nchar" | "bit" | "numeric" | "decimal" | "dec"
-            | "int" | "integer" | "smallint" | "bigint" | "real" | "float" | "boolean" | "text"
-            | "uuid" | "json" | "jsonb" | "bytea" | "xml" | "path" | "passing" | "columns"
-            | "default" | "using" | "collate" | "leading" | "trailing" | "both" | "placing"
-            | "distinct_from" | "range" | "rows" | "groups" | "current" | "extract" | "national"
-            | "nothing" | "array" | "row" | "with" | "without" | "do" | "preceding" | "following"
-            | "union" | "except" | "intersect" | "separator" | "empty" | "error" | "ref" | "value"
-            | "user" | "session_user" | "current_user" | "null" | "true" | "false" | "intersects"
+        "select"
+            | "distinct"
+            | "all"
+            | "any"
+            | "some"
+            | "and"
+            | "or"
+            | "not"
+            | "in"
+            | "is"
+            | "like"
+            | "ilike"
+            | "similar"
+            | "to"
+            | "escape"
+            | "uescape"
+            | "case"
+            | "when"
+            | "then"
+            | "else"
+            | "between"
+            | "symmetric"
+            | "asymmetric"
+            | "from"
+            | "for"
+            | "where"
+            | "having"
+            | "by"
+            | "limit"
+            | "offset"
+            | "on"
+            | "as"
+            | "returning"
+            | "values"
+            | "set"
+            | "end"
+            | "interval"
+            | "date"
+            | "time"
+            | "timestamp"
+            | "zone"
+            | "precision"
+            | "varying"
+            | "character"
+            | "char"
+            | "varchar"
+            | "nchar"
+            | "bit"
+            | "numeric"
+            | "decimal"
+            | "dec"
+            | "int"
+            | "integer"
+            | "smallint"
+            | "bigint"
+            | "real"
+            | "float"
+            | "boolean"
+            | "text"
+            | "uuid"
+            | "json"
+            | "jsonb"
+            | "bytea"
+            | "xml"
+            | "path"
+            | "passing"
+            | "columns"
+            | "default"
+            | "using"
+            | "collate"
+            | "leading"
+            | "trailing"
+            | "both"
+            | "placing"
+            | "distinct_from"
+            | "range"
+            | "rows"
+            | "groups"
+            | "current"
+            | "extract"
+            | "national"
+            | "nothing"
+            | "array"
+            | "row"
+            | "with"
+            | "without"
+            | "do"
+            | "preceding"
+            | "following"
+            | "union"
+            | "except"
+            | "intersect"
+            | "separator"
+            | "empty"
+            | "error"
+            | "ref"
+            | "value"
+            | "user"
+            | "session_user"
+            | "current_user"
+            | "null"
+            | "true"
+            | "false"
+            | "intersects"
     )
 }
 
@@ -503,28 +606,58 @@ mod tests {
         for (text, expected) in [
             ("SELECT * FROM ONLY t", "select * from t"),
             ("SELECT * FROM ONLY (s.t) x", "select * from s . t x"),
-            ("SELECT only.a, b AS only FROM only", "select a , b as only from only"),
-            ("SELECT 1 FETCH FIRST ROW ONLY", "select 1 fetch first row only"),
+            (
+                "SELECT only.a, b AS only FROM only",
+                "select a , b as only from only",
+            ),
+            (
+                "SELECT 1 FETCH FIRST ROW ONLY",
+                "select 1 fetch first row only",
+            ),
             ("SELECT a ISNULL", "select a is null"),
             ("SELECT a AS isnull", "select a as isnull"),
-            ("SELECT 1 FROM t FOR NO KEY UPDATE OF a, b NOWAIT", "select 1 from t for update nowait"),
+            (
+                "SELECT 1 FROM t FOR NO KEY UPDATE OF a, b NOWAIT",
+                "select 1 from t for update nowait",
+            ),
             ("SELECT 1 FROM t FOR KEY SHARE", "select 1 from t for share"),
             ("SELECT f(VARIADIC a)", "select f ( a )"),
             ("SELECT pg_lsn '0/1'", "select cast ( '' as pg_lsn )"),
             ("SELECT a LIKE 'x' ESCAPE 'y'", "select a like '' escape ''"),
-            ("SELECT a::text COLLATE \"C\" < 'b'", "select a :: text :: \"_collated\" < ''"),
+            (
+                "SELECT a::text COLLATE \"C\" < 'b'",
+                "select a :: text :: \"_collated\" < ''",
+            ),
             ("SELECT a COLLATE \"C\"", "select a collate \"C\""),
-            ("SELECT * FROM f() AS (a int)", "select * from f ( ) as \"_columns\" ( a int )"),
-            ("WITH x(a) AS (SELECT 1) TABLE x", "with x ( a ) as ( select 1 ) select * from x"),
-            ("SELECT 1 FROM a JOIN b USING (c) AS j", "select 1 from a join b using ( c )"),
+            (
+                "SELECT * FROM f() AS (a int)",
+                "select * from f ( ) as \"_columns\" ( a int )",
+            ),
+            (
+                "WITH x(a) AS (SELECT 1) TABLE x",
+                "with x ( a ) as ( select 1 ) select * from x",
+            ),
+            (
+                "SELECT 1 FROM a JOIN b USING (c) AS j",
+                "select 1 from a join b using ( c )",
+            ),
             (
                 "INSERT INTO t VALUES (1) ON CONFLICT (lower(a)) WHERE b DO NOTHING",
                 "insert into t values ( 1 ) on conflict do nothing",
             ),
             ("SELECT (f(x)).*, 1", "select ( f ( x ) ) . _star , 1"),
-            ("UPDATE t SET a[1] = 2, b = c[1]", "update t set a = 2 , b = c [ 1 ]"),
-            ("INSERT INTO t OVERRIDING USER VALUE VALUES (1)", "insert into t values ( 1 )"),
-            ("SELECT 1 BETWEEN SYMMETRIC 2 AND 3", "select 1 between 2 and 3"),
+            (
+                "UPDATE t SET a[1] = 2, b = c[1]",
+                "update t set a = 2 , b = c [ 1 ]",
+            ),
+            (
+                "INSERT INTO t OVERRIDING USER VALUE VALUES (1)",
+                "insert into t values ( 1 )",
+            ),
+            (
+                "SELECT 1 BETWEEN SYMMETRIC 2 AND 3",
+                "select 1 between 2 and 3",
+            ),
         ] {
             assert_eq!(mended(text), expected, "{text}");
         }

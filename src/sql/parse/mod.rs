@@ -19,7 +19,6 @@ use sqlparser::tokenizer::Token as ParserToken;
 use crate::sql::token::Token;
 use crate::sql::token::TokenKind;
 
-
 /// How deep expressions and queries may nest.
 const DEPTH: usize = 100;
 
@@ -59,7 +58,10 @@ pub enum StopReason {
 
 /// Parses the tokens of one query (`SELECT`, `INSERT` and their like).
 pub(in crate::sql) fn parse(text: &str, tokens: &[Token]) -> Result<Tree, Stopped> {
-    if let Some(token) = tokens.iter().find(|token| token.kind == TokenKind::UnicodeIdentifier) {
+    if let Some(token) = tokens
+        .iter()
+        .find(|token| token.kind == TokenKind::UnicodeIdentifier)
+    {
         return Err(Stopped {
             reason: StopReason::Unknown,
             offset: Some(token.start),

@@ -34,10 +34,7 @@ impl Piece<'_> {
 
     /// Whether it is a name or a keyword.
     pub fn is_name(&self) -> bool {
-        matches!(
-            self.kind,
-            TokenKind::Word | TokenKind::QuotedIdentifier
-        )
+        matches!(self.kind, TokenKind::Word | TokenKind::QuotedIdentifier)
     }
 }
 
@@ -69,7 +66,9 @@ fn piece_text<'a>(text: &'a str, token: &Token) -> Cow<'a, str> {
 
 /// The name inside `"…"`.
 fn unquoted(written: &str) -> Cow<'_, str> {
-    let inner = written.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let inner = written
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
     let inner = inner.unwrap_or(written);
     if inner.contains('"') {
         Cow::Owned(inner.replace("\"\"", "\""))
