@@ -419,7 +419,7 @@ pub(crate) fn comment_end(text: &[u8], start: usize) -> Option<usize> {
 
 /// Where a string goes on whose closing quote stands before `at`: behind the next opening quote, if
 /// only space and line comments with at least one newline stand between.
-fn continuation(text: &[u8], mut at: usize) -> Option<usize> {
+pub(crate) fn continuation(text: &[u8], mut at: usize) -> Option<usize> {
     let mut newline = false;
     loop {
         match byte_at(text, at) {
@@ -496,3 +496,6 @@ fn digits_end(text: &[u8], start: usize, is_digit: fn(&u8) -> bool) -> usize {
         end = at + 1;
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
