@@ -8,3 +8,4 @@
 )]
 
 mod launcher;
+mod topology;

@@ -129,15 +129,12 @@ impl Topology {
 
     /// Whether every shard has a server in service and the catalogue has been read.
     pub fn is_ready(&self) -> bool {
-        *self.loader.loaded().borrow() && self.shards.iter().all(|set| set.is_usable())
+        self.epoch() > 0 && self.shards.iter().all(|set| set.is_usable())
     }
 
     /// Waits until [`Topology::is_ready`], at most until the deadline; tells whether it is.
     pub async fn ready(&self, deadline: Instant) -> bool {
-        let mut loaded = self.loader.loaded();
         let all = async {
-            // The sender lives in the loader, so it can't be gone.
-            let _ = loaded.wait_for(|loaded| *loaded).await;
             while !self.is_ready() {
                 tokio::time::sleep(READY_POLL).await;
             }

@@ -45,9 +45,9 @@ impl Estimates {
 
     /// Estimates for ever.
     pub async fn run(mut self) {
-        let mut loaded = self.loader.loaded();
+        let mut installed = self.loader.installed();
         // The sender lives in the loader, so it can't be gone.
-        let _ = loaded.wait_for(|loaded| *loaded).await;
+        let _ = installed.wait_for(|epoch| *epoch > 0).await;
         loop {
             self.round().await;
             sleep(PERIOD).await;

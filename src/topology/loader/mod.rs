@@ -31,8 +31,10 @@ pub(super) use queries::{SchemaOf, read_schema};
 const POLL: Duration = Duration::from_secs(10);
 /// Between two attempts while no catalogue has been read yet.
 const FIRST_POLL: Duration = Duration::from_millis(100);
-/// Between two comparisons of the shards' schemas.
+/// Between two comparisons of the shards' schemas while nothing changes …
 const COMPARISON: Duration = Duration::from_secs(60);
+/// … and at least.
+const COMPARISON_PAUSE: Duration = Duration::from_secs(2);
 /// For reading a catalogue, however large.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -47,7 +49,8 @@ pub struct Loader {
     problems: ArcSwap<Vec<Problem>>,
     /// Where the shards' schemas differ.
     differences: ArcSwap<Vec<Problem>>,
-    loaded: watch::Sender<bool>,
+    /// The catalogue's epoch; 0 until one has been read.
+    installed: watch::Sender<u64>,
     /// Number of the last request for a reload.
     requests: AtomicU64,
     reader: Mutex<Reader>,
@@ -86,7 +89,7 @@ impl Loader {
             catalog: ArcSwap::from_pointee(empty),
             problems: ArcSwap::default(),
             differences: ArcSwap::default(),
-            loaded: watch::Sender::new(false),
+            installed: watch::Sender::new(0),
             requests: AtomicU64::new(0),
             reader: Mutex::default(),
         }
@@ -102,9 +105,9 @@ impl Loader {
         self.catalog.load().epoch
     }
 
-    /// Whether a catalogue has been read, and a channel that tells when.
-    pub fn loaded(&self) -> watch::Receiver<bool> {
-        self.loaded.subscribe()
+    /// The epoch again, as a channel that tells of changes.
+    pub fn installed(&self) -> watch::Receiver<u64> {
+        self.installed.subscribe()
     }
 
     /// What is wrong with the tables: against the configuration, and between the shards.
@@ -140,7 +143,7 @@ impl Loader {
                 let mut reader = self.reader.lock().await;
                 self.within(self.update(&mut reader)).await
             };
-            let loaded = *self.loaded.borrow();
+            let loaded = *self.installed.borrow() > 0;
             if let Err(error) = outcome {
                 // While servers come up this is no news; they are logged by their probes.
                 if loaded && !failing {
@@ -156,10 +159,11 @@ impl Loader {
 
     /// Compares the shards' schemas for ever.
     pub(super) async fn compare(self: Arc<Self>) {
-        let mut loaded = self.loaded();
+        let mut installed = self.installed();
         // The sender is part of self, so it can't be gone.
-        let _ = loaded.wait_for(|loaded| *loaded).await;
+        let _ = installed.wait_for(|epoch| *epoch > 0).await;
         loop {
+            installed.mark_unchanged();
             let raw = Arc::clone(&self.reader.lock().await.raw);
             let schemas = self.schemas().await;
             let differences = compare::differences(&self.database, &raw, &schemas);
@@ -168,7 +172,11 @@ impl Loader {
                 tracing::error!(database = self.database.name, %problem, "shards differ");
             }
             self.differences.store(Arc::new(differences));
-            sleep(COMPARISON).await;
+            sleep(COMPARISON_PAUSE).await;
+            if schemas.len() == self.sets.len() {
+                // Whether it changed or the time is up, the loop looks again.
+                let _ = timeout(COMPARISON, installed.changed()).await;
+            }
         }
     }
 
@@ -263,7 +271,7 @@ impl Loader {
         self.problems.store(Arc::new(problems));
         self.catalog.store(Arc::new(catalog));
         self.metrics.count_reload(&self.database.name);
-        self.loaded.send_replace(true);
+        self.installed.send_replace(reader.epoch);
     }
 
     /// The server to read from: the first shard's primary, or else any server in service.
