@@ -195,6 +195,14 @@ fn reference(entries: &[Entry]) -> Option<(usize, &Record)> {
 fn first_contact(entries: &[Entry], expected: &[Expected], shard: usize) -> FirstContact {
     let name = |index: usize| expected.get(index).map_or("", |e| e.shard.as_str());
     if let Some((of, record)) = reference(entries) {
+        if record.shard_count != expected.len() {
+            return FirstContact::Refuse(format!(
+                "it is empty, and cluster {} was set up with {} shards while the configuration has {}; a shard joins by moving rows to it, not by naming it in the file: restore the list of shards",
+                record.cluster,
+                record.shard_count,
+                expected.len(),
+            ));
+        }
         if record.complete {
             return FirstContact::Refuse(format!(
                 "it holds no identity although all shards of cluster {} have had one, so it seems to have been replaced by an empty server; restore it, or if it is meant to be empty run on shard \"{}\": UPDATE shardwire.shard SET complete = false",
