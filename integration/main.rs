@@ -8,4 +8,5 @@
 )]
 
 mod launcher;
+mod sharding;
 mod topology;

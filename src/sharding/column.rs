@@ -121,27 +121,22 @@ impl ColumnType {
         }
     }
 
-    /// The value as the column would hold it after an assignment (`INSERT`, `UPDATE`, `COPY`), not
-    /// yet without a bpchar's blanks.
-    pub(super) fn store(&self, key: Key) -> Result<Key, KeyError> {
+    /// Makes of the value what the column would hold after an assignment (`INSERT`, `UPDATE`,
+    /// `COPY`), not yet without a bpchar's blanks.
+    pub(super) fn store(&self, key: &mut Key) -> Result<(), KeyError> {
         match key {
-            Key::Int(value) if !self.key_type.holds(value) => {
+            Key::Int(value) if !self.key_type.holds(*value) => {
                 Err(KeyError::Rejected("integer out of range"))
             }
             Key::Text(text) if self.typmod >= VARHDRSZ && self.key_type != KeyType::Text => {
-                let length = stored_length(&text, self.typmod - VARHDRSZ)?;
-                let mut text = text;
-                text.truncate(length);
-                Ok(Key::Text(text))
+                text.truncate(stored_length(text, self.typmod - VARHDRSZ)?);
+                Ok(())
             }
-            Key::Numeric(value) if self.typmod >= VARHDRSZ => {
-                self.store_numeric(&value)?;
-                Ok(Key::Numeric(value))
-            }
-            Key::Timestamp(value) if self.loses_precision(value) => Err(KeyError::Unprovable(
+            Key::Numeric(value) if self.typmod >= VARHDRSZ => self.store_numeric(value),
+            Key::Timestamp(value) if self.loses_precision(*value) => Err(KeyError::Unprovable(
                 "the timestamp is rounded to the column's precision",
             )),
-            key => Ok(key),
+            _ => Ok(()),
         }
     }
 

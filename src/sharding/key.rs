@@ -315,13 +315,13 @@ fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], KeyError> {
 
 /// From a value of type `source` to the key of a column.
 fn finish(value: Key, source: KeyType, column: &ColumnType, use_: KeyUse) -> Result<Key, KeyError> {
-    let mut key = if source.family() == column.key_type.family() {
+    let mut key = if source == column.key_type || source.family() == column.key_type.family() {
         value
     } else {
         convert(value, source, column.key_type, use_)?
     };
     if use_ == KeyUse::Store {
-        key = column.store(key)?;
+        column.store(&mut key)?;
     }
     if column.key_type == KeyType::Bpchar
         && let Key::Text(text) = &mut key

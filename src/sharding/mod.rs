@@ -44,3 +44,6 @@ pub const SLOTS: u32 = crate::config::SLOTS as u32;
 pub fn hash_extended(key: &Key, seed: u64) -> u64 {
     key.hash_extended(seed)
 }
+
+#[cfg(test)]
+mod tests;

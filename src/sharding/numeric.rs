@@ -176,7 +176,7 @@ impl Numeric {
     /// infinity, NaN; for numbers but zero then the power of 10,000 of the first digit (4 bytes,
     /// big-endian two's complement) and the digits of base 10,000 without zeros at either end (2
     /// bytes each, big-endian).
-    pub fn canonical_bytes(&self) -> SmallVec<[u8; 48]> {
+    pub fn canonical_bytes(&self) -> SmallVec<[u8; 64]> {
         let mut bytes = SmallVec::new();
         bytes.push(self.kind as u8);
         if !self.digits.is_empty() {
