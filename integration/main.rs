@@ -8,6 +8,8 @@
 )]
 
 mod demo;
+mod harness;
 mod launcher;
 mod sharding;
 mod topology;
+mod wire;

@@ -85,6 +85,29 @@ impl Template {
         })
     }
 
+    /// Runs statements in the template, one after another, so that every server made from it
+    /// later has their effects: roles, databases.
+    ///
+    /// # Errors
+    /// What the server says about the first statement that fails; the ones before it stand.
+    pub fn prepare(&self, database: &str, statements: &[&str]) -> io::Result<()> {
+        let mut single = self.binaries.command("postgres");
+        let mut child = single
+            .args(["--single", "-j", "-c", "exit_on_error=on", "-D"])
+            .arg(&self.data)
+            .arg(database)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            for statement in statements {
+                // With -j a semicolon and an empty line end a statement.
+                let _ = write!(input, "{statement};\n\n");
+            }
+        }
+        succeeded("postgres --single", &child.wait_with_output()?)
+    }
+
     /// The programs it was made with.
     pub fn binaries(&self) -> &Binaries {
         &self.binaries

@@ -14,12 +14,13 @@ use super::binaries::Account;
 const MAX_PATH_BYTES: usize = 64;
 
 /// Waits for the end of its input, which comes when the owner closes the pipe or dies in whatever
-/// way, then ends the servers whose data directories are below `$1` and removes it.
-/// A process is ended only if it works in the directory whose pid file names it.
+/// way, then ends the servers whose data directories are below `$1`, and other processes that left
+/// a `process.pid`, and removes it. A process is ended only if the directory that its pid file is
+/// in is the one it works in.
 const GUARD: &str = r#"
 trap '' INT TERM HUP
 cat >/dev/null
-for file in "$1"/*/data/postmaster.pid; do
+for file in "$1"/*/data/postmaster.pid "$1"/*/process.pid; do
   [ -f "$file" ] || continue
   pid=$(head -n 1 "$file")
   if [ "/proc/$pid/cwd" -ef "${file%/*}" ]; then
