@@ -14,7 +14,6 @@ use super::Database;
 use super::Limits;
 use super::ListenAddress;
 use super::Log;
-use super::LogFormat;
 use super::Password;
 use super::Secret;
 use super::Timeouts;
@@ -41,7 +40,7 @@ pub(super) fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<
             line: 0,
             column: 0,
             message,
-            hint: Some("Name the file with --config.".to_owned()),
+            hint: None,
         };
         Problems::new(Some(path.to_owned()), vec![problem])
     })?;
@@ -156,12 +155,7 @@ fn auth(field: Option<&Field<'_>>, whole: &Field<'_>) -> Auth {
     };
     let mut users = None;
     if let Some(mut fields) = field.and_then(|field| field.fields("a map with method and users")) {
-        let words = [
-            ("trust", AuthMethod::Trust),
-            ("password", AuthMethod::Password),
-            ("scram-sha-256", AuthMethod::ScramSha256),
-        ];
-        fields.read("method", &mut auth.method, |field| field.word(&words));
+        fields.read("method", &mut auth.method, Field::word);
         users = fields.get("users");
         fields.finish();
     }
@@ -223,18 +217,13 @@ pub(super) fn secret(field: &Field<'_>) -> Option<(Secret, bool)> {
 }
 
 fn client_tls(field: &Field<'_>) -> ClientTls {
-    let words = [
-        ("off", TlsMode::Off),
-        ("prefer", TlsMode::Prefer),
-        ("require", TlsMode::Require),
-    ];
     let mut tls = ClientTls::default();
     let mut complete = false;
     if field.is_scalar() {
-        tls.mode = field.word(&words).unwrap_or(TlsMode::Off);
+        tls.mode = field.word().unwrap_or(TlsMode::Off);
     } else if let Some(mut fields) = field.fields("a mode, or a map with mode, cert and key") {
         tls.mode = TlsMode::Prefer;
-        fields.read("mode", &mut tls.mode, |field| field.word(&words));
+        fields.read("mode", &mut tls.mode, Field::word);
         let (cert, key) = (fields.get("cert"), fields.get("key"));
         complete = cert.is_some() && key.is_some();
         tls.cert = cert.and_then(|field| field.file());
@@ -344,8 +333,7 @@ fn read_timeouts(field: &Field<'_>) -> Option<Timeouts> {
 fn read_log(field: &Field<'_>) -> Option<Log> {
     let mut fields = field.fields("a map with format and level")?;
     let mut log = Log::default();
-    let words = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    fields.read("format", &mut log.format, |field| field.word(&words));
+    fields.read("format", &mut log.format, Field::word);
     fields.read("level", &mut log.level, |field| {
         let text = field.text("a log level")?;
         field.parsed("a log level", value::log_level).map(|()| text)

@@ -10,7 +10,6 @@ use super::BackendTlsMode;
 use super::Consistency;
 use super::Database;
 use super::Pool;
-use super::PoolMode;
 use super::ReadPreference;
 use super::RoleHint;
 use super::SLOTS;
@@ -39,25 +38,11 @@ pub(super) fn read(name: &str, field: &Field<'_>) -> Option<Database> {
         )
         .and_then(|field| shards(&field));
     let mut read_preference = ReadPreference::Nearest;
-    fields.read("read_preference", &mut read_preference, |field| {
-        field.word(&[
-            ("primary", ReadPreference::Primary),
-            ("primary_preferred", ReadPreference::PrimaryPreferred),
-            ("secondary", ReadPreference::Secondary),
-            ("secondary_preferred", ReadPreference::SecondaryPreferred),
-            ("nearest", ReadPreference::Nearest),
-        ])
-    });
+    fields.read("read_preference", &mut read_preference, Field::word);
     let mut max_staleness = Duration::from_secs(10);
     fields.read("max_staleness", &mut max_staleness, Field::duration);
     let mut consistency = Consistency::Session;
-    fields.read("consistency", &mut consistency, |field| {
-        field.word(&[
-            ("strong", Consistency::Strong),
-            ("session", Consistency::Session),
-            ("eventual", Consistency::Eventual),
-        ])
-    });
+    fields.read("consistency", &mut consistency, Field::word);
     let shards = shards.unwrap_or_default();
     let mut tables = Tables::default();
     fields.read("tables", &mut tables, |field| tables::read(field, &shards));
@@ -104,20 +89,13 @@ fn backend(name: &str, field: &Field<'_>) -> Option<Backend> {
 }
 
 fn backend_tls(field: &Field<'_>) -> Option<BackendTls> {
-    let words = [
-        ("off", BackendTlsMode::Off),
-        ("prefer", BackendTlsMode::Prefer),
-        ("require", BackendTlsMode::Require),
-        ("verify-ca", BackendTlsMode::VerifyCa),
-        ("verify-full", BackendTlsMode::VerifyFull),
-    ];
     let mut tls = BackendTls::default();
     if field.is_scalar() {
-        tls.mode = field.word(&words)?;
+        tls.mode = field.word()?;
         return Some(tls);
     }
     let mut fields = field.fields("a mode, or a map with mode, ca, cert and key")?;
-    fields.read("mode", &mut tls.mode, |field| field.word(&words));
+    fields.read("mode", &mut tls.mode, Field::word);
     let (ca, cert, key) = (fields.get("ca"), fields.get("cert"), fields.get("key"));
     fields.finish();
     if cert.is_some() != key.is_some() {
@@ -144,12 +122,7 @@ fn read_pool(field: &Field<'_>) -> Option<Pool> {
     let mut fields = field.fields("a map with mode and max_size")?;
     let mut pool = Pool::default();
     let f = &mut fields;
-    f.read("mode", &mut pool.mode, |field| {
-        field.word(&[
-            ("transaction", PoolMode::Transaction),
-            ("session", PoolMode::Session),
-        ])
-    });
+    f.read("mode", &mut pool.mode, Field::word);
     f.read("max_size", &mut pool.max_size, Field::count);
     f.read("queue_timeout", &mut pool.queue_timeout, Field::duration);
     f.read("max_queue", &mut pool.max_queue, Field::count);
@@ -291,13 +264,8 @@ fn assign_slots(
         };
         complete &= claim_slots(given, index, &mut owners, items);
     }
-    let free = |slot: &usize| owners.get(*slot).is_some_and(Option::is_none);
-    let all = 0..usize::from(SLOTS);
-    if let Some(first) = all.clone().find(free).filter(|_| complete) {
-        let last = (first..all.end).take_while(free).last().unwrap_or(first);
-        let message = format!("slots {first}-{last} belong to no shard");
-        let hint = format!("The shards must share all slots from 0 to {}.", SLOTS - 1);
-        whole.key_problem(message, hint);
+    if complete {
+        report_free_slots(whole, &owners);
     }
     for (slot, owner) in (0..SLOTS).zip(owners) {
         let shard = owner.and_then(|owner| shards.get_mut(owner));
@@ -306,6 +274,27 @@ fn assign_slots(
             Some(run) if slot > 0 && *run.end() == slot - 1 => *run = *run.start()..=slot,
             _ => shard.slots.push(slot..=slot),
         }
+    }
+}
+
+fn report_free_slots(whole: &Field<'_>, owners: &[Option<usize>]) {
+    const MOST: usize = 5;
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for (slot, _) in owners.iter().enumerate().filter(|(_, o)| o.is_none()) {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == slot => *last = slot,
+            _ => runs.push((slot, slot)),
+        }
+    }
+    let shown = runs.iter().take(MOST);
+    let mut shown: Vec<String> = shown.map(|(a, b)| format!("{a}-{b}")).collect();
+    if runs.len() > MOST {
+        shown.push("…".to_owned());
+    }
+    if !runs.is_empty() {
+        let message = format!("slots {} belong to no shard", shown.join(", "));
+        let hint = format!("The shards must share all slots from 0 to {}.", SLOTS - 1);
+        whole.key_problem(message, hint);
     }
 }
 

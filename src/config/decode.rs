@@ -14,6 +14,7 @@ use super::path;
 use super::problem::Problem;
 use super::value;
 use super::value::Fault;
+use super::words::Word;
 use super::yaml::Entry;
 use super::yaml::Node;
 use super::yaml::Position;
@@ -81,9 +82,9 @@ impl<'a> Field<'a> {
         self.problem_at(at, self.path.clone(), message.into(), hint.into());
     }
 
-    /// Notes a problem with what the value lacks, where its key stands.
-    fn lacks(&self, message: impl Into<String>, hint: Option<String>) {
-        self.problem_at(self.anchor, self.path.clone(), message.into(), hint);
+    /// Notes a problem where the value's key stands.
+    pub(super) fn key_problem(&self, message: impl Into<String>, hint: impl Into<Option<String>>) {
+        self.problem_at(self.anchor, self.path.clone(), message.into(), hint.into());
     }
 
     fn problem_at(&self, at: Position, path: String, message: String, hint: Option<String>) {
@@ -198,10 +199,10 @@ impl<'a> Field<'a> {
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
-        let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    pub(super) fn word<T: Word>(&self) -> Option<T> {
+        let all: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
         let text = self.text(&format!("one of {}", all.join(", ")))?;
-        let found = words.iter().find(|(word, _)| *word == text);
+        let found = T::from_word(&text);
         if found.is_none() {
             let hint = match nearest(&text, &all) {
                 Some(word) => format!("Did you mean {word:?}?"),
@@ -209,12 +210,7 @@ impl<'a> Field<'a> {
             };
             self.problem(format!("{} is not known here", self.shown()), hint);
         }
-        found.map(|(_, meaning)| *meaning)
-    }
-
-    /// `true` or `false`.
-    pub(super) fn switch(&self) -> Option<bool> {
-        self.word(&[("true", true), ("false", false)])
+        found
     }
 
     /// The path of a file that can be read, from the directory of the configuration.
@@ -295,11 +291,6 @@ impl<'a> Field<'a> {
             }
         }
     }
-
-    /// Notes a problem with the key itself.
-    pub(super) fn key_problem(&self, message: impl Into<String>, hint: impl Into<Option<String>>) {
-        self.problem_at(self.anchor, self.path.clone(), message.into(), hint.into());
-    }
 }
 
 impl<'a> Fields<'a> {
@@ -316,9 +307,17 @@ impl<'a> Fields<'a> {
     /// The value of a key that must be there.
     pub(super) fn required(&mut self, key: &'static str, hint: &str) -> Option<Field<'a>> {
         let field = self.get(key);
-        if field.is_none() {
-            let hint = (!hint.is_empty()).then(|| hint.to_owned());
-            self.field.lacks(format!("missing {key:?}"), hint);
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        match (&field, entry) {
+            (Some(_), _) => {}
+            (None, Some(entry)) => {
+                let child = self.field.child(entry);
+                child.key_problem("there is nothing here", hint.to_owned());
+            }
+            (None, None) => {
+                let message = format!("missing {key:?}");
+                self.field.key_problem(message, hint.to_owned());
+            }
         }
         field
     }
@@ -366,13 +365,28 @@ impl<'a> Fields<'a> {
 /// The known word that a typing error most likely stands for.
 fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let folded = word.to_lowercase().replace('-', "_");
-    let tolerance = (word.chars().count() / 3).clamp(1, 3);
-    known
-        .iter()
-        .map(|known| (edits(&folded, &known.replace('-', "_")), *known))
-        .filter(|(edits, _)| *edits <= tolerance)
-        .min_by_key(|(edits, _)| *edits)
+    let length = folded.chars().count();
+    let tolerance = (length / 3).clamp(1, 3);
+    let distance = |known: &str| {
+        let known = known.replace('-', "_");
+        let begun = length > 2 && known.starts_with(&folded);
+        if begun || sorted(&known) == sorted(&folded) {
+            1
+        } else {
+            edits(&folded, &known)
+        }
+    };
+    let distances = known.iter().map(|known| (distance(known), *known));
+    distances
+        .filter(|(distance, _)| *distance <= tolerance)
+        .min_by_key(|(distance, _)| *distance)
         .map(|(_, known)| known)
+}
+
+fn sorted(word: &str) -> Vec<char> {
+    let mut characters: Vec<char> = word.chars().collect();
+    characters.sort_unstable();
+    characters
 }
 
 /// Levenshtein's distance. Long words, which no key resembles, are infinitely far.

@@ -18,8 +18,10 @@ mod decode;
 mod path;
 mod problem;
 mod secret;
+mod show;
 mod tables;
 mod value;
+mod words;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -34,6 +36,8 @@ use std::time::Duration;
 pub use problem::Problem;
 pub use problem::Problems;
 pub use secret::Secret;
+pub use show::Setting;
+pub use words::Word;
 
 /// Number of hash slots that the shards of a database share (DESIGN 2.6).
 pub const SLOTS: u16 = 16_384;
@@ -426,6 +430,11 @@ impl Config {
     pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
         check::parse(text, None, env)
     }
+}
+
+/// A duration with its unit, as the file writes it; for settings such as `shardwire.max_staleness`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    value::duration(text).ok()
 }
 
 impl Database {

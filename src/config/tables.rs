@@ -91,7 +91,7 @@ fn rule(field: &Field<'_>, shards: &[Shard]) -> Option<TableRule> {
         return Some(TableRule::Sharded { key, method });
     }
     if let Some(replicated) = replicated {
-        if !replicated.switch()? {
+        if !replicated.word::<bool>()? {
             let hint = "Leave it out; a table is replicated only when told so.".to_owned();
             replicated.problem("a rule cannot say what a table is not", hint);
         }
@@ -132,10 +132,9 @@ struct Told<'a> {
 
 fn method<'a>(fields: &mut Fields<'a>, shards: &[Shard]) -> Told<'a> {
     let (hash, list, range) = (fields.get("hash"), fields.get("list"), fields.get("range"));
-    let kinds = [("postgres", HashKind::Postgres), ("xxh3", HashKind::Xxh3)];
     let method = match (&hash, &list, &range) {
         (None, None, None) => Some(Method::Hash(HashKind::Postgres)),
-        (Some(hash), None, None) => hash.word(&kinds).map(Method::Hash),
+        (Some(hash), None, None) => hash.word().map(Method::Hash),
         (None, Some(list), None) => lists(list, shards).map(Method::List),
         (None, None, Some(range)) => ranges(range, shards).map(Method::Range),
         _ => {

@@ -311,7 +311,80 @@ fn slots_are_shared_out_evenly_or_as_told() {
     assert_eq!(slots, [vec![0..=99, 200..=16383], vec![100..=199], vec![]]);
 }
 
+#[test]
+fn every_value_has_one_word() {
+    fn check<T: Word + std::fmt::Debug>() {
+        for (word, value) in T::WORDS {
+            assert_eq!(value.word(), *word);
+            assert_eq!(T::from_word(word), Some(*value));
+        }
+        assert_eq!(T::from_word(""), None);
+    }
+    check::<AuthMethod>();
+    check::<TlsMode>();
+    check::<BackendTlsMode>();
+    check::<PoolMode>();
+    check::<ReadPreference>();
+    check::<Consistency>();
+    check::<HashKind>();
+    check::<LogFormat>();
+}
+
+/// Files and what is in force with them; `REWRITE=1` writes the file anew.
+#[test]
+fn settings_read_as_recorded() {
+    datadriven::walk("src/config/testdata/settings.test", |file| {
+        file.run(|case| {
+            let path = match case.directive.as_str() {
+                "design" => "src/config/testdata/design.yaml",
+                _ => "proxy.yaml",
+            };
+            let text = fs::read_to_string(path).unwrap();
+            let settings = parse(&text).settings();
+            let line = |setting: &Setting| format!("{} = {}\n", setting.path, setting.value);
+            settings.iter().map(line).collect::<String>()
+        });
+    });
+}
+
+/// What is shown of the bounds is what would bring them back.
+#[test]
+fn settings_are_shown_as_they_are_written() {
+    let config = parse(include_str!("../../proxy.yaml"));
+    let settings = config.settings();
+    let mut text = shop(SHARDS);
+    for section in ["limits", "timeouts", "log"] {
+        text += &format!("{section}:\n");
+        for setting in &settings {
+            if let Some(key) = setting.path.strip_prefix(&format!("{section}.")) {
+                text += &format!("  {key}: {}\n", setting.value);
+            }
+        }
+    }
+    let again = parse(&text);
+    assert_eq!(again.limits, config.limits);
+    assert_eq!(again.timeouts, config.timeouts);
+    assert_eq!(again.log, config.log);
+}
+
 proptest! {
+    #[test]
+    fn durations_and_sizes_read_back(number in 1_u64..=365 * 86_400_000_000, bytes in any::<u64>()) {
+        let duration = Duration::from_micros(number);
+        prop_assert_eq!(parse_duration(&value::format_duration(duration)), Some(duration));
+        prop_assert_eq!(value::size(&value::format_size(bytes)), Ok(bytes));
+    }
+
+    #[test]
+    fn addresses_read_back(host in "[a-z][a-z0-9-]{0,9}(\\.[a-z]{1,3})?", ip in any::<u128>(), port in 1_u16..) {
+        let text = format!("{host}:{port}");
+        prop_assert_eq!(value::server_address(&text).unwrap().to_string(), text);
+        let text = format!("[{}]:{port}", std::net::Ipv6Addr::from(ip));
+        prop_assert_eq!(value::server_address(&text).unwrap().to_string(), text);
+        let text = format!("/run/{host}:{port}");
+        prop_assert_eq!(value::server_address(&text).unwrap().to_string(), text);
+    }
+
     #[test]
     fn no_text_panics(text in "\\PC*|[ -~\n\t]{0,200}") {
         let _ = Config::parse(&text, &env);

@@ -60,6 +60,21 @@ pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
     }
 }
 
+/// A duration as [`duration`] reads it, in the largest unit that divides it.
+pub(super) fn format_duration(duration: Duration) -> String {
+    let microseconds = duration.as_micros();
+    let units = [
+        (86_400_000_000, "d"),
+        (3_600_000_000, "h"),
+        (60_000_000, "m"),
+        (1_000_000, "s"),
+        (1_000, "ms"),
+    ];
+    let divides = |unit: &&(u128, &str)| microseconds > 0 && microseconds.is_multiple_of(unit.0);
+    let (unit, name) = units.iter().find(divides).unwrap_or(&(1, "us"));
+    format!("{}{name}", microseconds / unit)
+}
+
 /// A size in bytes with its unit. As in PostgreSQL, kB, MB and GB count in steps of 1024, like KiB,
 /// MiB and GiB.
 pub(super) fn size(text: &str) -> Result<u64, Fault> {
@@ -78,6 +93,14 @@ pub(super) fn size(text: &str) -> Result<u64, Fault> {
         Some(total) => Ok(total),
         None => fault("is too large", HINT),
     }
+}
+
+/// A size as [`size`] reads it, in the largest unit that divides it.
+pub(super) fn format_size(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let divides = |unit: &&(u32, &str)| bytes > 0 && bytes.is_multiple_of(1 << unit.0);
+    let (shift, name) = units.iter().find(divides).unwrap_or(&(0, "B"));
+    format!("{}{name}", bytes >> shift)
 }
 
 fn number_and_unit<'a>(
@@ -125,6 +148,9 @@ pub(super) fn tcp_listen_address(text: &str) -> Result<SocketAddr, Fault> {
 pub(super) fn server_address(text: &str) -> Result<Address, Fault> {
     const HINT: &str = "Write a host and a port (10.0.0.1:5432, \"[::1]:5432\") or the directory of a unix \
          socket and a port (/run/postgresql:5432).";
+    if text.contains("://") {
+        return fault("is a URL", HINT);
+    }
     if text.starts_with('/') {
         let (directory, port) = directory_and_port(text, SERVER_PORT)?;
         return Ok(Address::Unix { directory, port });

@@ -1,1 +1,161 @@
-//! Statement + catalog + arguments to plan; pure.
+//! Statement + catalogue + parameters → where it runs; pure.
+//!
+//! The rule: a statement goes to one shard when every sharded table in it is restricted to that shard
+//! by the conditions of its own query block, and everything else it reads is there too. A `SELECT`
+//! whose answer is the concatenation of the shards' answers goes to all of them. Everything else is
+//! refused with the reason. Nothing is forwarded on a guess.
+//!
+//! [`plan`] works once per shape; [`Plan::target`] works once per execution, from the literals of the
+//! text and the bytes of the Bind message.
+
+mod parameters;
+mod session_use;
+
+use std::fmt;
+
+use crate::catalog::Catalog;
+use crate::error::Error;
+use crate::error::Result;
+use crate::sharding::ShardIndex;
+use crate::sharding::ShardSet;
+use crate::sql::shape::Literal;
+use crate::sql::shape::Shape;
+use crate::sql::statement::Statement;
+use crate::sql::token::LexOptions;
+
+pub use parameters::Parameters;
+pub use session_use::SessionUse;
+
+/// What is to be planned: exactly one statement.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The statement's text, without other statements around it.
+    pub text: &'a str,
+    /// The shape of `text`.
+    pub shape: &'a Shape,
+    /// How `text` was lexed.
+    pub lex: LexOptions,
+    /// Longer texts are not parsed, in bytes (`limits.query_parse_bytes`).
+    pub parse_bytes: usize,
+    /// The types that the Parse message declares; 0 and missing ones are for PostgreSQL to infer.
+    pub parameter_types: &'a [u32],
+    /// The session's effective `search_path`, `"$user"` replaced; `pg_catalog` may be left out.
+    pub search_path: &'a [String],
+    /// Whether the session has made temporary tables: names that the catalogue does not know may
+    /// then be theirs.
+    pub temporary_tables: bool,
+    /// The schema to plan against.
+    pub catalog: &'a Catalog,
+}
+
+/// What to do with every statement of one shape. Refusals are plans too, so they are cached.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What the session must know of the statement.
+    pub statement: Statement,
+    /// Where it runs.
+    pub route: Route,
+    /// Whether a secondary may serve it.
+    pub access: Access,
+    /// What it does to the state of a server connection.
+    pub session: SessionUse,
+    /// [`Catalog::epoch`] of the catalogue it was planned against.
+    pub epoch: u64,
+}
+
+/// Where a statement runs.
+#[derive(Clone, Debug)]
+pub enum Route {
+    /// Any server of any shard answers alike: `SELECT 1`, reads of replicated tables.
+    Any,
+    /// Home tables, system catalogues.
+    Shard(ShardIndex),
+    /// The shard depends on literals or parameters.
+    Keyed(Box<Keyed>),
+    /// All these shards; the answers are concatenated.
+    Scatter(ShardSet),
+    /// Nowhere: the error for the client.
+    Refused(Error),
+}
+
+/// Whether a secondary may serve a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It reads.
+    Read,
+    /// It writes, locks, or might.
+    Write,
+}
+
+/// What an execution brings along: the literals of its text and the parameters of its Bind message.
+#[derive(Clone, Debug)]
+pub struct Arguments<'a> {
+    /// The text of this execution; of the same shape as the planned one.
+    pub text: &'a str,
+    /// [`Shape::literals`] of `text`.
+    pub literals: &'a [Literal],
+    /// The Bind message's parameters.
+    pub parameters: Parameters<'a>,
+    /// Whether the client's encoding is UTF-8 (or plain ASCII): keys beyond ASCII of other clients
+    /// can't be known.
+    pub utf8: bool,
+}
+
+/// The shards of one execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Any shard.
+    Any,
+    /// This shard.
+    One(ShardIndex),
+    /// These shards, at least two; their answers are concatenated.
+    Many(ShardSet),
+}
+
+/// Plans one statement. Total: what can't be served is a plan too.
+pub fn plan(request: &Request<'_>) -> Plan {
+    Plan {
+        statement: Statement::Other,
+        route: Route::Refused(Error::refused(
+            "statement is not supported",
+            "The planner is not there yet.",
+            "Wait.",
+        )),
+        access: Access::Write,
+        session: SessionUse::NONE,
+        epoch: request.catalog.epoch,
+    }
+}
+
+impl Plan {
+    /// The shards of one execution.
+    ///
+    /// # Errors
+    /// The refusal, `23502` for a NULL shard key in an INSERT, `23514` for a key that no shard takes.
+    pub fn target(&self, arguments: &Arguments<'_>) -> Result<Target> {
+        let _ = arguments;
+        match &self.route {
+            Route::Any => Ok(Target::Any),
+            Route::Shard(shard) => Ok(Target::One(*shard)),
+            Route::Keyed(_) => Ok(Target::Any),
+            Route::Scatter(shards) => Ok(Target::Many(shards.clone())),
+            Route::Refused(error) => Err(error.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.route {
+            Route::Any => write!(f, "Any"),
+            Route::Shard(shard) => write!(f, "Shard {shard}"),
+            Route::Keyed(_) => write!(f, "Keyed"),
+            Route::Scatter(_) => write!(f, "Scatter"),
+            Route::Refused(error) => write!(f, "Refused {error}"),
+        }
+    }
+}
+
+/// How literals and parameters name the shard.
+#[derive(Clone, Debug)]
+pub struct Keyed {}

@@ -3,6 +3,7 @@
 pub mod classify;
 pub mod lexer;
 pub mod literal;
+pub mod parse;
 pub mod relations;
 pub mod shape;
 pub mod splice;

@@ -1,0 +1,78 @@
+//! The parameters of a Bind message, found in its bytes without copying them.
+
+use std::cell::Cell;
+
+use crate::sharding::Format;
+
+/// The parameters of one execution. Made from a Bind message that has been checked; on bytes that
+/// have not, every look-up is merely `None`.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters<'a> {
+    /// The types that the Parse message declares; 0 and missing ones are unknown.
+    pub types: &'a [u32],
+    /// The format codes, two bytes each: none means all text, one is for all parameters.
+    formats: &'a [u8],
+    /// The values: four bytes of length (-1 is NULL), then the bytes, one after the other.
+    values: &'a [u8],
+    /// The parameter last looked up and its offset in `values`, so that ascending look-ups take
+    /// one step each.
+    cursor: Cell<(usize, usize)>,
+}
+
+impl<'a> Parameters<'a> {
+    /// From the parts of a Bind message: the body of its format codes and the body of its values,
+    /// both without their counts.
+    pub fn new(types: &'a [u32], formats: &'a [u8], values: &'a [u8]) -> Parameters<'a> {
+        Parameters {
+            types,
+            formats,
+            values,
+            cursor: Cell::new((0, 0)),
+        }
+    }
+
+    /// No parameters: a simple Query message.
+    pub fn none() -> Parameters<'static> {
+        Parameters::default()
+    }
+
+    /// The declared type of parameter `index` (from 0); 0 if it is for PostgreSQL to infer.
+    pub fn type_oid(&self, index: usize) -> u32 {
+        self.types.get(index).copied().unwrap_or(0)
+    }
+
+    /// The format of parameter `index` (from 0).
+    pub fn format(&self, index: usize) -> Option<Format> {
+        let codes = match self.formats.len() {
+            0 => return Some(Format::Text),
+            2 => self.formats,
+            _ => self.formats.get(2 * index..2 * index + 2)?,
+        };
+        match codes {
+            [0, 0] => Some(Format::Text),
+            [0, 1] => Some(Format::Binary),
+            _ => None,
+        }
+    }
+
+    /// The value of parameter `index` (from 0), `Some(None)` for NULL; `None` if there is no such
+    /// parameter.
+    pub fn value(&self, index: usize) -> Option<Option<&'a [u8]>> {
+        let (mut at, mut offset) = self.cursor.get();
+        if at > index {
+            (at, offset) = (0, 0);
+        }
+        loop {
+            let length = self.values.get(offset..offset.checked_add(4)?)?;
+            let length = i32::from_be_bytes(length.try_into().ok()?);
+            let start = offset + 4;
+            let end = start.checked_add(usize::try_from(length).unwrap_or(0))?;
+            let bytes = self.values.get(start..end)?;
+            if at == index {
+                self.cursor.set((at, offset));
+                return Some((length >= 0).then_some(bytes));
+            }
+            (at, offset) = (at + 1, end);
+        }
+    }
+}

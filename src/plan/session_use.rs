@@ -1,0 +1,77 @@
+//! What a statement does to the state of the server connection it runs on.
+
+use std::fmt;
+use std::ops::BitOr;
+use std::ops::BitOrAssign;
+
+/// A set of uses of session state.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct SessionUse(u8);
+
+impl SessionUse {
+    /// None.
+    pub const NONE: SessionUse = SessionUse(0);
+    /// It leaves state behind that only this connection has (session advisory locks, `LISTEN`,
+    /// temporary tables, `WITH HOLD` cursors, `LOAD`): the session must keep the connection.
+    pub const PINS: SessionUse = SessionUse(1);
+    /// It calls `set_config`: the connection's settings are no longer known.
+    pub const SET_CONFIG: SessionUse = SessionUse(2);
+    /// It draws from a sequence: `currval` and `lastval` of this connection change.
+    pub const DRAWS_SEQUENCE: SessionUse = SessionUse(4);
+    /// It asks `currval` or `lastval`: it must run where the session last drew from a sequence.
+    pub const READS_SEQUENCE: SessionUse = SessionUse(8);
+    /// It makes temporary tables (comes with [`SessionUse::PINS`]): from now on
+    /// [`Request::temporary_tables`](crate::plan::Request::temporary_tables) holds.
+    pub const TEMPORARY_TABLES: SessionUse = SessionUse(16);
+    /// It holds what a two-phase commit can't take along (`NOTIFY`, temporary objects, `WITH HOLD`).
+    pub const NOT_PREPARABLE: SessionUse = SessionUse(32);
+
+    /// Whether every use in `other` is in this set.
+    pub fn contains(self, other: SessionUse) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl BitOr for SessionUse {
+    type Output = SessionUse;
+
+    fn bitor(self, other: SessionUse) -> SessionUse {
+        SessionUse(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for SessionUse {
+    fn bitor_assign(&mut self, other: SessionUse) {
+        self.0 |= other.0;
+    }
+}
+
+impl fmt::Display for SessionUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (SessionUse::PINS, "pins"),
+            (SessionUse::SET_CONFIG, "set_config"),
+            (SessionUse::DRAWS_SEQUENCE, "draws sequence"),
+            (SessionUse::READS_SEQUENCE, "reads sequence"),
+            (SessionUse::TEMPORARY_TABLES, "temporary tables"),
+            (SessionUse::NOT_PREPARABLE, "not preparable"),
+        ];
+        let mut separator = "";
+        for (_, name) in names.iter().filter(|(flag, _)| self.contains(*flag)) {
+            write!(f, "{separator}{name}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SessionUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionUse({self})")
+    }
+}
