@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shardwire::admin::check;
 use shardwire::config::{Config, ReadPreference};
 use shardwire::demo::postgres::{Binaries, Options, Server, Template};
 use shardwire::metrics::Metrics;
@@ -28,6 +29,27 @@ fn address(server: &Server) -> String {
     format!("{}:{}", server.socket_directory().display(), server.port())
 }
 
+/// A database `shop` with shards s0, s1 … of the given servers, and further lines for it.
+fn config(user: &str, shards: &[&[&Server]], more: &str) -> Config {
+    let mut text = format!(
+        "listen: 127.0.0.1:6432\nauth: {{ method: trust }}\n\
+         timeouts: {{ probe_interval: 100ms, probe_timeout: 2s }}\ndatabases:\n  shop:\n    \
+         backend: {{ database: postgres, user: {user} }}\n"
+    );
+    for line in more.lines() {
+        text.push_str(&format!("    {line}\n"));
+    }
+    text.push_str("    shards:\n");
+    for (index, servers) in shards.iter().enumerate() {
+        let servers: Vec<String> = servers.iter().map(|server| address(server)).collect();
+        let servers = servers.join(", ");
+        text.push_str(&format!(
+            "      - {{ name: s{index}, servers: [{servers}] }}\n"
+        ));
+    }
+    Config::parse(&text, &|_| None).unwrap_or_else(|e| panic!("{e}\n{text}"))
+}
+
 /// One topology as a proxy would have it, and its metrics.
 struct Proxy {
     topology: Arc<Topology>,
@@ -41,23 +63,7 @@ impl Proxy {
     }
 
     fn start_as(user: &str, shards: &[&[&Server]], more: &str) -> Proxy {
-        let mut text = format!(
-            "listen: 127.0.0.1:6432\nauth: {{ method: trust }}\n\
-             timeouts: {{ probe_interval: 100ms, probe_timeout: 2s }}\ndatabases:\n  shop:\n    \
-             backend: {{ database: postgres, user: {user} }}\n"
-        );
-        for line in more.lines() {
-            text.push_str(&format!("    {line}\n"));
-        }
-        text.push_str("    shards:\n");
-        for (index, servers) in shards.iter().enumerate() {
-            let servers: Vec<String> = servers.iter().map(|server| address(server)).collect();
-            let servers = servers.join(", ");
-            text.push_str(&format!(
-                "      - {{ name: s{index}, servers: [{servers}] }}\n"
-            ));
-        }
-        let config = Config::parse(&text, &|_| None).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let config = config(user, shards, more);
         let metrics = Metrics::new();
         let families = TopologyMetrics::register(&metrics).unwrap();
         let database = Arc::clone(&config.databases["shop"]);
@@ -419,4 +425,63 @@ async fn the_catalogue_follows_ddl_and_shards_that_differ_are_told() {
     let (one, two) = tokio::join!(proxy.topology.refresh(), proxy.topology.refresh());
     one.and(two).unwrap();
     assert!(proxy.topology.epoch() > epoch);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_everything_at_once_and_changes_nothing() {
+    let template = template("check");
+    let options = Options {
+        settings: vec![("max_prepared_transactions".into(), "0".into())],
+        ..Options::default()
+    };
+    let a = Server::primary(&template, "a", &options).unwrap();
+    let (b, mut c) = (primary(&template, "b"), primary(&template, "c"));
+    for server in [&a, &b] {
+        server.psql("postgres", "CREATE ROLE shop LOGIN").unwrap();
+    }
+    a.psql(
+        "postgres",
+        "CREATE TABLE users (user_id bigint PRIMARY KEY)",
+    )
+    .unwrap();
+    b.psql(
+        "postgres",
+        "CREATE TABLE users (user_id integer PRIMARY KEY)",
+    )
+    .unwrap();
+    c.stop().unwrap();
+    let tables = "tables: { users: { shard_key: user_id } }";
+    let findings = check::check(&config("shop", &[&[&a], &[&b], &[&c]], tables)).await;
+    let text = findings.to_string();
+    for expected in [
+        "max_prepared_transactions is 0",
+        "may not create the schema",
+        "GRANT CREATE ON DATABASE \"postgres\" TO \"shop\"",
+        "Is the server running",
+        "shard s2: it has no primary",
+        "table public.users: its columns are (user_id integer NOT NULL) on shard \"s1\"",
+    ] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'shardwire'";
+    assert_eq!(b.psql("postgres", schemas).unwrap(), "0\n");
+
+    let findings = check::check(&config("nobody", &[&[&a], &[&b]], "")).await;
+    assert!(
+        findings
+            .to_string()
+            .contains("role \"nobody\" does not exist (28000)"),
+        "{findings}"
+    );
+
+    let proxy = Proxy::start(&[&[&a], &[&b]], "");
+    proxy.ready().await;
+    drop(proxy);
+    let findings = check::check(&config("postgres", &[&[&b], &[&a]], "")).await;
+    assert!(
+        findings.to_string().contains("seem to be swapped"),
+        "{findings}"
+    );
+    let findings = check::check(&config("postgres", &[&[&a], &[&b]], "")).await;
+    assert_eq!(findings.count(check::Weight::Error), 0, "{findings}");
 }

@@ -1,1 +1,5 @@
-//! What operators see: SHOW SHARDWIRE, /metrics, the status page.
+//! What operators see: SHOW SHARDWIRE, /metrics, the status page, `shardwire check`.
+
+pub mod check;
+pub mod http;
+mod page;

@@ -9,6 +9,7 @@ mod election;
 mod families;
 mod freshness;
 mod identity;
+mod inspection;
 mod loader;
 mod members;
 mod probe;
@@ -34,6 +35,7 @@ use probe::{Pace, Probe};
 
 pub use control::{Control, ControlError, Dialer};
 pub use families::TopologyMetrics;
+pub use inspection::{Identity, Inspected, Inspection, Seen, inspect};
 pub use replica_set::ReplicaSet;
 pub use selection::{Access, Role, Want};
 pub use server::{Facts, Health, Lag, Operation, Server, State};

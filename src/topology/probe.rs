@@ -41,10 +41,10 @@ SELECT recovering,
 FROM (SELECT pg_is_in_recovery() AS recovering OFFSET 0) AS r";
 
 /// An answer to [`QUESTION`].
-struct Answer {
-    facts: Facts,
+pub(super) struct Answer {
+    pub facts: Facts,
     /// How many tables of the schema `shardwire` there are.
-    tables: usize,
+    pub tables: usize,
 }
 
 /// How often and how long to probe.
@@ -254,7 +254,7 @@ impl Probe {
 }
 
 /// Makes the session independent of the role's settings and bounds its statements.
-async fn prepare(client: &Client, limit: Duration) -> Result<(), ControlError> {
+pub(super) async fn prepare(client: &Client, limit: Duration) -> Result<(), ControlError> {
     let statement = limit.as_millis().max(1);
     let lock = store::LOCK_TIMEOUT.as_millis();
     let settings = format!(
@@ -267,7 +267,7 @@ async fn prepare(client: &Client, limit: Duration) -> Result<(), ControlError> {
     Ok(())
 }
 
-async fn ask(client: &Client) -> Result<Answer, ControlError> {
+pub(super) async fn ask(client: &Client) -> Result<Answer, ControlError> {
     let messages = client.simple_query(QUESTION).await?;
     let row = messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),

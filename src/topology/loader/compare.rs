@@ -60,7 +60,7 @@ pub(super) fn spread_tables<'a>(
 }
 
 /// Every table that must be alike on every shard and is not.
-pub(super) fn differences(
+pub(in crate::topology) fn differences(
     database: &Database,
     raw: &RawCatalog,
     schemas: &[SchemaOf],

@@ -24,8 +24,9 @@ use super::families::TopologyMetrics;
 use super::replica_set::ReplicaSet;
 use super::server::Server;
 
+pub(super) use compare::differences;
 pub(super) use estimates::Estimates;
-pub(super) use queries::{SchemaOf, read_schema};
+pub(super) use queries::{SchemaOf, load, read_schema};
 
 /// Between two looks whether the schema changed by other hands than this proxy's.
 const POLL: Duration = Duration::from_secs(10);
@@ -166,7 +167,7 @@ impl Loader {
             installed.mark_unchanged();
             let raw = Arc::clone(&self.reader.lock().await.raw);
             let schemas = self.schemas().await;
-            let differences = compare::differences(&self.database, &raw, &schemas);
+            let differences = differences(&self.database, &raw, &schemas);
             let known = self.differences.load();
             for problem in differences.iter().filter(|p| !known.contains(p)) {
                 tracing::error!(database = self.database.name, %problem, "shards differ");
@@ -251,7 +252,7 @@ impl Loader {
         let client = source.control.client();
         let digest = queries::digest(client).await?;
         if reader.digest.as_deref() != Some(digest.as_str()) {
-            let raw = queries::load(client, &self.database).await?;
+            let raw = load(client, &self.database).await?;
             self.install(reader, raw);
             reader.digest = Some(digest);
         }

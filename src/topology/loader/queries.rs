@@ -134,7 +134,10 @@ async fn digest_in_transaction(client: &Client) -> Result<String, ControlError> 
 }
 
 /// Reads the catalogue.
-pub(super) async fn load(client: &Client, database: &Database) -> Result<RawCatalog, ControlError> {
+pub(in crate::topology) async fn load(
+    client: &Client,
+    database: &Database,
+) -> Result<RawCatalog, ControlError> {
     client.batch_execute(BEGIN).await?;
     let result = load_in_transaction(client, database).await;
     finish(client, result).await

@@ -194,7 +194,7 @@ fn a_secondary_that_stops_replaying_is_told_once() {
             (0, Event::Up(0)),
             (0, Event::Primary(0, 1)),
             (0, Event::Up(1)),
-            (10, Event::StoppedReplaying(1)),
+            (11, Event::StoppedReplaying(1)),
             (30, Event::CaughtUp(1)),
         ]
     );
