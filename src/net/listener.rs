@@ -138,3 +138,39 @@ async fn bind_unix(path: &Path) -> io::Result<Socket> {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o777))?;
     Ok(Socket::Unix(listener, file))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn clients_arrive_over_tcp() {
+        let address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
+        let listener = Listener::bind(&address).await.unwrap();
+        let bound = listener.local_address().unwrap();
+        let client = tokio::net::TcpStream::connect(bound).await.unwrap();
+        let accepted = listener.accept().await.unwrap();
+        let peer = accepted.peer().to_string();
+        assert_eq!(peer, client.local_addr().unwrap().to_string());
+        let taken = Listener::bind(&ListenAddress::Tcp(bound)).await;
+        assert_eq!(taken.unwrap_err().code(), SqlState::SYSTEM_ERROR);
+    }
+
+    #[tokio::test]
+    async fn unix_sockets_replace_stale_files_only_and_leave_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(".s.PGSQL.1");
+        // A file that its process left behind.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let address = ListenAddress::Unix(path.clone());
+        let listener = Listener::bind(&address).await.unwrap();
+        let client = UnixStream::connect(&path).await.unwrap();
+        assert!(listener.accept().await.unwrap().is_unix());
+        drop(client);
+        assert!(Listener::bind(&address).await.is_err());
+        assert!(path.exists());
+        drop(listener);
+        assert!(!path.exists());
+    }
+}

@@ -2,5 +2,7 @@
 
 pub mod listener;
 pub mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tls;
 pub mod verify;

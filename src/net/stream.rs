@@ -210,3 +210,111 @@ impl AsyncWrite for Stream {
         socket!(self.get_mut(), socket => Pin::new(socket).poll_shutdown(context))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::{BackendTls, BackendTlsMode, ClientTls, TlsMode};
+    use crate::net::testing::Authority;
+    use crate::net::tls::{Acceptor, Connector};
+
+    async fn tcp_pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    async fn tls_pair() -> (Stream, Stream) {
+        let authority = Authority::new();
+        let (cert, key) = authority.issue("localhost", &["localhost"]);
+        let acceptor = Acceptor::load(&ClientTls {
+            mode: TlsMode::Prefer,
+            cert: Some(cert),
+            key: Some(key),
+        })
+        .unwrap();
+        let connector = Connector::load(&BackendTls {
+            mode: BackendTlsMode::VerifyFull,
+            ca: Some(authority.ca()),
+            cert: None,
+            key: None,
+        })
+        .unwrap();
+        let (near, far) = tcp_pair().await;
+        let (near, far) = tokio::join!(connector.connect("localhost", near), acceptor.accept(far));
+        (near.unwrap(), far.unwrap())
+    }
+
+    async fn pairs() -> Vec<(Stream, Stream)> {
+        let (near, far) = tcp_pair().await;
+        let unix = UnixStream::pair().unwrap();
+        vec![
+            (Stream::tcp(near).unwrap(), Stream::tcp(far).unwrap()),
+            (Stream::Unix(unix.0), Stream::Unix(unix.1)),
+            tls_pair().await,
+        ]
+    }
+
+    #[tokio::test]
+    async fn bytes_go_both_ways() {
+        for (mut near, mut far) in pairs().await {
+            near.write_all(b"ping").await.unwrap();
+            near.flush().await.unwrap();
+            let mut four = [0; 4];
+            far.read_exact(&mut four).await.unwrap();
+            assert_eq!(&four, b"ping");
+            let slices = [io::IoSlice::new(b"po"), io::IoSlice::new(b"ng")];
+            assert_eq!(far.write_vectored(&slices).await.unwrap(), 4);
+            far.flush().await.unwrap();
+            near.read_exact(&mut four).await.unwrap();
+            assert_eq!(&four, b"pong");
+            far.shutdown().await.unwrap();
+            assert_eq!(near.read(&mut four).await.unwrap(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_know_what_they_are() {
+        let pairs = pairs().await;
+        let tls: Vec<bool> = pairs.iter().map(|(near, _)| near.is_tls()).collect();
+        assert_eq!(tls, [false, false, true]);
+        assert!(
+            pairs
+                .iter()
+                .all(|(near, far)| near.is_tls() == far.is_tls())
+        );
+        assert!(matches!(pairs[0].0.peer(), Peer::Tcp(_)));
+        assert_eq!(pairs[1].0.peer().to_string(), "[local]");
+        assert!(pairs[2].0.server_binding().is_some());
+    }
+
+    /// A record brings two bytes, one is read: the other is in no socket, but in rustls.
+    #[tokio::test]
+    async fn what_is_left_makes_a_stream_readable_without_a_socket_event() {
+        for (mut near, mut far) in pairs().await {
+            assert!(far.is_quiet());
+            near.write_all(b"ab").await.unwrap();
+            near.flush().await.unwrap();
+            far.readable().await.unwrap();
+            assert_eq!(far.read_u8().await.unwrap(), b'a');
+            assert!(!far.is_quiet());
+            far.readable().await.unwrap();
+            assert_eq!(far.read_u8().await.unwrap(), b'b');
+            assert!(far.is_quiet());
+            // Nothing more: it must wait.
+            assert!(futures_util::poll!(Box::pin(far.read_u8())).is_pending());
+            drop(near);
+            far.readable().await.unwrap();
+            assert!(!far.is_quiet());
+        }
+    }
+
+    #[test]
+    fn idle_streams_are_small() {
+        assert!(size_of::<Stream>() <= size_of::<TcpStream>() + 16);
+    }
+}

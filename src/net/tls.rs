@@ -236,3 +236,68 @@ fn could_not_load(path: &Path, reason: &str) -> Error {
         format!("could not load \"{}\": {reason}", path.display()),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::net::testing::Authority;
+
+    fn client(mode: TlsMode, cert: PathBuf, key: PathBuf) -> Result<Acceptor> {
+        Acceptor::load(&ClientTls {
+            mode,
+            cert: Some(cert),
+            key: Some(key),
+        })
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_is_named_with_the_reason() {
+        let authority = Authority::new();
+        let (cert, key) = authority.issue("db", &["db"]);
+        let (_, other_key) = authority.issue("other", &["other"]);
+        let missing = authority.directory().join("missing.crt");
+        let encrypted = authority.directory().join("encrypted.key");
+        fs::write(&encrypted, "-----BEGIN ENCRYPTED PRIVATE KEY-----\n").unwrap();
+        for (cert, key, words) in [
+            (&missing, &key, "missing.crt\": No such file"),
+            (&key, &key, "db.key\": no PEM section"),
+            (&cert, &cert, "db.crt\": no PEM section"),
+            (&cert, &other_key, "db.crt\": "),
+            (&cert, &encrypted, "encrypted.key\": "),
+        ] {
+            let error = client(TlsMode::Prefer, cert.clone(), key.clone()).unwrap_err();
+            assert_eq!(error.code(), SqlState::CONFIG_FILE_ERROR);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let error = client(TlsMode::Prefer, cert.clone(), encrypted).unwrap_err();
+        assert!(error.fields().hint.is_some());
+        assert!(client(TlsMode::Off, missing.clone(), missing).is_ok());
+        let loaded = client(TlsMode::Require, cert, key).unwrap();
+        assert_eq!(loaded.mode(), TlsMode::Require);
+        assert_eq!(loaded.binding().unwrap().len(), 32);
+    }
+
+    #[test]
+    fn authorities_that_verify_nothing_are_refused() {
+        let authority = Authority::new();
+        let load = |name: &str, text: &[u8]| {
+            let path = authority.directory().join(name);
+            fs::write(&path, text).unwrap();
+            Connector::load(&BackendTls {
+                mode: BackendTlsMode::VerifyCa,
+                ca: Some(path),
+                cert: None,
+                key: None,
+            })
+        };
+        let garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for text in [garbage.as_slice(), b"", b"\xff\xfe"] {
+            let error = load("bad.crt", text).unwrap_err();
+            assert_eq!(error.code(), SqlState::CONFIG_FILE_ERROR, "{error}");
+        }
+        assert!(load("good.crt", &fs::read(authority.ca()).unwrap()).is_ok());
+    }
+}

@@ -126,3 +126,100 @@ impl ServerCertVerifier for ServerVerifier {
         self.algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use crate::config::{BackendTls, BackendTlsMode, ClientTls, TlsMode};
+    use crate::net::stream::Stream;
+    use crate::net::testing::Authority;
+    use crate::net::tls::{Acceptor, Connector};
+
+    /// Whether a proxy that trusts `ca` in `mode` accepts the server's certificate as `host`'s.
+    async fn accepts(
+        (cert, key): &(PathBuf, PathBuf),
+        mode: BackendTlsMode,
+        ca: Option<PathBuf>,
+        host: &str,
+    ) -> io::Result<Stream> {
+        let acceptor = Acceptor::load(&ClientTls {
+            mode: TlsMode::Prefer,
+            cert: Some(cert.clone()),
+            key: Some(key.clone()),
+        })
+        .unwrap();
+        let connector = Connector::load(&BackendTls {
+            mode,
+            ca,
+            cert: None,
+            key: None,
+        })
+        .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = async { acceptor.accept(listener.accept().await.unwrap().0).await };
+        let client = async {
+            let socket = TcpStream::connect(address).await.unwrap();
+            connector.connect(host, socket).await
+        };
+        let (_, connected) = tokio::join!(server, client);
+        connected
+    }
+
+    #[tokio::test]
+    async fn each_mode_trusts_as_far_as_it_says() {
+        use BackendTlsMode::{Prefer, Require, VerifyCa, VerifyFull};
+        let ours = Authority::new();
+        let theirs = Authority::new();
+        let good = ours.issue("db", &["db.example", "127.0.0.1"]);
+        let foreign = theirs.issue("db", &["db.example"]);
+        let ca = || Some(ours.ca());
+        for (certificate, mode, ca, host, accepted) in [
+            (&good, VerifyFull, ca(), "db.example", true),
+            (&good, VerifyFull, ca(), "127.0.0.1", true),
+            (&good, VerifyFull, ca(), "other.example", false),
+            (&good, VerifyFull, ca(), "127.0.0.2", false),
+            // The common name doesn't count beside alternative names.
+            (&good, VerifyFull, ca(), "db", false),
+            (&good, VerifyCa, ca(), "other.example", true),
+            (&foreign, VerifyFull, ca(), "db.example", false),
+            (&foreign, VerifyCa, ca(), "db.example", false),
+            (&foreign, Require, ca(), "db.example", false),
+            (&foreign, Require, None, "other.example", true),
+            (&foreign, Prefer, ca(), "other.example", true),
+        ] {
+            let connected = accepts(certificate, mode, ca, host).await;
+            assert_eq!(connected.is_ok(), accepted, "{mode:?} {host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn certificates_as_postgresql_documents_them_are_trusted() {
+        use BackendTlsMode::VerifyFull;
+        let authority = Authority::new();
+        let own = authority.self_signed("db.example");
+        let ca = Some(own.0.clone());
+        assert!(
+            accepts(&own, VerifyFull, ca.clone(), "db.example")
+                .await
+                .is_ok()
+        );
+        assert!(accepts(&own, VerifyFull, ca, "other").await.is_err());
+        let ca = Some(authority.ca());
+        assert!(
+            accepts(&own, VerifyFull, ca.clone(), "db.example")
+                .await
+                .is_err()
+        );
+        let named = authority.issue("*.db.example", &[]);
+        assert!(
+            accepts(&named, VerifyFull, ca, "s0.db.example")
+                .await
+                .is_ok()
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! Certificates made on the spot for tests; `integration/` takes this file in as well.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+
+/// A certificate authority and a directory for what it issues.
+pub struct Authority {
+    directory: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// A new authority; `ca.crt` is in its directory.
+    pub fn new() -> Authority {
+        let directory = tempfile::tempdir().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters
+            .distinguished_name
+            .push(DnType::CommonName, "test authority");
+        let certificate = parameters.self_signed(&key).unwrap();
+        fs::write(directory.path().join("ca.crt"), certificate.pem()).unwrap();
+        Authority {
+            directory,
+            issuer: Issuer::new(parameters, key),
+        }
+    }
+
+    /// The directory that everything is in.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The authority's own certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.directory.path().join("ca.crt")
+    }
+
+    /// Issues a certificate with these alternative names: the files with it and with its key.
+    pub fn issue(&self, common_name: &str, names: &[&str]) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let parameters = parameters(common_name, names);
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        self.write(common_name, &certificate.pem(), &key)
+    }
+
+    /// A certificate that vouches for itself, as `openssl req -x509` makes them.
+    pub fn self_signed(&self, common_name: &str) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = parameters(common_name, &[]);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = parameters.self_signed(&key).unwrap();
+        self.write(common_name, &certificate.pem(), &key)
+    }
+
+    fn write(&self, name: &str, certificate: &str, key: &KeyPair) -> (PathBuf, PathBuf) {
+        let file = |end: &str| self.directory.path().join(format!("{name}.{end}"));
+        fs::write(file("crt"), certificate).unwrap();
+        fs::write(file("key"), key.serialize_pem()).unwrap();
+        (file("crt"), file("key"))
+    }
+}
+
+fn parameters(common_name: &str, names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut parameters = CertificateParams::new(names).unwrap();
+    parameters
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    parameters
+}
