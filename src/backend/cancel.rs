@@ -41,3 +41,71 @@ pub async fn cancel(
         Err(_) => Err(dial::timed_out(address)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, UnixListener};
+
+    use super::*;
+    use crate::config::Address;
+    use crate::sqlstate::SqlState;
+
+    fn target(address: Address) -> Target {
+        Target {
+            address,
+            database: "shop".to_owned(),
+            user: "role".to_owned(),
+            password: None,
+            application_name: "shardwire".to_owned(),
+            parameters: Vec::new(),
+            connect_timeout: Duration::from_secs(60),
+        }
+    }
+
+    #[tokio::test]
+    async fn it_ends_when_the_server_has_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        let server = UnixListener::bind(directory.path().join(".s.PGSQL.7")).unwrap();
+        let target = target(Address::Unix {
+            directory: directory.path().to_owned(),
+            port: 7,
+        });
+        for secret in [vec![9; 4], vec![9; 256]] {
+            let connector = Connector::off();
+            let mut cancelling = Box::pin(cancel(&target, &connector, -2, &secret));
+            let mut expected = Vec::new();
+            startup::cancel_request(&mut expected, -2, &secret);
+            let mut request = vec![0; expected.len()];
+            let hearing = async {
+                let (mut socket, _) = server.accept().await.unwrap();
+                socket.read_exact(&mut request).await.unwrap();
+                socket
+            };
+            let socket = tokio::select! {
+                biased;
+                ended = &mut cancelling => panic!("too early: {ended:?}"),
+                socket = hearing => socket,
+            };
+            assert_eq!(request, expected);
+            assert!(futures_util::poll!(&mut cancelling).is_pending());
+            drop(socket);
+            cancelling.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn it_waits_no_longer_than_it_should() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let mut target = target(Address::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port,
+        });
+        target.connect_timeout = Duration::from_millis(20);
+        let error = cancel(&target, &Connector::off(), 1, &[0; 4]).await;
+        let code = SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION;
+        assert_eq!(error.unwrap_err().code(), code);
+    }
+}

@@ -207,3 +207,109 @@ fn sentence(reason: &impl fmt::Display) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::BackendTls;
+
+    const UNREACHABLE: SqlState = SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION;
+
+    fn target(port: u16) -> Target {
+        Target {
+            address: Address::Tcp {
+                host: "127.0.0.1".to_owned(),
+                port,
+            },
+            database: "shop".to_owned(),
+            user: "role".to_owned(),
+            password: None,
+            application_name: "shardwire".to_owned(),
+            parameters: Vec::new(),
+            connect_timeout: Duration::from_secs(60),
+        }
+    }
+
+    fn connector(mode: BackendTlsMode) -> Connector {
+        Connector::load(&BackendTls {
+            mode,
+            ca: None,
+            cert: None,
+            key: None,
+        })
+        .unwrap()
+    }
+
+    async fn listen() -> (TcpListener, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named_with_the_reason() {
+        let (listener, port) = listen().await;
+        drop(listener);
+        let error = dial(&target(port), &Connector::off()).await.unwrap_err();
+        assert_eq!(error.code(), UNREACHABLE);
+        assert_eq!(
+            error.fields().message,
+            format!("could not connect to server \"127.0.0.1:{port}\"")
+        );
+        let detail = error.fields().detail.clone().unwrap();
+        assert!(detail.starts_with("Connection refused"), "{detail}");
+        let mut gone = target(port);
+        gone.address = Address::Unix {
+            directory: "/nonexistent".into(),
+            port,
+        };
+        let error = dial(&gone, &Connector::off()).await.unwrap_err();
+        assert_eq!(error.code(), UNREACHABLE);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_is_given_up() {
+        let (_listener, port) = listen().await;
+        let mut target = target(port);
+        target.connect_timeout = Duration::from_millis(20);
+        for connector in [Connector::off(), connector(BackendTlsMode::Prefer)] {
+            let error = dial(&target, &connector).await.unwrap_err();
+            assert_eq!(error.code(), UNREACHABLE);
+            assert_eq!(error.fields().detail.as_deref(), Some("Timed out."));
+        }
+    }
+
+    #[tokio::test]
+    async fn strange_answers_to_the_request_for_tls_are_refused() {
+        for (answer, code) in [
+            (&b""[..], UNREACHABLE),
+            (b"E", SqlState::PROTOCOL_VIOLATION),
+            (b"H", SqlState::PROTOCOL_VIOLATION),
+            // CVE-2021-23222: said in clear, perhaps not by the server.
+            (b"SR\0\0\0\x08\0\0\0\0", SqlState::PROTOCOL_VIOLATION),
+            (b"N", UNREACHABLE),
+        ] {
+            let (listener, port) = listen().await;
+            let server = async {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut request = [0; 8];
+                socket.read_exact(&mut request).await.unwrap();
+                assert_eq!(request, *b"\0\0\0\x08\x04\xd2\x16\x2f");
+                socket.write_all(answer).await.unwrap();
+            };
+            let connector = connector(BackendTlsMode::Require);
+            let target = target(port);
+            let (dialed, ()) = tokio::join!(dial(&target, &connector), server);
+            assert_eq!(dialed.unwrap_err().code(), code, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn reasons_become_sentences() {
+        assert_eq!(sentence(&"timed out"), "Timed out.");
+        assert_eq!(sentence(&"\u{e9}t\u{e9}."), "\u{e9}t\u{e9}.");
+        assert_eq!(sentence(&""), ".");
+    }
+}

@@ -1,3 +1,5 @@
+//! Logins with postgres-protocol as the client, the example of RFC 7677, and broken messages.
+
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Handshakes of clients that are as they should be and of those that are not.
+
 use proptest::prelude::*;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
