@@ -99,4 +99,4 @@ INSERT INTO settings VALUES ('currency', 'EUR'), ('shop_name', 'The Sample Shop'
 \endif
 
 COMMIT;
-ANALYZE;
+ANALYZE users, products, orders, order_items;
