@@ -10,6 +10,7 @@
 mod demo;
 mod harness;
 mod launcher;
+mod login;
 mod sharding;
 mod topology;
 mod wire;

@@ -8,14 +8,23 @@ use tempfile::TempDir;
 
 /// A certificate authority and a directory for what it issues.
 pub struct Authority {
-    directory: TempDir,
+    directory: PathBuf,
+    /// Removes the directory with the authority, if it is its own.
+    _temporary: Option<TempDir>,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    /// A new authority; `ca.crt` is in its directory.
+    /// A new authority with a directory of its own.
     pub fn new() -> Authority {
-        let directory = tempfile::tempdir().unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let mut authority = Authority::within(temporary.path());
+        authority._temporary = Some(temporary);
+        authority
+    }
+
+    /// A new authority that writes into a directory that is there; `ca.crt` first.
+    pub fn within(directory: &Path) -> Authority {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -23,21 +32,22 @@ impl Authority {
             .distinguished_name
             .push(DnType::CommonName, "test authority");
         let certificate = parameters.self_signed(&key).unwrap();
-        fs::write(directory.path().join("ca.crt"), certificate.pem()).unwrap();
+        fs::write(directory.join("ca.crt"), certificate.pem()).unwrap();
         Authority {
-            directory,
+            directory: directory.to_owned(),
+            _temporary: None,
             issuer: Issuer::new(parameters, key),
         }
     }
 
     /// The directory that everything is in.
     pub fn directory(&self) -> &Path {
-        self.directory.path()
+        &self.directory
     }
 
     /// The authority's own certificate.
     pub fn ca(&self) -> PathBuf {
-        self.directory.path().join("ca.crt")
+        self.directory.join("ca.crt")
     }
 
     /// Issues a certificate with these alternative names: the files with it and with its key.
@@ -58,7 +68,7 @@ impl Authority {
     }
 
     fn write(&self, name: &str, certificate: &str, key: &KeyPair) -> (PathBuf, PathBuf) {
-        let file = |end: &str| self.directory.path().join(format!("{name}.{end}"));
+        let file = |end: &str| self.directory.join(format!("{name}.{end}"));
         fs::write(file("crt"), certificate).unwrap();
         fs::write(file("key"), key.serialize_pem()).unwrap();
         (file("crt"), file("key"))
