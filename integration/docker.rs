@@ -1,5 +1,11 @@
 //! The files of docker/ against each other and the program, without an engine.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a step that fails is a test that fails"
+)]
+
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
