@@ -1,5 +1,7 @@
 //! Streams, TLS and the buffers between sockets and frames.
 
+pub mod buffer;
+pub mod duplex;
 pub mod listener;
 pub mod stream;
 #[cfg(test)]

@@ -1,1 +1,284 @@
-//! Server connections kept for reuse.
+//! Server connections kept for reuse: one pool per server.
+//!
+//! A [`Lease`] is the right to use one connection. [`Lease::give_back`] returns it, which its holder
+//! may do only when the connection is in a known-clean state; dropping a lease in any other way closes
+//! the connection. So a connection whose state is not known never reaches another client.
+//!
+//! Connections that lie idle, connections being made and connections on lease together never exceed
+//! `pool.max_size`. Who finds none waits in line, first come first served, for at most
+//! `pool.queue_timeout`; a connection given back goes straight to the first in line.
+
+mod lease;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::backend::connection::{CancelKey, Connection};
+use crate::backend::dial::{Target, dial};
+use crate::config;
+use crate::error::{Error, Result};
+use crate::net::tls::Connector;
+use crate::sqlstate::SqlState;
+
+pub use lease::Lease;
+
+/// The connections to one server.
+#[derive(Debug)]
+pub struct Pool {
+    target: Target,
+    connector: Connector,
+    limits: config::Pool,
+    statements: u32,
+    leased: AtomicU32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Idle connections, the most recently used last.
+    idle: Vec<Idle>,
+    /// Who waits, the longest waiting first.
+    line: VecDeque<oneshot::Sender<Turn>>,
+    /// Connections that exist or are being made.
+    open: u32,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Box<Connection>,
+    since: Instant,
+}
+
+/// What the first in line gets.
+#[derive(Debug)]
+enum Turn {
+    Lease(Lease),
+    Place(Place),
+}
+
+/// A place among the `max_size`, not yet filled; dropping it passes it on.
+#[derive(Debug)]
+struct Place(Option<Arc<Pool>>);
+
+/// How many connections a pool has, and in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Idle connections.
+    pub idle: u32,
+    /// Connections on lease.
+    pub leased: u32,
+    /// Connections that exist or are being made.
+    pub open: u32,
+    /// Clients in line.
+    pub waiting: u32,
+}
+
+impl Pool {
+    /// An empty pool for `target`; each connection keeps up to `statements` prepared statements.
+    pub fn new(
+        target: Target,
+        connector: Connector,
+        limits: config::Pool,
+        statements: u32,
+    ) -> Arc<Pool> {
+        Arc::new(Pool {
+            target,
+            connector,
+            limits,
+            statements,
+            leased: AtomicU32::new(0),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Operations in flight: how many connections are on lease.
+    pub fn in_flight(&self) -> u32 {
+        self.leased.load(Ordering::Relaxed)
+    }
+
+    /// The server and the identity the connections have on it.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The state of the pool.
+    pub fn counts(&self) -> Counts {
+        let state = self.state.lock();
+        Counts {
+            idle: state.idle.len() as u32,
+            leased: self.in_flight(),
+            open: state.open,
+            waiting: state.line.len() as u32,
+        }
+    }
+
+    /// Leases a connection: an idle one, else a new one, else the next that is given back.
+    ///
+    /// # Errors
+    /// `53300` when the line is full or the wait too long; what [`dial`] says when the server does
+    /// not take a connection.
+    pub async fn lease(self: &Arc<Pool>) -> Result<Lease> {
+        loop {
+            let turn = match self.next() {
+                Next::Turn(turn) => turn,
+                Next::Wait(receiver) => self.wait(receiver).await?,
+                Next::Full => return Err(self.line_is_full()),
+            };
+            match turn {
+                Turn::Lease(mut lease) => {
+                    if lease.is_quiet() {
+                        return Ok(lease);
+                    }
+                }
+                Turn::Place(place) => {
+                    let dialed = dial(&self.target, &self.connector).await?;
+                    place.fill();
+                    let connection = Box::new(Connection::new(dialed, self.statements));
+                    return Ok(Lease::new(connection, Arc::clone(self)));
+                }
+            }
+        }
+    }
+
+    fn next(self: &Arc<Pool>) -> Next {
+        let mut state = self.state.lock();
+        if let Some(idle) = state.idle.pop() {
+            Next::Turn(Turn::Lease(Lease::new(idle.connection, Arc::clone(self))))
+        } else if state.open < self.limits.max_size {
+            state.open += 1;
+            Next::Turn(Turn::Place(Place(Some(Arc::clone(self)))))
+        } else if state.line.len() >= self.limits.max_queue as usize {
+            Next::Full
+        } else {
+            let (sender, receiver) = oneshot::channel();
+            state.line.push_back(sender);
+            Next::Wait(receiver)
+        }
+    }
+
+    async fn wait(&self, receiver: oneshot::Receiver<Turn>) -> Result<Turn> {
+        match tokio::time::timeout(self.limits.queue_timeout, receiver).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(Error::new(
+                SqlState::TOO_MANY_CONNECTIONS,
+                format!("timed out waiting for a connection to server {}", self.target.address),
+            )
+            .detail(format!(
+                "All {} connections stayed in use for {:?}.",
+                self.limits.max_size, self.limits.queue_timeout
+            ))
+            .hint("Raise pool.max_size or pool.queue_timeout, or shorten transactions.")),
+        }
+    }
+
+    fn line_is_full(&self) -> Error {
+        Error::new(
+            SqlState::TOO_MANY_CONNECTIONS,
+            format!("too many clients wait for a connection to server {}", self.target.address),
+        )
+        .detail(format!("{} clients wait already.", self.limits.max_queue))
+        .hint("Raise pool.max_queue or pool.max_size.")
+    }
+
+    /// Takes a clean connection back: to the first in line, else among the idle ones.
+    fn take_back(&self, mut lease: Lease) {
+        if lease.born.elapsed() >= self.limits.max_lifetime {
+            return;
+        }
+        lease.socket.release();
+        loop {
+            let sender = {
+                let mut state = self.state.lock();
+                let Some(sender) = state.line.pop_front() else {
+                    let since = Instant::now();
+                    state.idle.push(Idle { connection: lease.end(), since });
+                    return;
+                };
+                sender
+            };
+            // Who gave up waiting hands the lease back.
+            match sender.send(Turn::Lease(lease)) {
+                Err(Turn::Lease(returned)) => lease = returned,
+                _ => return,
+            }
+        }
+    }
+
+    /// Notes that a connection was closed; the first in line may make one in its place.
+    fn closed(self: &Arc<Pool>) {
+        drop(Place(Some(Arc::clone(self))));
+    }
+
+    /// Closes connections that lay idle for too long or are too old; returns how many.
+    pub fn reap(&self) -> usize {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let before = state.idle.len();
+        state.idle.retain(|idle| {
+            now - idle.since < self.limits.idle_timeout
+                && now - idle.connection.born < self.limits.max_lifetime
+        });
+        let reaped = before - state.idle.len();
+        state.open -= reaped as u32;
+        reaped
+    }
+
+    /// Closes every idle connection, as after the server's role or identity has changed.
+    pub fn clear(&self) {
+        let mut state = self.state.lock();
+        state.open -= state.idle.len() as u32;
+        state.idle.clear();
+    }
+
+    /// Asks the server to cancel what the connection with `key` is doing; returns once it has.
+    pub async fn cancel(&self, key: &CancelKey) -> Result<()> {
+        crate::backend::cancel::cancel(
+            &self.target,
+            &self.connector,
+            key.process_id,
+            &key.secret,
+        )
+        .await
+    }
+}
+
+/// What a client that needs a connection does next.
+enum Next {
+    Turn(Turn),
+    Wait(oneshot::Receiver<Turn>),
+    Full,
+}
+
+impl Place {
+    /// The place is taken by a connection now.
+    fn fill(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(pool) = self.0.take() else { return };
+        loop {
+            let sender = {
+                let mut state = pool.state.lock();
+                let Some(sender) = state.line.pop_front() else {
+                    state.open -= 1;
+                    return;
+                };
+                sender
+            };
+            // Sent outside the lock: a receiver that is gone gives the place back, which drops it.
+            match sender.send(Turn::Place(Place(Some(Arc::clone(&pool))))) {
+                Ok(()) => return,
+                Err(Turn::Place(mut place)) => place.0 = None,
+                Err(Turn::Lease(_)) => return,
+            }
+        }
+    }
+}

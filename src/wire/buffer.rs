@@ -1,6 +1,7 @@
 //! Writing messages with lengths patched in afterwards, and reading bodies without panics.
 
 use crate::error::{Error, Result};
+use crate::sqlstate::SqlState;
 
 /// Appends one message: `tag`, a length that is patched in, and the body that `write` appends.
 pub fn message(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
@@ -83,8 +84,8 @@ impl<'a> Reader<'a> {
 
     /// The next zero-terminated string, without its zero.
     pub fn cstring(&mut self) -> Result<&'a [u8]> {
-        let end = memchr::memchr(0, self.rest)
-            .ok_or_else(|| Error::protocol("invalid string in message"))?;
+        let end =
+            memchr::memchr(0, self.rest).ok_or_else(|| malformed("invalid string in message"))?;
         let text = &self.rest[..end];
         self.rest = &self.rest[end + 1..];
         Ok(text)
@@ -95,13 +96,19 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(Error::protocol("invalid message format"))
+            Err(malformed("invalid message format"))
         }
     }
 }
 
+/// A body that does not hold what its type promises. The frame itself is sound, so unlike a broken
+/// frame this costs the statement, not the session (`08P01`, severity ERROR, as PostgreSQL does).
+pub fn malformed(message: &'static str) -> Error {
+    Error::new(SqlState::PROTOCOL_VIOLATION, message)
+}
+
 fn too_short() -> Error {
-    Error::protocol("insufficient data left in message")
+    malformed("insufficient data left in message")
 }
 
 #[cfg(test)]

@@ -1,0 +1,176 @@
+//! A logged-in server connection and what is known of its session.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use lru::LruCache;
+
+use crate::backend::dial::Dialed;
+use crate::backend::report;
+use crate::backend::settings::Settings;
+use crate::error::{Error, Result};
+use crate::net::duplex::Duplex;
+use crate::sqlstate::SqlState;
+use crate::wire::{frame, frontend};
+
+/// The largest reply frame that the proxy keeps whole; DataRow and CopyData stream past this.
+pub const LARGEST_HELD_FRAME_BYTES: usize = 64 * 1024 * 1024;
+
+/// Names one prepared statement across all server connections of a database.
+pub type StatementId = u64;
+
+/// How to cancel what a server connection is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CancelKey {
+    /// The server's process.
+    pub process_id: i32,
+    /// Its secret.
+    pub secret: Vec<u8>,
+}
+
+/// One server connection. Outside a lease it is idle, outside a transaction and in a known state.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket with its queues.
+    pub socket: Duplex,
+    /// How to cancel its work.
+    pub cancel_key: Arc<CancelKey>,
+    /// What the server reported at login, in its order.
+    pub parameters: Arc<[(String, String)]>,
+    /// The settings that its session has, beyond the server's defaults.
+    pub settings: Arc<Settings>,
+    /// The statement that stands under the empty name.
+    pub unnamed: Option<StatementId>,
+    statements: LruCache<StatementId, ()>,
+    /// When it was made.
+    pub born: Instant,
+}
+
+impl Connection {
+    /// A connection that has just logged in; it keeps up to `statements` prepared statements.
+    pub fn new(dialed: Dialed, statements: u32) -> Connection {
+        let capacity = NonZeroUsize::new(statements as usize).unwrap_or(NonZeroUsize::MIN);
+        Connection {
+            socket: Duplex::new(dialed.stream),
+            cancel_key: Arc::new(CancelKey {
+                process_id: dialed.process_id,
+                secret: dialed.secret,
+            }),
+            parameters: dialed.parameters.into(),
+            settings: Arc::default(),
+            unnamed: None,
+            statements: LruCache::new(capacity),
+            born: Instant::now(),
+        }
+    }
+
+    /// Whether the server has this statement prepared.
+    pub fn knows(&mut self, id: StatementId) -> bool {
+        self.statements.get(&id).is_some()
+    }
+
+    /// Notes that the statement is about to be prepared; returns one that must be closed for it.
+    pub fn learn(&mut self, id: StatementId) -> Option<StatementId> {
+        match self.statements.push(id, ()) {
+            Some((evicted, ())) if evicted != id => Some(evicted),
+            _ => None,
+        }
+    }
+
+    /// Notes that the statement is not prepared after all.
+    pub fn unlearn(&mut self, id: StatementId) {
+        self.statements.pop(&id);
+    }
+
+    /// Forgets every prepared statement, as `DISCARD ALL` and `DEALLOCATE ALL` do.
+    pub fn forget_statements(&mut self) {
+        self.statements.clear();
+        self.unnamed = None;
+    }
+
+    /// Whether an idle connection is alive and has nothing to say but notices, which are dropped.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match self.socket.poll_fill(&mut cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(count)) if count > 0 => {}
+                Poll::Ready(_) => return false,
+            }
+        }
+        while let Ok(Some(header)) = frame::header(self.socket.input.bytes()) {
+            let unasked = matches!(header.tag, b'N' | b'S' | b'A');
+            if !unasked || self.socket.input.len() < header.frame_bytes {
+                return false;
+            }
+            self.socket.input.consume(header.frame_bytes);
+        }
+        self.socket.input.is_empty()
+    }
+
+    /// Makes the session's settings be `settings`: a round trip if they differ, else nothing.
+    ///
+    /// # Errors
+    /// What the server says of a setting that it does not accept; nothing has changed then.
+    pub async fn apply(&mut self, settings: &Arc<Settings>) -> Result<(), Failed> {
+        if Arc::ptr_eq(&self.settings, settings) {
+            return Ok(());
+        }
+        if let Some(sql) = settings.change_from(&self.settings) {
+            self.run(&sql).await?;
+        }
+        self.settings = Arc::clone(settings);
+        Ok(())
+    }
+
+    /// Runs statements of the proxy's own, outside the client's sight, and drops their rows.
+    ///
+    /// # Errors
+    /// The server's error, or the loss of the connection.
+    pub async fn run(&mut self, sql: &str) -> Result<(), Failed> {
+        self.unnamed = None;
+        frontend::write_query(self.socket.output.tail(), sql.as_bytes());
+        self.socket.flush().await.map_err(Failed::Lost)?;
+        let mut failure = None;
+        loop {
+            while let Some((tag, frame_bytes)) = self.next_frame()? {
+                if tag == b'E' && failure.is_none() {
+                    let body = self.socket.input.bytes().get(frame::HEADER_BYTES..frame_bytes);
+                    failure = Some(report::read(body.unwrap_or(&[])));
+                }
+                self.socket.input.consume(frame_bytes);
+                if tag == b'Z' {
+                    return failure.map_or(Ok(()), |error| Err(Failed::Refused(error)));
+                }
+            }
+            self.socket.fill().await.map_err(Failed::Lost)?;
+        }
+    }
+
+    /// The tag and length of the next whole frame.
+    fn next_frame(&self) -> Result<Option<(u8, usize)>, Failed> {
+        let bytes = self.socket.input.bytes();
+        let header = frame::header(bytes).map_err(|error| Failed::Lost(io::Error::other(error)))?;
+        Ok(header
+            .filter(|header| bytes.len() >= header.frame_bytes)
+            .map(|header| (header.tag, header.frame_bytes)))
+    }
+}
+
+/// Why the proxy's own statements did not run.
+#[derive(Debug)]
+pub enum Failed {
+    /// The server refused them; the connection is in order.
+    Refused(Error),
+    /// The connection is gone.
+    Lost(io::Error),
+}
+
+/// The error that a client gets when its server connection breaks (`08006`).
+pub fn lost(cause: &io::Error) -> Error {
+    Error::new(SqlState::CONNECTION_FAILURE, "connection to the server was lost")
+        .detail(cause.to_string())
+}

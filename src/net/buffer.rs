@@ -1,0 +1,156 @@
+//! A byte queue between a socket and the frames in it: appended at the back, consumed at the front.
+
+/// Bytes asked of a socket by its first read after it was idle.
+const FIRST_READ_BYTES: usize = 8 * 1024;
+
+/// Bytes asked of a socket that keeps filling the buffer.
+const LARGEST_READ_BYTES: usize = 128 * 1024;
+
+/// A byte queue in one piece of memory. Empty and [released](Buffer::release) it holds none.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    data: Vec<u8>,
+    start: usize,
+    /// What the next read asks for; doubles while reads come back full.
+    read_bytes: usize,
+}
+
+impl Buffer {
+    /// An empty queue without memory.
+    pub fn new() -> Buffer {
+        Buffer::default()
+    }
+
+    /// The queued bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.data.get(self.start..).unwrap_or(&[])
+    }
+
+    /// The queued bytes, to patch in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.data.get_mut(self.start..).unwrap_or(&mut [])
+    }
+
+    /// How many bytes are queued.
+    pub fn len(&self) -> usize {
+        self.data.len() - self.start
+    }
+
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Removes `count` bytes, or all there are, from the front.
+    pub fn consume(&mut self, count: usize) {
+        self.start = self.start.saturating_add(count).min(self.data.len());
+        if self.start == self.data.len() {
+            self.data.clear();
+            self.start = 0;
+        }
+    }
+
+    /// The memory to append to. What is already there must stay.
+    pub fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.data
+    }
+
+    /// Appends `bytes`.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.data.extend_from_slice(bytes);
+    }
+
+    /// Puts `bytes` before everything that is queued.
+    pub fn push_front(&mut self, bytes: &[u8]) {
+        let mut data = Vec::with_capacity(bytes.len() + self.len());
+        data.extend_from_slice(bytes);
+        data.extend_from_slice(self.bytes());
+        self.data = data;
+        self.start = 0;
+    }
+
+    /// Gives the memory back when nothing is queued.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            *self = Buffer::new();
+        }
+    }
+
+    /// Moves the first `count` bytes to the back of `other`; exchanges the memory instead of copying
+    /// when that is the whole queue and `other` is empty.
+    pub fn move_to(&mut self, count: usize, other: &mut Buffer) {
+        if other.is_empty() && count == self.len() {
+            std::mem::swap(&mut self.data, &mut other.data);
+            std::mem::swap(&mut self.start, &mut other.start);
+        } else {
+            other.push(self.bytes().get(..count).unwrap_or(&[]));
+            self.consume(count);
+        }
+    }
+
+    /// Makes room for the next read and returns the memory to read into.
+    pub fn room(&mut self) -> &mut Vec<u8> {
+        let wanted = self.read_bytes.max(FIRST_READ_BYTES);
+        let spare = self.data.capacity() - self.data.len();
+        if spare < wanted / 2 {
+            if self.start > 0 {
+                self.data.drain(..self.start);
+                self.start = 0;
+            }
+            self.data.reserve(wanted);
+        }
+        &mut self.data
+    }
+
+    /// Learns from a read of `count` bytes how much to ask for next time.
+    pub fn after_read(&mut self, count: usize) {
+        let wanted = self.read_bytes.max(FIRST_READ_BYTES);
+        if count >= wanted {
+            self.read_bytes = (wanted * 2).min(LARGEST_READ_BYTES);
+        } else if count < wanted / 4 {
+            self.read_bytes = (wanted / 2).max(FIRST_READ_BYTES);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_released_buffer_holds_no_memory() {
+        let mut buffer = Buffer::new();
+        buffer.push(b"abc");
+        buffer.release();
+        assert_eq!(buffer.bytes(), b"abc");
+        buffer.consume(3);
+        buffer.release();
+        assert_eq!(buffer.data.capacity(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_leave_in_the_order_they_came(
+            pushes in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..20),
+            takes in proptest::collection::vec(0usize..60, 0..20),
+        ) {
+            let (mut from, mut to) = (Buffer::new(), Buffer::new());
+            let (mut sent, mut got) = (Vec::new(), Vec::new());
+            for (index, push) in pushes.iter().enumerate() {
+                from.push(push);
+                sent.extend_from_slice(push);
+                let take = takes.get(index).copied().unwrap_or(0).min(from.len());
+                from.move_to(take, &mut to);
+                from.room();
+                if index % 3 == 0 {
+                    got.extend_from_slice(to.bytes());
+                    to.consume(to.len());
+                }
+            }
+            got.extend_from_slice(to.bytes());
+            got.extend_from_slice(from.bytes());
+            prop_assert_eq!(sent, got);
+        }
+    }
+}

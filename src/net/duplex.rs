@@ -1,0 +1,74 @@
+//! A stream with the bytes that came in and the bytes that are to go out.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+use crate::net::buffer::Buffer;
+use crate::net::stream::Stream;
+
+/// A stream and its two queues. One read and one write move as much as there is.
+#[derive(Debug)]
+pub struct Duplex {
+    stream: Stream,
+    /// Bytes read and not yet consumed.
+    pub input: Buffer,
+    /// Bytes to write.
+    pub output: Buffer,
+}
+
+impl Duplex {
+    /// A stream with empty queues.
+    pub fn new(stream: Stream) -> Duplex {
+        Duplex { stream, input: Buffer::new(), output: Buffer::new() }
+    }
+
+    /// The stream itself.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Reads once; ready with 0 at the end of the stream.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let read = pin!(self.stream.read_buf(self.input.room())).poll(cx);
+        if let Poll::Ready(Ok(count)) = read {
+            self.input.after_read(count);
+        }
+        read
+    }
+
+    /// Writes until nothing is left to write.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, self.output.bytes()) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => self.output.consume(count),
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Writes everything.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Reads once, or fails with `UnexpectedEof`.
+    pub async fn fill(&mut self) -> io::Result<()> {
+        match std::future::poll_fn(|cx| self.poll_fill(cx)).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the memory of empty queues back.
+    pub fn release(&mut self) {
+        self.input.release();
+        self.output.release();
+    }
+}

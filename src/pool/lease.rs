@@ -1,0 +1,70 @@
+//! The right to use one server connection, given back clean or not at all.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::backend::connection::Connection;
+use crate::pool::Pool;
+
+/// One connection on lease. Dropped without [`Lease::give_back`] it is closed.
+#[derive(Debug)]
+pub struct Lease {
+    connection: Box<Connection>,
+    ticket: Ticket,
+}
+
+/// Counts the lease; dropped in place it also gives up the connection's place in the pool.
+#[derive(Debug)]
+struct Ticket {
+    pool: Arc<Pool>,
+    keeps_place: bool,
+}
+
+impl Lease {
+    pub(super) fn new(connection: Box<Connection>, pool: Arc<Pool>) -> Lease {
+        pool.leased.fetch_add(1, Ordering::Relaxed);
+        Lease { connection, ticket: Ticket { pool, keeps_place: false } }
+    }
+
+    /// The pool that the connection comes from.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.ticket.pool
+    }
+
+    /// Returns the connection, whose session must be idle and whose queues must be empty.
+    pub fn give_back(self) {
+        let pool = Arc::clone(&self.ticket.pool);
+        pool.take_back(self);
+    }
+
+    /// Ends the lease without closing the connection.
+    pub(super) fn end(self) -> Box<Connection> {
+        let Lease { connection, mut ticket } = self;
+        ticket.keeps_place = true;
+        connection
+    }
+}
+
+impl Deref for Lease {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.pool.leased.fetch_sub(1, Ordering::Relaxed);
+        if !self.keeps_place {
+            self.pool.closed();
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Which reply of a server answers which request, and what becomes of it; pure.
+//!
+//! Every message sent to a server whose answer matters is noted here in order. The server's replies
+//! then meet the head of that queue:
+//!
+//! ```text
+//! request        replies that belong to it               the last of them
+//! Query          T D* C | G … C | H … C | I | E, any number of times   Z
+//! Parse          1 | E                                     either
+//! Bind           2 | E                                     either
+//! Describe       t? then T | n, or E                       T, n or E
+//! Execute        D* then C | I | s, or G … C, H … C, or E   C, I, s or E
+//! Close          3                                         3
+//! Sync           Z                                         Z
+//! FunctionCall   V | E                                     Z
+//! ```
+//!
+//! An error inside an extended batch ends every request up to the next Sync (PostgreSQL
+//! documentation, 55.2.3). A server in COPY-in mode ignores Sync, so Syncs that reached it before the
+//! copy's end get no answer. `N`, `S` and `A` come at any time and belong to nobody.
+
+use std::collections::VecDeque;
+
+use crate::backend::connection::StatementId;
+use crate::session::effect::Effect;
+use crate::wire::backend::Status;
+
+/// A request whose answer is due.
+#[derive(Debug)]
+pub enum Expect {
+    /// A simple Query: what its statements do to the session, in their order.
+    Query(Effects),
+    /// A Parse, of the client's own (`seen`) or of the proxy's.
+    Parse {
+        /// The statement it prepares.
+        id: StatementId,
+        /// Whether the client waits for ParseComplete.
+        seen: bool,
+    },
+    /// A Bind.
+    Bind,
+    /// A Describe.
+    Describe,
+    /// An Execute: what the statement does to the session.
+    Execute(Effects),
+    /// A Close, of the client's own (`seen`) or of the proxy's.
+    Close {
+        /// Whether the client waits for CloseComplete.
+        seen: bool,
+    },
+    /// A Sync.
+    Sync,
+    /// A FunctionCall.
+    FunctionCall,
+    /// The end of the client's COPY data; nothing answers it.
+    CopyEnd,
+    /// Words of the proxy's own that belong at this place.
+    Local(Box<[u8]>),
+    /// A message made to fail; the client gets this error in place of the server's.
+    Refused(Box<[u8]>),
+}
+
+/// What statements do to the session once they have completed; nothing for most, and then no memory.
+pub type Effects = Option<Box<VecDeque<Effect>>>;
+
+/// What to do with a server's message.
+#[derive(Debug, PartialEq)]
+pub enum Reply {
+    /// Pass it on.
+    Forward,
+    /// Drop it.
+    Drop,
+    /// Pass it on; a statement has completed and did this to the session.
+    Completed(Option<Effect>),
+    /// An error: pass it on, or these bytes in its place.
+    Failed(Option<Box<[u8]>>),
+    /// ReadyForQuery: pass it on with the status that the client is to see.
+    Ready(Status),
+    /// CopyInResponse: pass it on.
+    CopyIn,
+    /// It answers nothing: the connection can't be trusted any more.
+    OutOfStep,
+}
+
+/// The requests whose answers are due, oldest first.
+#[derive(Debug, Default)]
+pub struct Replies {
+    queue: VecDeque<Expect>,
+    /// An error came and the Sync that ends it has not been sent.
+    skipping: bool,
+    /// The server takes COPY data and ignores Syncs.
+    copying: bool,
+}
+
+impl Replies {
+    /// Whether no answer is due.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// How many answers are due.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether the server takes COPY data.
+    pub fn is_copying(&self) -> bool {
+        self.copying
+    }
+
+    /// Notes a request that is being sent; gives it back if the server is going to ignore it.
+    pub fn push(&mut self, expect: Expect) -> Option<Expect> {
+        match expect {
+            Expect::Sync if self.copying => return None,
+            Expect::Sync => self.skipping = false,
+            Expect::CopyEnd if self.copying || self.queue.is_empty() => {
+                self.copying = false;
+                return None;
+            }
+            _ if self.skipping => return Some(expect),
+            _ => {}
+        }
+        self.queue.push_back(expect);
+        None
+    }
+
+    /// The proxy's own words, if it is their turn.
+    pub fn take_local(&mut self) -> Option<Box<[u8]>> {
+        match self.queue.pop_front() {
+            Some(Expect::Local(bytes)) => Some(bytes),
+            Some(other) => {
+                self.queue.push_front(other);
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// Takes the server's next message; `given_up` gets the requests that an error ended.
+    pub fn take(&mut self, tag: u8, body: &[u8], given_up: &mut Vec<Expect>) -> Reply {
+        match (tag, self.queue.front_mut()) {
+            (b'N' | b'S' | b'A', _) => Reply::Forward,
+            (b'E', _) => self.take_error(given_up),
+            (b'1', Some(Expect::Parse { seen, .. })) | (b'3', Some(Expect::Close { seen })) => {
+                let seen = *seen;
+                self.answered(if seen { Reply::Forward } else { Reply::Drop })
+            }
+            (b'2', Some(Expect::Bind)) | (b'T' | b'n', Some(Expect::Describe)) => {
+                self.answered(Reply::Forward)
+            }
+            (b't', Some(Expect::Describe))
+            | (b'T', Some(Expect::Query(_)))
+            | (b'H' | b'W' | b'c', Some(Expect::Query(_) | Expect::Execute(_)))
+            | (b'V', Some(Expect::FunctionCall)) => Reply::Forward,
+            (b's', Some(Expect::Execute(_))) => self.answered(Reply::Forward),
+            (b'C' | b'I', Some(Expect::Query(effects))) => {
+                Reply::Completed(effects.as_mut().and_then(|effects| effects.pop_front()))
+            }
+            (b'C' | b'I', Some(Expect::Execute(effects))) => {
+                let effect = effects.as_mut().and_then(|effects| effects.pop_front());
+                self.answered(Reply::Completed(effect))
+            }
+            (b'G', Some(Expect::Query(_) | Expect::Execute(_))) => {
+                self.start_copying();
+                Reply::CopyIn
+            }
+            (b'Z', Some(Expect::Query(_) | Expect::Sync | Expect::FunctionCall)) => {
+                self.copying = false;
+                match body.first().copied().and_then(Status::from_byte) {
+                    Some(status) => self.answered(Reply::Ready(status)),
+                    None => Reply::OutOfStep,
+                }
+            }
+            _ => Reply::OutOfStep,
+        }
+    }
+
+    fn answered(&mut self, reply: Reply) -> Reply {
+        self.queue.pop_front();
+        // Data of a copy that never began: the server has dropped it too.
+        while let Some(Expect::CopyEnd) = self.queue.front() {
+            self.queue.pop_front();
+        }
+        reply
+    }
+
+    fn take_error(&mut self, given_up: &mut Vec<Expect>) -> Reply {
+        self.copying = false;
+        let mut in_place = None;
+        match self.queue.front() {
+            // Nothing asked: the server says why it is about to close the connection.
+            None => return Reply::Failed(None),
+            Some(Expect::Query(_) | Expect::FunctionCall | Expect::Sync) => {
+                return Reply::Failed(None);
+            }
+            _ => {}
+        }
+        loop {
+            match self.queue.pop_front() {
+                None => {
+                    self.skipping = true;
+                    break;
+                }
+                Some(Expect::Sync) => {
+                    self.queue.push_front(Expect::Sync);
+                    break;
+                }
+                Some(Expect::Refused(bytes)) if given_up.is_empty() => in_place = Some(bytes),
+                Some(expect) => given_up.push(expect),
+            }
+        }
+        Reply::Failed(in_place)
+    }
+
+    /// Syncs that were sent before the end of the data are ignored by the server.
+    fn start_copying(&mut self) {
+        let mut ended = false;
+        self.queue.retain(|expect| match expect {
+            Expect::CopyEnd if !ended => {
+                ended = true;
+                false
+            }
+            Expect::Sync => ended,
+            _ => true,
+        });
+        self.copying = !ended;
+    }
+
+    /// Gives up everything that is due, as when the connection is lost.
+    pub fn clear(&mut self) -> impl Iterator<Item = Expect> {
+        self.skipping = false;
+        self.copying = false;
+        std::mem::take(&mut self.queue).into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const IDLE: Reply = Reply::Ready(Status::Idle);
+
+    fn run(replies: &mut Replies, messages: &[u8]) -> Vec<Reply> {
+        messages.iter().map(|tag| replies.take(*tag, b"I", &mut Vec::new())).collect()
+    }
+
+    fn queue(expects: Vec<Expect>) -> Replies {
+        let mut replies = Replies::default();
+        for expect in expects {
+            assert!(replies.push(expect).is_none());
+        }
+        replies
+    }
+
+    fn parse() -> Expect {
+        Expect::Parse { id: 1, seen: true }
+    }
+
+    #[test]
+    fn a_query_ends_with_ready() {
+        let mut replies = queue(vec![Expect::Query(None)]);
+        let got = run(&mut replies, b"TCTCIZ");
+        assert_eq!(got.last(), Some(&IDLE));
+        assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn a_hidden_parse_is_dropped() {
+        let hidden = Expect::Parse { id: 1, seen: false };
+        let mut replies = queue(vec![hidden, Expect::Bind, Expect::Execute(None), Expect::Sync]);
+        let got = run(&mut replies, b"12CZ");
+        assert_eq!(got, [Reply::Drop, Reply::Forward, Reply::Completed(None), IDLE]);
+    }
+
+    #[test]
+    fn an_error_ends_the_batch_up_to_its_sync() {
+        let mut replies = queue(vec![parse(), Expect::Bind, Expect::Sync, parse(), Expect::Sync]);
+        let mut given_up = Vec::new();
+        assert_eq!(replies.take(b'E', b"", &mut given_up), Reply::Failed(None));
+        assert_eq!(given_up.len(), 2);
+        assert_eq!(run(&mut replies, b"Z1Z"), [IDLE, Reply::Forward, IDLE]);
+    }
+
+    #[test]
+    fn after_an_error_the_server_ignores_everything_but_sync() {
+        let mut replies = queue(vec![parse()]);
+        assert_eq!(replies.take(b'E', b"", &mut Vec::new()), Reply::Failed(None));
+        assert!(replies.push(Expect::Bind).is_some());
+        assert!(replies.push(Expect::Sync).is_none());
+        assert_eq!(run(&mut replies, b"Z"), [IDLE]);
+    }
+
+    #[test]
+    fn a_refusal_takes_the_place_of_the_error_it_provoked() {
+        let words = Expect::Refused(Box::from(&b"no"[..]));
+        let mut replies = queue(vec![words, Expect::Sync]);
+        let reply = replies.take(b'E', b"", &mut Vec::new());
+        assert_eq!(reply, Reply::Failed(Some(Box::from(&b"no"[..]))));
+    }
+
+    #[test]
+    fn an_earlier_error_hides_a_refusal_behind_it() {
+        let words = Expect::Refused(Box::from(&b"no"[..]));
+        let mut replies = queue(vec![parse(), words, Expect::Sync]);
+        assert_eq!(replies.take(b'E', b"", &mut Vec::new()), Reply::Failed(None));
+    }
+
+    #[test]
+    fn syncs_before_the_end_of_copy_data_get_no_answer() {
+        let mut replies = queue(vec![Expect::Execute(None), Expect::Sync]);
+        assert_eq!(run(&mut replies, b"G"), [Reply::CopyIn]);
+        assert!(replies.is_copying());
+        assert!(replies.push(Expect::Sync).is_none());
+        assert!(replies.push(Expect::CopyEnd).is_none());
+        assert!(replies.push(Expect::Sync).is_none());
+        assert_eq!(run(&mut replies, b"CZ"), [Reply::Completed(None), IDLE]);
+        assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn copy_data_may_be_sent_before_the_server_asks_for_it() {
+        let all = vec![Expect::Execute(None), Expect::Sync, Expect::CopyEnd, Expect::Sync];
+        let mut replies = queue(all);
+        assert_eq!(run(&mut replies, b"GCZ").last(), Some(&IDLE));
+        assert!(replies.is_empty() && !replies.is_copying());
+    }
+
+    #[test]
+    fn data_for_a_copy_that_failed_to_start_is_nothing_to_wait_for() {
+        let mut replies = queue(vec![Expect::Query(None), Expect::CopyEnd]);
+        assert_eq!(run(&mut replies, b"EZ"), [Reply::Failed(None), IDLE]);
+        assert!(replies.is_empty());
+        assert!(replies.push(Expect::CopyEnd).is_none());
+        assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn own_words_come_out_in_turn() {
+        let words = Expect::Local(Box::from(&b"words"[..]));
+        let mut replies = queue(vec![Expect::Query(None), words]);
+        assert_eq!(replies.take_local(), None);
+        run(&mut replies, b"CZ");
+        assert_eq!(replies.take_local().as_deref(), Some(&b"words"[..]));
+        assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn an_answer_nobody_asked_for_is_noticed() {
+        assert_eq!(run(&mut Replies::default(), b"2"), [Reply::OutOfStep]);
+        assert_eq!(run(&mut queue(vec![Expect::Bind]), b"1"), [Reply::OutOfStep]);
+        assert_eq!(run(&mut queue(vec![Expect::Bind]), b"N"), [Reply::Forward]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_replies_end_in_step_or_out_of_it(tags in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let mut replies = queue(vec![parse(), Expect::Bind, Expect::Describe,
+                Expect::Execute(None), Expect::Sync, Expect::Query(None)]);
+            for tag in tags {
+                let before = replies.len();
+                replies.take(tag, b"I", &mut Vec::new());
+                prop_assert!(replies.len() <= before);
+            }
+        }
+    }
+}
