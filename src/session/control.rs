@@ -1,0 +1,192 @@
+//! How others reach a session: cancel requests, shutdown, termination.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Waker};
+
+use parking_lot::Mutex;
+use subtle::ConstantTimeEq;
+
+use crate::backend::connection::CancelKey;
+use crate::pool::{Lease, Pool};
+
+/// What a session is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Go on.
+    None,
+    /// End as soon as no transaction is open.
+    Drain,
+    /// End now.
+    Terminate,
+}
+
+/// A session as others see it.
+#[derive(Debug)]
+pub struct Control {
+    /// The process id in the client's BackendKeyData.
+    pub process_id: i32,
+    secret: Vec<u8>,
+    signal: AtomicU8,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waker: Option<Waker>,
+    /// The server connections that work for the client.
+    working: Vec<(Arc<Pool>, Arc<CancelKey>)>,
+    /// A cancel request may have reached one of them and not yet taken effect.
+    cancelled: bool,
+}
+
+impl Control {
+    fn new(process_id: i32, secret: Vec<u8>) -> Control {
+        let inner = Mutex::default();
+        Control { process_id, secret, signal: AtomicU8::new(0), inner }
+    }
+
+    /// The secret in the client's BackendKeyData.
+    pub fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+
+    /// Tells the session what to do.
+    pub fn signal(&self, signal: Signal) {
+        self.signal.fetch_max(signal as u8, Ordering::Release);
+        let waker = self.inner.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// What the session is told to do.
+    pub fn told(&self) -> Signal {
+        match self.signal.load(Ordering::Acquire) {
+            0 => Signal::None,
+            1 => Signal::Drain,
+            _ => Signal::Terminate,
+        }
+    }
+
+    /// As [`Control::told`]; wakes the task when that changes.
+    pub fn poll_told(&self, cx: &Context<'_>) -> Signal {
+        if self.told() == Signal::None {
+            let mut inner = self.inner.lock();
+            if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                inner.waker = Some(cx.waker().clone());
+            }
+        }
+        self.told()
+    }
+
+    /// Notes that a connection works for the client from now on.
+    pub fn begin(&self, lease: &Lease) {
+        let mut inner = self.inner.lock();
+        inner.working.push((Arc::clone(lease.pool()), Arc::clone(&lease.cancel_key)));
+    }
+
+    /// Notes that no connection works for the client any more. False when a cancel request may still
+    /// be on its way to one, which then must not work for anybody else.
+    pub fn end(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.working.clear();
+        !std::mem::take(&mut inner.cancelled)
+    }
+
+    /// Cancels whatever works for the client. Failures are the canceller's to ignore: PostgreSQL
+    /// never answers a cancel request either.
+    pub async fn cancel(&self) {
+        let working = {
+            let mut inner = self.inner.lock();
+            inner.cancelled = !inner.working.is_empty();
+            inner.working.clone()
+        };
+        for (pool, key) in working {
+            if let Err(error) = pool.cancel(&key).await {
+                tracing::warn!(%error, server = %pool.target().address, "cancel request failed");
+            }
+        }
+    }
+}
+
+/// All sessions, by process id.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    by_process_id: Mutex<HashMap<i32, Arc<Control>>>,
+}
+
+/// A session's place among [`Sessions`]; left when dropped.
+#[derive(Debug)]
+pub struct Registered {
+    sessions: Arc<Sessions>,
+    /// The session.
+    pub control: Arc<Control>,
+}
+
+impl Sessions {
+    /// Enters a session with a new process id and a secret of `secret_bytes`.
+    pub fn enter(self: &Arc<Sessions>, secret_bytes: usize) -> Registered {
+        let mut secret = vec![0; secret_bytes];
+        rand::fill(&mut secret[..]);
+        let mut by_process_id = self.by_process_id.lock();
+        let mut process_id = rand::random_range(1..=i32::MAX);
+        while by_process_id.contains_key(&process_id) {
+            process_id = rand::random_range(1..=i32::MAX);
+        }
+        let control = Arc::new(Control::new(process_id, secret));
+        by_process_id.insert(process_id, Arc::clone(&control));
+        Registered { sessions: Arc::clone(self), control }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.by_process_id.lock().len()
+    }
+
+    /// Tells every session.
+    pub fn signal_all(&self, signal: Signal) {
+        let all: Vec<_> = self.by_process_id.lock().values().cloned().collect();
+        for control in all {
+            control.signal(signal);
+        }
+    }
+
+    /// The session that this cancel key belongs to.
+    pub fn find(&self, process_id: i32, secret: &[u8]) -> Option<Arc<Control>> {
+        let control = self.by_process_id.lock().get(&process_id).cloned()?;
+        bool::from(control.secret.ct_eq(secret)).then_some(control)
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.sessions.by_process_id.lock().remove(&self.control.process_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_secret_finds_a_session() {
+        let sessions = Arc::new(Sessions::default());
+        let entered = sessions.enter(4);
+        let process_id = entered.control.process_id;
+        assert!(sessions.find(process_id, entered.control.secret()).is_some());
+        assert!(sessions.find(process_id, b"").is_none());
+        drop(entered);
+        assert_eq!(sessions.count(), 0);
+    }
+
+    #[test]
+    fn a_signal_never_weakens() {
+        let sessions = Arc::new(Sessions::default());
+        let entered = sessions.enter(4);
+        sessions.signal_all(Signal::Terminate);
+        sessions.signal_all(Signal::Drain);
+        assert_eq!(entered.control.told(), Signal::Terminate);
+    }
+}

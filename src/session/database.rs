@@ -1,0 +1,145 @@
+//! What all sessions of one database share.
+
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+
+use crate::config;
+use crate::error::Result;
+use crate::plan::{Plan, Request, plan};
+use crate::pool::Pool;
+use crate::session::metrics::SessionMetrics;
+use crate::session::settings::Context;
+use crate::sharding::ShardIndex;
+use crate::sql::shape::Shape;
+use crate::sql::token::LexOptions;
+use crate::topology::Topology;
+
+/// One database as its sessions see it.
+pub struct Database {
+    /// Its configuration.
+    pub config: Arc<config::Database>,
+    /// Bounds on what clients may use.
+    pub limits: config::Limits,
+    /// Its replica sets and catalogue.
+    pub topology: Arc<Topology>,
+    /// Counters and histograms, resolved once.
+    pub metrics: SessionMetrics,
+    /// One pool per server: by shard, then by the server's index in its replica set.
+    pools: Vec<Vec<Arc<Pool>>>,
+    plans: Cache<PlanKey, Arc<Plan>>,
+}
+
+/// What a cached plan depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct PlanKey {
+    shape: u128,
+    types: u64,
+    context: u64,
+    epoch: u64,
+}
+
+/// A statement to plan.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// Its shape.
+    pub shape: &'a Shape,
+    /// The declared parameter types.
+    pub types: &'a [u32],
+    /// The settings that planning depends on.
+    pub context: &'a Context,
+    /// Whether the session has made temporary tables.
+    pub temporary_tables: bool,
+}
+
+impl Database {
+    /// Puts a database together; `pools` are by shard and server.
+    pub fn new(
+        config: Arc<config::Database>,
+        limits: config::Limits,
+        topology: Arc<Topology>,
+        metrics: SessionMetrics,
+        pools: Vec<Vec<Arc<Pool>>>,
+    ) -> Database {
+        let plans = Cache::new(limits.plan_cache_entries as usize);
+        Database { config, limits, topology, metrics, pools, plans }
+    }
+
+    /// Whether there is only one shard, so that every statement belongs there.
+    pub fn is_single(&self) -> bool {
+        self.config.shards.len() == 1
+    }
+
+    /// The pools, by shard and server.
+    pub fn pools(&self) -> &[Vec<Arc<Pool>>] {
+        &self.pools
+    }
+
+    /// The pool of a server.
+    pub fn pool(&self, shard: ShardIndex, server: usize) -> Option<&Arc<Pool>> {
+        self.pools.get(shard)?.get(server)
+    }
+
+    /// The shard of this name.
+    pub fn shard_named(&self, name: &str) -> Option<ShardIndex> {
+        self.config.shards.iter().position(|shard| shard.name == name)
+    }
+
+    /// The name of a shard.
+    pub fn shard_name(&self, shard: ShardIndex) -> &str {
+        self.config.shards.get(shard).map_or("?", |shard| shard.name.as_str())
+    }
+
+    /// How texts of this context are lexed.
+    pub fn lex_options(context: &Context) -> LexOptions {
+        LexOptions { standard_conforming_strings: !context.backslashes }
+    }
+
+    /// The plan of a statement: the cached one, or a new one that is then cached.
+    pub fn plan(&self, question: &Question<'_>) -> Result<Arc<Plan>> {
+        let catalog = self.topology.catalog();
+        let key = PlanKey {
+            shape: question.shape.hash,
+            types: types_fingerprint(question.types),
+            context: question.context.fingerprint(),
+            epoch: catalog.epoch,
+        };
+        // A session with temporary tables has names that no other has.
+        if !question.temporary_tables
+            && let Some(plan) = self.plans.get(&key)
+        {
+            return Ok(plan);
+        }
+        let search_path = match &question.context.search_path {
+            Some(path) => path.as_slice(),
+            None => catalog.default_search_path(),
+        };
+        let planned = Arc::new(plan(&Request {
+            text: question.text,
+            shape: question.shape,
+            lex: Self::lex_options(question.context),
+            parse_bytes: usize::try_from(self.limits.query_parse_bytes).unwrap_or(usize::MAX),
+            parameter_types: question.types,
+            search_path,
+            temporary_tables: question.temporary_tables,
+            catalog: &catalog,
+        }));
+        if !question.temporary_tables {
+            self.plans.insert(key, Arc::clone(&planned));
+        }
+        Ok(planned)
+    }
+}
+
+fn types_fingerprint(types: &[u32]) -> u64 {
+    if types.is_empty() {
+        return 0;
+    }
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    for oid in types {
+        hasher.update(&oid.to_be_bytes());
+    }
+    hasher.digest()
+}

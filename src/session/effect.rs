@@ -1,0 +1,106 @@
+//! What a statement does to its session once it has completed; pure.
+
+use crate::sql::statement::{
+    DiscardTarget, ResetTarget, SetScope, SetValue, Statement, TransactionModes,
+};
+use crate::sql::token::slice;
+
+/// What a statement does to its session once it has completed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// `SET name`: the statement that repeats it, and its value as written.
+    Set {
+        /// Whether it ends with the transaction.
+        local: bool,
+        /// The setting.
+        name: String,
+        /// The statement that sets it again.
+        statement: String,
+        /// The value as written.
+        value: String,
+    },
+    /// `RESET name`, `SET name TO DEFAULT`.
+    Reset {
+        /// Whether it ends with the transaction.
+        local: bool,
+        /// The setting.
+        name: String,
+    },
+    /// `RESET ALL`.
+    ResetAll,
+    /// `DISCARD ALL`: as a new session.
+    DiscardAll,
+    /// `DEALLOCATE`, of one statement or of all.
+    Deallocate(Option<String>),
+    /// `SAVEPOINT`.
+    Savepoint(String),
+    /// `ROLLBACK TO`.
+    RollbackTo(String),
+    /// `RELEASE`.
+    Release(String),
+    /// `COMMIT` or `ROLLBACK`; the tag tells which it was in the end.
+    End,
+    /// A definition has changed: the catalogue must be read again.
+    Schema,
+    /// The session has state on this connection that can't be moved to another.
+    Pin,
+}
+
+impl Effect {
+    /// The effects of a statement of `text`.
+    pub fn of(statement: &Statement, text: &str) -> Effect {
+        match statement {
+            Statement::Set { scope, name, value, assignment } => {
+                let local = *scope == SetScope::Local;
+                let name = name.clone();
+                match value {
+                    SetValue::Default => Effect::Reset { local, name },
+                    // The value it has now is the value it keeps.
+                    SetValue::Current => Effect::None,
+                    SetValue::Text(range) => Effect::Set {
+                        local,
+                        name,
+                        statement: format!("SET {}", slice(text, assignment.clone())),
+                        value: slice(text, range.clone()).to_owned(),
+                    },
+                }
+            }
+            Statement::Reset(ResetTarget::Name(name)) => {
+                Effect::Reset { local: false, name: name.clone() }
+            }
+            Statement::Reset(ResetTarget::All) => Effect::ResetAll,
+            Statement::Discard(DiscardTarget::All) => Effect::DiscardAll,
+            Statement::Deallocate(name) => Effect::Deallocate(name.clone()),
+            Statement::Savepoint(name) => Effect::Savepoint(name.clone()),
+            Statement::RollbackTo(name) => Effect::RollbackTo(name.clone()),
+            Statement::Release(name) => Effect::Release(name.clone()),
+            Statement::Commit { .. } | Statement::Rollback { .. } => Effect::End,
+            Statement::Prepare { .. }
+            | Statement::Listen(_)
+            | Statement::Declare { hold: true, .. } => Effect::Pin,
+            Statement::Ddl(ddl) if ddl.temporary => Effect::Pin,
+            Statement::Query(query) if query.into.is_some() => Effect::Pin,
+            Statement::Ddl(_) | Statement::Do | Statement::Call => Effect::Schema,
+            Statement::Maintenance(crate::sql::statement::Maintenance::Load) => Effect::Pin,
+            _ => Effect::None,
+        }
+    }
+}
+
+/// The settings that `SET SESSION CHARACTERISTICS AS TRANSACTION` makes.
+pub fn characteristics(modes: &TransactionModes) -> Vec<Effect> {
+    let isolation = modes.isolation.map(|level| ("isolation", format!("'{}'", level.as_str())));
+    let read_only = modes.read_only.map(|on| ("read_only", on.to_string()));
+    let deferrable = modes.deferrable.map(|on| ("deferrable", on.to_string()));
+    [isolation, read_only, deferrable]
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| {
+            let name = format!("default_transaction_{name}");
+            let statement = format!("SET {name} = {value}");
+            Effect::Set { local: false, name, statement, value }
+        })
+        .collect()
+}

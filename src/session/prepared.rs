@@ -1,0 +1,175 @@
+//! The client's prepared statements and portals by name.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::backend::connection::StatementId;
+use crate::plan::Plan;
+use crate::sql::shape::Literal;
+
+/// A prepared statement of the client, as it sent it.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The same for equal texts and types, whoever prepares them.
+    pub id: StatementId,
+    /// Whether the client gave it no name.
+    pub is_unnamed: bool,
+    /// The text.
+    pub text: Box<[u8]>,
+    /// The declared parameter types; 0 leaves one to the server.
+    pub types: Box<[u32]>,
+    /// The literals in the text.
+    pub literals: Box<[Literal]>,
+    /// Where it runs.
+    pub plan: Arc<Plan>,
+    /// Of the context it was planned in.
+    pub context: u64,
+}
+
+impl Prepared {
+    /// The name under which servers know it; empty for an unnamed one.
+    pub fn server_name(&self) -> String {
+        if self.is_unnamed { String::new() } else { server_name(self.id) }
+    }
+}
+
+/// The name under which servers know a named statement.
+pub fn server_name(id: StatementId) -> String {
+    let mut name = String::with_capacity(42);
+    let _ = write!(name, "shardwire_{id:032x}");
+    name
+}
+
+/// Identifies a statement by its text and types.
+pub fn statement_id(text: &[u8], types: &[u32]) -> StatementId {
+    let mut hasher = Xxh3::new();
+    hasher.update(text);
+    hasher.update(&[0]);
+    for oid in types {
+        hasher.update(&oid.to_be_bytes());
+    }
+    hasher.digest128()
+}
+
+/// What a Bind made.
+#[derive(Clone, Debug)]
+pub enum Portal {
+    /// It stands on the server that the session holds.
+    OnServer(Arc<Prepared>),
+    /// The proxy itself executes it.
+    Local(Arc<Prepared>),
+}
+
+impl Portal {
+    /// The statement that was bound.
+    pub fn statement(&self) -> &Arc<Prepared> {
+        match self {
+            Portal::OnServer(prepared) | Portal::Local(prepared) => prepared,
+        }
+    }
+}
+
+/// A client's prepared statements and portals.
+#[derive(Debug, Default)]
+pub struct Statements {
+    named: HashMap<Box<[u8]>, Arc<Prepared>>,
+    unnamed: Option<Arc<Prepared>>,
+    portals: HashMap<Box<[u8]>, Portal>,
+    unnamed_portal: Option<Portal>,
+}
+
+impl Statements {
+    /// The statement of this name; the empty name is the unnamed one's.
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
+        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+    }
+
+    /// Keeps `prepared` under `name`.
+    pub fn put(&mut self, name: &[u8], prepared: Arc<Prepared>) {
+        if name.is_empty() {
+            self.unnamed = Some(prepared);
+        } else {
+            self.named.insert(name.into(), prepared);
+        }
+    }
+
+    /// How many named statements there are.
+    pub fn count(&self) -> usize {
+        self.named.len()
+    }
+
+    /// Forgets a name; it need not exist.
+    pub fn remove(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            self.unnamed = None;
+        } else {
+            self.named.remove(name);
+        }
+    }
+
+    /// Forgets the statement of this id, which the server did not accept.
+    pub fn reject(&mut self, id: StatementId) {
+        if self.unnamed.as_ref().is_some_and(|prepared| prepared.id == id) {
+            self.unnamed = None;
+        }
+        self.named.retain(|_, prepared| prepared.id != id);
+    }
+
+    /// Forgets every statement.
+    pub fn clear(&mut self) {
+        self.named.clear();
+        self.unnamed = None;
+    }
+
+    /// The portal of this name.
+    pub fn portal(&self, name: &[u8]) -> Option<&Portal> {
+        if name.is_empty() { self.unnamed_portal.as_ref() } else { self.portals.get(name) }
+    }
+
+    /// Keeps a portal under `name`.
+    pub fn put_portal(&mut self, name: &[u8], portal: Portal) {
+        if name.is_empty() {
+            self.unnamed_portal = Some(portal);
+        } else {
+            self.portals.insert(name.into(), portal);
+        }
+    }
+
+    /// Forgets a portal; it need not exist.
+    pub fn remove_portal(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            self.unnamed_portal = None;
+        } else {
+            self.portals.remove(name);
+        }
+    }
+
+    /// Forgets every portal, as the end of a transaction does.
+    pub fn clear_portals(&mut self) {
+        self.unnamed_portal = None;
+        if !self.portals.is_empty() {
+            self.portals.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_tell_texts_and_types_apart() {
+        let id = statement_id(b"SELECT $1", &[23]);
+        assert_eq!(id, statement_id(b"SELECT $1", &[23]));
+        assert_ne!(id, statement_id(b"SELECT $1", &[20]));
+        assert_ne!(id, statement_id(b"SELECT $2", &[23]));
+    }
+
+    #[test]
+    fn server_names_fit_an_identifier() {
+        assert!(server_name(u128::MAX).len() < 64);
+    }
+}

@@ -1,0 +1,442 @@
+//! A client's settings through transactions and savepoints, and what planning depends on of them; pure.
+//!
+//! A SET that is rolled back was never made. So the settings are kept as they are now, as they stood
+//! when the transaction began, and as they stood at each savepoint; the snapshots share their memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::backend::settings::{Settings, set_config};
+use crate::config::{Consistency, ReadPreference};
+use crate::error::{Error, Result};
+use crate::session::effect::Effect;
+use crate::sql::classify::setting_values;
+use crate::sqlstate::SqlState;
+
+/// What routing and planning depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// `shardwire.shard`: where every statement goes.
+    pub shard: Option<String>,
+    /// `shardwire.shard_key`: the key that every statement is routed by.
+    pub shard_key: Option<String>,
+    /// `shardwire.read_preference`.
+    pub read_preference: Option<ReadPreference>,
+    /// `shardwire.max_staleness`.
+    pub max_staleness: Option<Duration>,
+    /// `shardwire.consistency`.
+    pub consistency: Option<Consistency>,
+    /// `search_path`, if the session has set it.
+    pub search_path: Option<Vec<String>>,
+    /// Whether `standard_conforming_strings` is off.
+    pub backslashes: bool,
+    /// Whether texts come in another encoding than UTF-8.
+    pub foreign_encoding: bool,
+}
+
+impl Context {
+    /// Distinguishes the contexts whose plans differ.
+    pub fn fingerprint(&self) -> u64 {
+        match (&self.search_path, self.backslashes, self.foreign_encoding) {
+            (None, false, false) => 0,
+            (path, backslashes, foreign) => {
+                let mut bytes = vec![1, u8::from(backslashes), u8::from(foreign)];
+                for schema in path.iter().flatten() {
+                    bytes.extend_from_slice(schema.as_bytes());
+                    bytes.push(0);
+                }
+                xxh3_64(&bytes)
+            }
+        }
+    }
+
+    /// Takes a SET of something that planning depends on; other names change nothing.
+    ///
+    /// # Errors
+    /// `22023` for a value that one of the proxy's own settings can't have, `42704` for a setting
+    /// that the proxy does not know.
+    fn set(&mut self, name: &str, values: Option<Vec<String>>) -> Result<()> {
+        let single = || match values.as_deref() {
+            Some([value]) => Ok(value.clone()),
+            _ => Err(invalid(name)),
+        };
+        match name {
+            "search_path" => self.search_path = values,
+            "standard_conforming_strings" => {
+                self.backslashes = single().is_ok_and(|value| is_off(&value));
+            }
+            "client_encoding" => {
+                self.foreign_encoding = !single().is_ok_and(|value| is_utf8(&value));
+            }
+            "shardwire.shard" => self.shard = non_empty(single()?),
+            "shardwire.shard_key" => self.shard_key = non_empty(single()?),
+            "shardwire.read_preference" => {
+                self.read_preference = Some(read_preference(&single()?).ok_or_else(|| invalid(name))?);
+            }
+            "shardwire.max_staleness" => {
+                self.max_staleness = Some(duration(&single()?).ok_or_else(|| invalid(name))?);
+            }
+            "shardwire.consistency" => {
+                self.consistency = Some(consistency(&single()?).ok_or_else(|| invalid(name))?);
+            }
+            _ if is_own(name) => return Err(unknown(name)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, name: &str) -> Result<()> {
+        match name {
+            "search_path" => self.search_path = None,
+            "standard_conforming_strings" => self.backslashes = false,
+            "client_encoding" => self.foreign_encoding = false,
+            "shardwire.shard" => self.shard = None,
+            "shardwire.shard_key" => self.shard_key = None,
+            "shardwire.read_preference" => self.read_preference = None,
+            "shardwire.max_staleness" => self.max_staleness = None,
+            "shardwire.consistency" => self.consistency = None,
+            _ if is_own(name) => return Err(unknown(name)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The value of one of the proxy's own settings as SHOW prints it; empty where it has none.
+    ///
+    /// # Errors
+    /// `42704` for a name that is not one of them.
+    pub fn show(&self, name: &str) -> Result<String> {
+        Ok(match name {
+            "shardwire.shard" => self.shard.clone().unwrap_or_default(),
+            "shardwire.shard_key" => self.shard_key.clone().unwrap_or_default(),
+            "shardwire.read_preference" => match self.read_preference {
+                None => String::new(),
+                Some(ReadPreference::Primary) => "primary".into(),
+                Some(ReadPreference::PrimaryPreferred) => "primary_preferred".into(),
+                Some(ReadPreference::Secondary) => "secondary".into(),
+                Some(ReadPreference::SecondaryPreferred) => "secondary_preferred".into(),
+                Some(ReadPreference::Nearest) => "nearest".into(),
+            },
+            "shardwire.max_staleness" => {
+                self.max_staleness.map(|limit| format!("{}ms", limit.as_millis())).unwrap_or_default()
+            }
+            "shardwire.consistency" => match self.consistency {
+                None => String::new(),
+                Some(Consistency::Strong) => "strong".into(),
+                Some(Consistency::Session) => "session".into(),
+                Some(Consistency::Eventual) => "eventual".into(),
+            },
+            _ => return Err(unknown(name)),
+        })
+    }
+}
+
+/// Whether the proxy itself keeps the setting.
+pub fn is_own(name: &str) -> bool {
+    name.starts_with("shardwire.")
+}
+
+fn invalid(name: &str) -> Error {
+    Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{name}\""))
+}
+
+fn unknown(name: &str) -> Error {
+    Error::new(
+        SqlState::UNDEFINED_OBJECT,
+        format!("unrecognized configuration parameter \"{name}\""),
+    )
+    .hint(
+        "The parameters are shardwire.shard, shardwire.shard_key, shardwire.read_preference, \
+         shardwire.max_staleness and shardwire.consistency.",
+    )
+}
+
+fn non_empty(value: String) -> Option<String> {
+    (!value.is_empty()).then_some(value)
+}
+
+fn is_off(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "off" | "false" | "no" | "0" | "f" | "n" | "of")
+}
+
+/// Whether an encoding's name means UTF-8, spelled as PostgreSQL accepts it.
+pub fn is_utf8(value: &str) -> bool {
+    let mut name = value.to_ascii_lowercase();
+    name.retain(|letter| letter.is_ascii_alphanumeric());
+    matches!(name.as_str(), "utf8" | "unicode")
+}
+
+fn read_preference(value: &str) -> Option<ReadPreference> {
+    Some(match value.to_ascii_lowercase().as_str() {
+        "primary" => ReadPreference::Primary,
+        "primary_preferred" => ReadPreference::PrimaryPreferred,
+        "secondary" => ReadPreference::Secondary,
+        "secondary_preferred" => ReadPreference::SecondaryPreferred,
+        "nearest" => ReadPreference::Nearest,
+        _ => return None,
+    })
+}
+
+fn consistency(value: &str) -> Option<Consistency> {
+    Some(match value.to_ascii_lowercase().as_str() {
+        "strong" => Consistency::Strong,
+        "session" => Consistency::Session,
+        "eventual" => Consistency::Eventual,
+        _ => return None,
+    })
+}
+
+/// A duration as PostgreSQL's settings have it: a number and `ms`, `s`, `min` or `h`.
+fn duration(value: &str) -> Option<Duration> {
+    let value = value.trim();
+    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let (number, unit) = value.split_at(digits);
+    let milliseconds = match unit.trim() {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(milliseconds).map(Duration::from_millis)
+}
+
+/// The settings at one moment.
+#[derive(Clone, Debug, Default)]
+struct Snapshot {
+    server: Arc<Settings>,
+    context: Arc<Context>,
+}
+
+/// A client's settings.
+#[derive(Debug, Default)]
+pub struct SessionSettings {
+    now: Snapshot,
+    /// The context without what SET LOCAL made of it.
+    lasting: Arc<Context>,
+    at_begin: Snapshot,
+    savepoints: Vec<(String, Snapshot)>,
+    defaults: Snapshot,
+}
+
+impl SessionSettings {
+    /// The settings of a session that started with `parameters` of its startup packet, written as in
+    /// postgresql.conf.
+    ///
+    /// # Errors
+    /// As for [`SessionSettings::complete`].
+    pub fn start(parameters: &[(String, String)]) -> Result<SessionSettings> {
+        let (mut server, mut context) = (Settings::default(), Context::default());
+        for (name, value) in parameters {
+            let values = if name == "search_path" {
+                setting_values(value, 0..u32::try_from(value.len()).unwrap_or(0))
+            } else {
+                Some(vec![value.clone()])
+            };
+            context.set(name, values)?;
+            if !is_own(name) {
+                server.set(name, set_config(name, value));
+            }
+        }
+        let snapshot = Snapshot { server: Arc::new(server), context: Arc::new(context) };
+        Ok(SessionSettings {
+            now: snapshot.clone(),
+            lasting: Arc::clone(&snapshot.context),
+            at_begin: snapshot.clone(),
+            savepoints: Vec::new(),
+            defaults: snapshot,
+        })
+    }
+
+    /// The settings that a server connection must have.
+    pub fn server(&self) -> &Arc<Settings> {
+        &self.now.server
+    }
+
+    /// What planning depends on.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.now.context
+    }
+
+    /// Takes what a completed statement did.
+    ///
+    /// # Errors
+    /// `22023` and `42704` for the proxy's own settings.
+    pub fn complete(&mut self, effect: &Effect) -> Result<()> {
+        match effect {
+            Effect::Set { local, name, statement, value } => {
+                let end = u32::try_from(value.len()).unwrap_or(0);
+                let values = setting_values(value, 0..end);
+                self.context_change(*local, |context| context.set(name, values.clone()))?;
+                if !local && !is_own(name) {
+                    Arc::make_mut(&mut self.now.server).set(name, statement.clone());
+                }
+            }
+            Effect::Reset { local, name } => {
+                let default = self.defaults.clone();
+                self.context_change(*local, |context| reset_to(context, &default.context, name))?;
+                if !local && !is_own(name) {
+                    let server = Arc::make_mut(&mut self.now.server);
+                    match default.server.get(name) {
+                        Some(statement) => server.set(name, statement),
+                        None => server.reset(name),
+                    }
+                }
+            }
+            Effect::ResetAll | Effect::DiscardAll => {
+                self.now = self.defaults.clone();
+                self.lasting = Arc::clone(&self.defaults.context);
+            }
+            Effect::Savepoint(name) => self.savepoints.push((name.clone(), self.now.clone())),
+            Effect::RollbackTo(name) => self.roll_back_to(name),
+            Effect::Release(name) => {
+                if let Some(at) = self.savepoints.iter().rposition(|(n, _)| n == name) {
+                    self.savepoints.truncate(at);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn context_change(
+        &mut self,
+        local: bool,
+        change: impl Fn(&mut Context) -> Result<()>,
+    ) -> Result<()> {
+        let mut context = (*self.now.context).clone();
+        change(&mut context)?;
+        if *self.now.context != context {
+            self.now.context = Arc::new(context);
+        }
+        if !local {
+            let mut lasting = (*self.lasting).clone();
+            change(&mut lasting)?;
+            if *self.lasting != lasting {
+                self.lasting = Arc::new(lasting);
+            }
+        }
+        Ok(())
+    }
+
+    fn roll_back_to(&mut self, name: &str) {
+        if let Some(at) = self.savepoints.iter().rposition(|(n, _)| n == name) {
+            self.savepoints.truncate(at + 1);
+            if let Some((_, snapshot)) = self.savepoints.last() {
+                self.now = snapshot.clone();
+            }
+        }
+    }
+
+    /// The transaction has committed: what was set stays, what was set locally ends.
+    pub fn commit(&mut self) {
+        if !Arc::ptr_eq(&self.now.context, &self.lasting) {
+            self.now.context = Arc::clone(&self.lasting);
+        }
+        self.savepoints.clear();
+        if !Arc::ptr_eq(&self.at_begin.server, &self.now.server)
+            || !Arc::ptr_eq(&self.at_begin.context, &self.now.context)
+        {
+            self.at_begin = self.now.clone();
+        }
+    }
+
+    /// The transaction has rolled back: nothing that was set in it stays.
+    pub fn roll_back(&mut self) {
+        self.now = self.at_begin.clone();
+        self.lasting = Arc::clone(&self.at_begin.context);
+        self.savepoints.clear();
+    }
+}
+
+/// Gives `context` the value that `default` has for `name`.
+fn reset_to(context: &mut Context, default: &Context, name: &str) -> Result<()> {
+    context.reset(name)?;
+    match name {
+        "search_path" => context.search_path.clone_from(&default.search_path),
+        "standard_conforming_strings" => context.backslashes = default.backslashes,
+        "client_encoding" => context.foreign_encoding = default.foreign_encoding,
+        "shardwire.shard" => context.shard.clone_from(&default.shard),
+        "shardwire.shard_key" => context.shard_key.clone_from(&default.shard_key),
+        "shardwire.read_preference" => context.read_preference = default.read_preference,
+        "shardwire.max_staleness" => context.max_staleness = default.max_staleness,
+        "shardwire.consistency" => context.consistency = default.consistency,
+        _ => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(local: bool, name: &str, value: &str) -> Effect {
+        Effect::Set {
+            local,
+            name: name.into(),
+            statement: format!("SET {name} = {value}"),
+            value: value.into(),
+        }
+    }
+
+    #[test]
+    fn a_rolled_back_set_was_never_made() {
+        let mut settings = SessionSettings::default();
+        settings.complete(&set(false, "work_mem", "'1MB'")).unwrap();
+        settings.commit();
+        settings.complete(&set(false, "work_mem", "'2MB'")).unwrap();
+        settings.roll_back();
+        assert_eq!(settings.server().get("work_mem"), Some("SET work_mem = '1MB'"));
+    }
+
+    #[test]
+    fn savepoints_keep_what_was_set_before_them() {
+        let mut settings = SessionSettings::default();
+        settings.complete(&set(false, "a", "1")).unwrap();
+        settings.complete(&Effect::Savepoint("s".into())).unwrap();
+        settings.complete(&set(false, "a", "2")).unwrap();
+        settings.complete(&Effect::RollbackTo("s".into())).unwrap();
+        settings.commit();
+        assert_eq!(settings.server().get("a"), Some("SET a = 1"));
+    }
+
+    #[test]
+    fn a_local_setting_ends_with_the_transaction() {
+        let mut settings = SessionSettings::default();
+        settings.complete(&set(true, "shardwire.shard", "'s1'")).unwrap();
+        assert_eq!(settings.context().shard.as_deref(), Some("s1"));
+        settings.commit();
+        assert_eq!(settings.context().shard, None);
+        assert!(settings.server().is_empty());
+    }
+
+    #[test]
+    fn reset_goes_back_to_the_startup_packet() {
+        let start = [("timezone".to_owned(), "UTC".to_owned())];
+        let mut settings = SessionSettings::start(&start).unwrap();
+        settings.complete(&set(false, "timezone", "'Asia/Tokyo'")).unwrap();
+        settings.complete(&Effect::Reset { local: false, name: "timezone".into() }).unwrap();
+        let expected = "SELECT pg_catalog.set_config('timezone', 'UTC', false)";
+        assert_eq!(settings.server().get("timezone"), Some(expected));
+    }
+
+    #[test]
+    fn own_settings_are_checked_and_never_sent() {
+        let mut settings = SessionSettings::default();
+        assert!(settings.complete(&set(false, "shardwire.consistency", "'maybe'")).is_err());
+        assert!(settings.complete(&set(false, "shardwire.nonsense", "1")).is_err());
+        settings.complete(&set(false, "shardwire.max_staleness", "'5s'")).unwrap();
+        assert_eq!(settings.context().show("shardwire.max_staleness").unwrap(), "5000ms");
+        assert!(settings.server().is_empty());
+    }
+
+    #[test]
+    fn contexts_that_plan_differently_have_different_fingerprints() {
+        let mut settings = SessionSettings::default();
+        let before = settings.context().fingerprint();
+        settings.complete(&set(false, "search_path", "a, b")).unwrap();
+        assert_ne!(settings.context().fingerprint(), before);
+    }
+}
