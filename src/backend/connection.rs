@@ -20,7 +20,7 @@ use crate::wire::{frame, frontend};
 pub const LARGEST_HELD_FRAME_BYTES: usize = 64 * 1024 * 1024;
 
 /// Names one prepared statement across all server connections of a database.
-pub type StatementId = u64;
+pub type StatementId = u128;
 
 /// How to cancel what a server connection is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,8 @@
 //! One server connection: dial, login, state, settings, prepared statements.
 
 pub mod cancel;
+pub mod connection;
 pub mod dial;
 mod login;
+pub mod report;
+pub mod settings;

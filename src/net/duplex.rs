@@ -31,8 +31,13 @@ impl Duplex {
         &self.stream
     }
 
-    /// Reads once; ready with 0 at the end of the stream.
+    /// Reads once; ready with 0 at the end of the stream. Takes no memory while there is nothing.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self.stream.poll_readable(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => {}
+        }
         let read = pin!(self.stream.read_buf(self.input.room())).poll(cx);
         if let Poll::Ready(Ok(count)) = read {
             self.input.after_read(count);

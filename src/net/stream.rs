@@ -136,6 +136,22 @@ impl Stream {
         }
     }
 
+    /// As [`Stream::readable`], for a task that waits for several things.
+    ///
+    /// # Errors
+    /// What the system says about the socket.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.holds_plaintext() {
+            return Poll::Ready(Ok(()));
+        }
+        match self {
+            Stream::Unix(socket) => socket.poll_read_ready(cx),
+            Stream::Tcp(socket) => socket.poll_read_ready(cx),
+            Stream::TlsServerSide(tls) => tls.get_ref().0.poll_read_ready(cx),
+            Stream::TlsClientSide(tls) => tls.get_ref().0.poll_read_ready(cx),
+        }
+    }
+
     /// Whether the peer is connected and has sent nothing that has not been read. Never waits, and
     /// costs no system call when the runtime has seen nothing arrive.
     pub fn is_quiet(&self) -> bool {

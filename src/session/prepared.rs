@@ -15,8 +15,8 @@ use crate::sql::shape::Literal;
 pub struct Prepared {
     /// The same for equal texts and types, whoever prepares them.
     pub id: StatementId,
-    /// Whether the client gave it no name.
-    pub is_unnamed: bool,
+    /// The name under which servers know it; empty for an unnamed one.
+    pub server_name: Box<[u8]>,
     /// The text.
     pub text: Box<[u8]>,
     /// The declared parameter types; 0 leaves one to the server.
@@ -30,9 +30,9 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The name under which servers know it; empty for an unnamed one.
-    pub fn server_name(&self) -> String {
-        if self.is_unnamed { String::new() } else { server_name(self.id) }
+    /// Whether the client gave it no name.
+    pub fn is_unnamed(&self) -> bool {
+        self.server_name.is_empty()
     }
 }
 

@@ -28,6 +28,8 @@ use crate::wire::backend::Status;
 /// A request whose answer is due.
 #[derive(Debug)]
 pub enum Expect {
+    /// The BEGIN that goes ahead of a transaction's first statement, out of the client's sight.
+    Opening,
     /// A simple Query: what its statements do to the session, in their order.
     Query(Effects),
     /// A Parse, of the client's own (`seen`) or of the proxy's.
@@ -103,6 +105,11 @@ impl Replies {
         self.queue.len()
     }
 
+    /// Whether the server ignores everything up to the next Sync.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
     /// Whether the server takes COPY data.
     pub fn is_copying(&self) -> bool {
         self.copying
@@ -141,6 +148,8 @@ impl Replies {
         match (tag, self.queue.front_mut()) {
             (b'N' | b'S' | b'A', _) => Reply::Forward,
             (b'E', _) => self.take_error(given_up),
+            (b'C', Some(Expect::Opening)) => Reply::Drop,
+            (b'Z', Some(Expect::Opening)) if body == b"T" => self.answered(Reply::Drop),
             (b'1', Some(Expect::Parse { seen, .. })) | (b'3', Some(Expect::Close { seen })) => {
                 let seen = *seen;
                 self.answered(if seen { Reply::Forward } else { Reply::Drop })
@@ -190,6 +199,8 @@ impl Replies {
         match self.queue.front() {
             // Nothing asked: the server says why it is about to close the connection.
             None => return Reply::Failed(None),
+            // Nothing that can fail is sent this way; what follows must not run without it.
+            Some(Expect::Opening) => return Reply::OutOfStep,
             Some(Expect::Query(_) | Expect::FunctionCall | Expect::Sync) => {
                 return Reply::Failed(None);
             }
@@ -263,6 +274,15 @@ mod tests {
         let got = run(&mut replies, b"TCTCIZ");
         assert_eq!(got.last(), Some(&IDLE));
         assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn an_opening_stays_out_of_sight_and_must_succeed() {
+        let mut replies = queue(vec![Expect::Opening, Expect::Query(None)]);
+        assert_eq!(replies.take(b'C', b"", &mut Vec::new()), Reply::Drop);
+        assert_eq!(replies.take(b'Z', b"T", &mut Vec::new()), Reply::Drop);
+        assert_eq!(run(&mut replies, b"CZ").last(), Some(&IDLE));
+        assert_eq!(run(&mut queue(vec![Expect::Opening]), b"E"), [Reply::OutOfStep]);
     }
 
     #[test]

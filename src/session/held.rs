@@ -1,0 +1,113 @@
+//! The server connection that works for the session.
+
+use std::sync::Arc;
+
+use crate::backend::connection::StatementId;
+use crate::error::Error;
+use crate::pool::Lease;
+use crate::session::prepared::{Prepared, server_name};
+use crate::session::replies::{Expect, Replies};
+use crate::sharding::ShardIndex;
+use crate::topology::server::{Operation, Server};
+use crate::wire::backend::parse_complete;
+use crate::wire::frontend::{self, Bind, Subject};
+
+/// A leased connection, what it owes the session, and which server it is of.
+#[derive(Debug)]
+pub struct Held {
+    /// The connection.
+    pub lease: Lease,
+    /// The server.
+    pub node: Arc<Server>,
+    /// Its generation when the connection was leased.
+    pub generation: u64,
+    /// Its shard.
+    pub shard: ShardIndex,
+    /// Whether it takes writes.
+    pub is_primary: bool,
+    /// The answers that are due.
+    pub replies: Replies,
+    /// Bytes of the row at hand that have yet to come.
+    pub rest: usize,
+    /// Something that may have written was sent since the last ReadyForQuery.
+    pub wrote: bool,
+    /// It serves a statement beside the client's transaction, which it is not part of.
+    pub is_detached: bool,
+    /// What the server said before it closed the connection.
+    pub last_words: Option<Error>,
+    /// Counts as an operation in flight.
+    pub operation: Operation,
+}
+
+impl Held {
+    /// Sends bytes whose answer is `expect`.
+    pub fn send(&mut self, bytes: &[u8], expect: Expect) {
+        self.lease.socket.output.push(bytes);
+        self.replies.push(expect);
+    }
+
+    /// Makes sure the server has the statement. `seen`: the client waits for ParseComplete.
+    pub fn announce(&mut self, prepared: &Prepared, seen: bool) {
+        let id = prepared.id;
+        if prepared.is_unnamed() {
+            if seen || self.lease.unnamed != Some(id) {
+                self.parse(prepared, seen);
+                self.lease.unnamed = Some(id);
+            }
+        } else if !self.lease.knows(id) {
+            if let Some(evicted) = self.lease.learn(id) {
+                self.close(evicted);
+            }
+            self.parse(prepared, seen);
+        } else if seen {
+            let mut words = Vec::new();
+            parse_complete(&mut words);
+            self.replies.push(Expect::Local(words.into()));
+        }
+    }
+
+    fn parse(&mut self, prepared: &Prepared, seen: bool) {
+        let out = self.lease.socket.output.tail();
+        frontend::write_parse(out, &prepared.server_name, &prepared.text, &prepared.types);
+        self.replies.push(Expect::Parse { id: prepared.id, seen });
+    }
+
+    fn close(&mut self, id: StatementId) {
+        let name = server_name(id);
+        let out = self.lease.socket.output.tail();
+        frontend::write_subject(out, b'C', Subject::Statement, name.as_bytes());
+        self.replies.push(Expect::Close { seen: false });
+    }
+
+    /// Sends the client's Bind, under the name by which the server knows the statement.
+    pub fn bind(&mut self, frame: &[u8], bind: &Bind<'_>, prepared: &Prepared) {
+        if prepared.is_unnamed() {
+            self.lease.socket.output.push(frame);
+        } else {
+            frontend::write_bind(self.lease.socket.output.tail(), bind, &prepared.server_name);
+        }
+        self.replies.push(Expect::Bind);
+    }
+
+    /// Makes the server fail where the proxy refuses, so that its transaction fails with the client's;
+    /// the client gets `words` in place of the server's error.
+    pub fn refuse(&mut self, words: Vec<u8>) {
+        let missing = Bind {
+            portal: b"",
+            statement: b"shardwire_refusal",
+            rest: &[0; 6],
+            formats: &[],
+            count: 0,
+            values: &[],
+        };
+        let out = self.lease.socket.output.tail();
+        frontend::write_bind(out, &missing, missing.statement);
+        self.replies.push(Expect::Refused(words.into()));
+    }
+
+    /// Sends Sync.
+    pub fn sync(&mut self) {
+        frontend::write_sync(self.lease.socket.output.tail());
+        self.replies.push(Expect::Sync);
+    }
+}
