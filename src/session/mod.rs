@@ -1,4 +1,282 @@
 //! One client: handshake, login, protocol state, prepared statements, settings, reply.
+//!
+//! One task per client drives the client's socket and the server's. It alternates between two things:
+//! *handling* frames that the client has sent, which decides where they go and queues bytes, and the
+//! *exchange*, which moves bytes in all directions at once until something has to be decided
+//! ([`exchange`]). Nothing else writes to either socket.
+//!
+//! What the session guarantees:
+//! - Replies reach the client in the order of its requests; words of the proxy's own stand in that
+//!   order too ([`replies`]).
+//! - A server connection is held from the first statement of a transaction to its end and goes back
+//!   only idle, with settings that are known; in every other case it is closed ([`route`]).
+//! - A statement that is refused has not run. Inside a transaction that a shard has open the refusal
+//!   makes the shard's transaction fail too, so that client and shard agree ([`refusal`]).
+//! - What a statement does to the session takes effect when the server says that it has completed, and
+//!   is taken back when its transaction is ([`settings`]).
 
+pub mod control;
+pub mod database;
+mod effect;
+mod exchange;
+mod extended;
 pub mod handshake;
+mod held;
+mod local;
 pub mod login;
+pub mod metrics;
+mod prepared;
+mod refusal;
+mod replies;
+mod route;
+mod scatter;
+mod settings;
+mod simple;
+pub mod start;
+mod unit;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::net::duplex::Duplex;
+use crate::session::control::{Registered, Signal};
+use crate::session::database::Database;
+use crate::session::exchange::Event;
+use crate::session::extended::Batch;
+use crate::session::held::Held;
+use crate::session::prepared::Statements;
+use crate::session::replies::Expect;
+use crate::session::settings::SessionSettings;
+use crate::session::unit::Unit;
+use crate::sql::shape::Shape;
+use crate::sqlstate::SqlState;
+use crate::txn::Transaction;
+use crate::wire::backend::error_response;
+use crate::wire::{frame, frontend};
+
+/// Bytes queued towards one side at which no more are read from the other.
+const HIGH_WATER_BYTES: usize = 256 * 1024;
+
+/// A logged-in client.
+pub struct Session {
+    client: Client,
+    database: Arc<Database>,
+    registered: Registered,
+    server: Option<Held>,
+    statements: Statements,
+    transaction: Transaction,
+    settings: SessionSettings,
+    batch: Batch,
+    unit: Unit,
+    memory: Memory,
+    /// Scratch space: the shape of the text at hand.
+    shape: Shape,
+    /// Scratch space: requests that an error has just ended.
+    given_up: Vec<Expect>,
+}
+
+/// The client's side of the session.
+struct Client {
+    socket: Duplex,
+    /// Bytes of the CopyData message at hand that have yet to come.
+    copy_rest: usize,
+}
+
+/// What the session remembers between transactions.
+#[derive(Debug, Default)]
+struct Memory {
+    /// When it last wrote to each shard.
+    wrote_at: Vec<Option<Instant>>,
+    /// It keeps its server connection: state lives there that can't be moved.
+    is_pinned: bool,
+    /// It has made temporary tables.
+    temporary_tables: bool,
+    /// A definition has changed; the catalogue must be read again before the client goes on.
+    schema_changed: bool,
+}
+
+/// Why handling stopped.
+#[derive(Debug)]
+enum Stop {
+    /// The statement fails, the session goes on.
+    Statement(Error),
+    /// The session ends; the client is told why.
+    Session(Error),
+    /// The client has gone, or asked to.
+    Gone,
+    /// The server connection broke.
+    Lost(io::Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        if error.is_fatal() { Stop::Session(error) } else { Stop::Statement(error) }
+    }
+}
+
+impl Session {
+    /// Serves the client until it leaves, the session fails, or the proxy drains.
+    pub async fn run(mut self) {
+        loop {
+            let stop = match self.step().await {
+                Ok(()) => continue,
+                Err(stop) => stop,
+            };
+            let stop = match stop {
+                Stop::Statement(error) => self.refuse(error).await.err(),
+                Stop::Lost(cause) => self.server_lost(&cause).err(),
+                other => Some(other),
+            };
+            match stop {
+                None => {}
+                // What is left is handled like any other stop on the next turn.
+                Some(Stop::Lost(cause)) => {
+                    if self.server_lost(&cause).is_err() {
+                        break;
+                    }
+                }
+                Some(Stop::Session(error)) | Some(Stop::Statement(error)) => {
+                    self.farewell(&error).await;
+                    break;
+                }
+                Some(Stop::Gone) => break,
+            }
+        }
+        self.end().await;
+    }
+
+    /// Handles what the client has sent, then moves bytes until there is something to decide.
+    async fn step(&mut self) -> Result<(), Stop> {
+        self.handle_frames().await?;
+        match self.exchange(true).await? {
+            Event::Heard => Ok(()),
+            Event::Answered => self.answered().await,
+            Event::Told(signal) => self.told(signal),
+        }
+    }
+
+    /// Handles every whole frame, unless the server is behind.
+    async fn handle_frames(&mut self) -> Result<(), Stop> {
+        // The frames are borrowed from the buffer while they are handled, so it is taken out of self.
+        let mut input = std::mem::take(&mut self.client.socket.input);
+        let result = loop {
+            if self.is_congested() {
+                break Ok(());
+            }
+            if self.client.copy_rest > 0 {
+                let count = self.client.copy_rest.min(input.len());
+                self.pass_copy_data(input.bytes().get(..count).unwrap_or(&[]));
+                input.consume(count);
+                self.client.copy_rest -= count;
+                if self.client.copy_rest > 0 {
+                    break Ok(());
+                }
+            }
+            let header = match frame::header(input.bytes()) {
+                Ok(Some(header)) => header,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(Stop::Session(error)),
+            };
+            if let Err(error) = self.check(&header) {
+                break Err(Stop::Session(error));
+            }
+            if header.tag == b'd' {
+                self.client.copy_rest = header.frame_bytes;
+                continue;
+            }
+            let Some(frame) = input.bytes().get(..header.frame_bytes) else { break Ok(()) };
+            let handled = self.handle(header.tag, frame).await;
+            input.consume(header.frame_bytes);
+            if handled.is_err() {
+                break handled;
+            }
+        };
+        self.client.socket.input = input;
+        result
+    }
+
+    /// Checks a frame by its header alone.
+    fn check(&self, header: &frame::Header) -> Result<(), Error> {
+        let Some(is_small) = frontend::is_small(header.tag) else {
+            return Err(Error::protocol(format!("invalid frontend message type {}", header.tag)));
+        };
+        let too_long = is_small && header.frame_bytes > frontend::SMALL_MESSAGE_BYTES;
+        if too_long {
+            return Err(Error::protocol("invalid message length"));
+        }
+        if header.tag != b'd' && header.frame_bytes as u64 > self.database.limits.max_message_bytes {
+            return Err(Error::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "message is too long")
+                .detail(format!(
+                    "The message has {} bytes, limits.max_message allows {}.",
+                    header.frame_bytes, self.database.limits.max_message_bytes
+                ))
+                .hint("Raise limits.max_message, or load bulk data with COPY."));
+        }
+        Ok(())
+    }
+
+    async fn handle(&mut self, tag: u8, frame: &[u8]) -> Result<(), Stop> {
+        if self.is_skipping() && !matches!(tag, b'S' | b'X' | b'c' | b'f') {
+            return Ok(());
+        }
+        match tag {
+            b'Q' => self.query(frame).await,
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended(tag, frame).await,
+            b'c' | b'f' => {
+                self.end_copy_data(frame);
+                Ok(())
+            }
+            b'F' => self.function_call(frame).await,
+            b'X' => Err(Stop::Gone),
+            _ => Err(Stop::Session(Error::protocol(format!(
+                "invalid frontend message type {tag}"
+            )))),
+        }
+    }
+
+    /// Whether more is queued towards the server than it has taken.
+    fn is_congested(&self) -> bool {
+        self.server.as_ref().is_some_and(|held| {
+            held.lease.socket.output.len() >= HIGH_WATER_BYTES
+        }) || self.client.socket.output.len() >= HIGH_WATER_BYTES
+    }
+
+    /// Passes CopyData on; without a copy it is dropped, as PostgreSQL does.
+    fn pass_copy_data(&mut self, bytes: &[u8]) {
+        if let Some(held) = &mut self.server
+            && (held.replies.is_copying() || !held.replies.is_empty())
+        {
+            held.lease.socket.output.push(bytes);
+        }
+    }
+
+    /// CopyDone or CopyFail.
+    fn end_copy_data(&mut self, frame: &[u8]) {
+        if let Some(held) = &mut self.server
+            && (held.replies.is_copying() || !held.replies.is_empty())
+        {
+            held.send(frame, Expect::CopyEnd);
+        }
+    }
+
+    /// What others tell the session to do.
+    fn told(&mut self, signal: Signal) -> Result<(), Stop> {
+        let message = "terminating connection due to administrator command";
+        let error = Error::fatal(SqlState::ADMIN_SHUTDOWN, message);
+        match signal {
+            Signal::None => Ok(()),
+            Signal::Drain | Signal::Terminate => Err(Stop::Session(error)),
+        }
+    }
+
+    /// Tells the client why its session ends.
+    async fn farewell(&mut self, error: &Error) {
+        self.database.metrics.error(error.code().as_str());
+        error_response(self.client.socket.output.tail(), error);
+        let limit = std::time::Duration::from_secs(5);
+        // The client may not be reading any more; then it is not told.
+        let _ = tokio::time::timeout(limit, self.client.socket.flush()).await;
+    }
+}

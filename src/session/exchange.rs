@@ -1,0 +1,312 @@
+//! Moves bytes between the client and the server until something has to be decided.
+//!
+//! Rows are never decoded: whole runs of a server's frames move from its input queue to the client's
+//! output queue, by exchanging the queues' memory when nothing stands in between. Only the headers are
+//! read, and the bodies of the few messages that change the session's state. Reading from one side
+//! stops while much is queued towards the other, so that neither can make the proxy hold more than
+//! [`HIGH_WATER_BYTES`] and a read.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use crate::backend::connection::LARGEST_HELD_FRAME_BYTES;
+use crate::backend::report;
+use crate::net::buffer::Buffer;
+use crate::session::control::Signal;
+use crate::session::effect::Effect;
+use crate::session::replies::{Expect, Reply};
+use crate::session::{HIGH_WATER_BYTES, Session, Stop};
+use crate::txn::Transaction;
+use crate::wire::backend::Status;
+use crate::wire::frame::{self, HEADER_BYTES};
+
+/// What ended an exchange.
+#[derive(Debug)]
+pub enum Event {
+    /// The client has sent something.
+    Heard,
+    /// Every request has its answer.
+    Answered,
+    /// The session is told to do something.
+    Told(Signal),
+}
+
+impl Session {
+    /// Moves bytes until something has to be decided. `listen`: the client may speak.
+    pub(super) async fn exchange(&mut self, listen: bool) -> Result<Event, Stop> {
+        std::future::poll_fn(|cx| self.poll_exchange(cx, listen)).await
+    }
+
+    /// Waits until every request that was sent has its answer.
+    pub(super) async fn drain(&mut self) -> Result<(), Stop> {
+        while self.server.as_ref().is_some_and(|held| !held.replies.is_empty()) {
+            if let Event::Told(Signal::Terminate) = self.exchange(false).await? {
+                self.told(Signal::Terminate)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_exchange(&mut self, cx: &mut Context<'_>, listen: bool) -> Poll<Result<Event, Stop>> {
+        if let Err(stop) = self.poll_server(cx) {
+            return Poll::Ready(Err(stop));
+        }
+        let all_answered = self.server.as_ref().is_some_and(|held| held.replies.is_empty());
+        if all_answered && (!listen || self.may_let_go()) {
+            return Poll::Ready(Ok(Event::Answered));
+        }
+        if let Poll::Ready(Err(_)) = self.client.socket.poll_flush(cx) {
+            return Poll::Ready(Err(Stop::Gone));
+        }
+        if listen && self.client.socket.output.len() < HIGH_WATER_BYTES && !self.is_congested() {
+            match self.client.socket.poll_fill(cx) {
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Gone)),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(Event::Heard)),
+                Poll::Pending => {}
+            }
+        }
+        match self.registered.control.poll_told(cx) {
+            Signal::Drain if self.is_between_transactions() => {
+                return Poll::Ready(Ok(Event::Told(Signal::Drain)));
+            }
+            Signal::Terminate => return Poll::Ready(Ok(Event::Told(Signal::Terminate))),
+            _ => {}
+        }
+        if self.server.is_none() {
+            self.client.socket.release();
+        }
+        Poll::Pending
+    }
+
+    /// Whether nothing would be lost if the session ended now.
+    fn is_between_transactions(&self) -> bool {
+        self.transaction == Transaction::Idle
+            && self.server.as_ref().is_none_or(|held| held.replies.is_empty())
+            && !self.batch.is_open()
+            && self.client.socket.input.is_empty()
+            && self.client.socket.output.is_empty()
+    }
+
+    /// Writes to the server what is queued, and takes what it says.
+    fn poll_server(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
+        let Some(held) = &mut self.server else { return Ok(()) };
+        if !held.lease.socket.output.is_empty()
+            && let Poll::Ready(Err(error)) = held.lease.socket.poll_flush(cx)
+        {
+            // It may have said why before it closed.
+            let _ = self.take_replies();
+            return Err(Stop::Lost(error));
+        }
+        while self.client.socket.output.len() < HIGH_WATER_BYTES {
+            let Some(held) = &mut self.server else { return Ok(()) };
+            match held.lease.socket.poll_fill(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Err(error)) => return Err(Stop::Lost(error)),
+                Poll::Ready(Ok(0)) => return Err(Stop::Lost(io::ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(Ok(_)) => self.take_replies()?,
+            }
+            if self.server.as_ref().is_none_or(|held| held.replies.is_empty()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the frames that the server has sent.
+    fn take_replies(&mut self) -> Result<(), Stop> {
+        let Some(held) = &mut self.server else { return Ok(()) };
+        let mut input = std::mem::take(&mut held.lease.socket.input);
+        let result = self.scan(&mut input);
+        if let Some(held) = &mut self.server {
+            held.lease.socket.input = input;
+        }
+        result
+    }
+
+    /// Passes frames on; `run` counts the bytes at the front of `input` that are to go to the client
+    /// and have not been moved yet.
+    fn scan(&mut self, input: &mut Buffer) -> Result<(), Stop> {
+        let mut run = 0;
+        while let Some(held) = &mut self.server {
+            let available = input.len() - run;
+            if held.rest > 0 {
+                let count = held.rest.min(available);
+                run += count;
+                held.rest -= count;
+                if held.rest > 0 {
+                    break;
+                }
+            }
+            if let Some(words) = held.replies.take_local() {
+                input.move_to(run, &mut self.client.socket.output);
+                self.client.socket.output.push(&words);
+                run = 0;
+                continue;
+            }
+            let bytes = input.bytes().get(run..).unwrap_or(&[]);
+            let Some(header) = frame::header(bytes).map_err(out_of_step)? else { break };
+            if matches!(header.tag, b'D' | b'd') {
+                held.rest = header.frame_bytes;
+                continue;
+            }
+            if bytes.len() < header.frame_bytes {
+                if header.frame_bytes > LARGEST_HELD_FRAME_BYTES {
+                    return Err(out_of_step("a message is too long"));
+                }
+                break;
+            }
+            self.take_frame(input, &mut run, header)?;
+        }
+        self.unit_seen(run);
+        input.move_to(run, &mut self.client.socket.output);
+        Ok(())
+    }
+
+    /// The client is about to see part of the unit's answer.
+    fn unit_seen(&mut self, bytes: usize) {
+        if bytes > 0 && self.server.as_ref().is_some_and(|held| !held.replies.is_empty()) {
+            self.unit.make_final();
+        }
+    }
+
+    /// Takes one whole frame that stands behind the run.
+    fn take_frame(
+        &mut self,
+        input: &mut Buffer,
+        run: &mut usize,
+        header: frame::Header,
+    ) -> Result<(), Stop> {
+        let Some(held) = &mut self.server else { return Ok(()) };
+        let range = *run..*run + header.frame_bytes;
+        let frame = input.bytes().get(range.clone()).unwrap_or(&[]);
+        let reply = held.replies.take(header.tag, frame::body(frame), &mut self.given_up);
+        match reply {
+            Reply::Forward | Reply::CopyIn => *run = range.end,
+            Reply::Completed(effect) => {
+                if let Some(effect) = effect {
+                    self.complete(effect, frame.get(HEADER_BYTES..).unwrap_or(&[]));
+                }
+                *run = range.end;
+            }
+            Reply::Drop => {
+                input.move_to(*run, &mut self.client.socket.output);
+                input.consume(header.frame_bytes);
+                *run = 0;
+            }
+            Reply::Failed(in_place) => {
+                let words = self.failed(frame, in_place);
+                match words {
+                    None => *run = range.end,
+                    Some(words) => {
+                        input.move_to(*run, &mut self.client.socket.output);
+                        input.consume(header.frame_bytes);
+                        *run = 0;
+                        self.client.socket.output.push(&words);
+                    }
+                }
+            }
+            Reply::Ready(status) => {
+                let seen = self.ready(status);
+                if let Some(byte) = input.bytes_mut().get_mut(range.end - 1) {
+                    *byte = seen.byte();
+                }
+                *run = range.end;
+            }
+            Reply::OutOfStep => {
+                return Err(out_of_step(format!("unexpected message '{}'", char::from(header.tag))));
+            }
+        }
+        Ok(())
+    }
+
+    /// A server's error: takes back what will not happen now. Returns what the client gets in its
+    /// place: the proxy's own refusal, or nothing yet if the server is about to close the connection.
+    fn failed(&mut self, frame: &[u8], in_place: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
+        let error = report::read(frame::body(frame));
+        self.take_back_given_up();
+        if error.is_fatal() {
+            if let Some(held) = &mut self.server {
+                held.last_words = Some(error);
+            }
+            return Some(Box::default());
+        }
+        self.unit.has_failed = true;
+        if self.server.as_ref().is_some_and(|held| held.is_detached) {
+            self.transaction.fail();
+        }
+        if in_place.is_none() {
+            self.database.metrics.error(error.code().as_str());
+        }
+        in_place
+    }
+
+    /// Undoes what was noted of requests that the server has not carried out.
+    pub(super) fn take_back_given_up(&mut self) {
+        for expect in self.given_up.drain(..) {
+            if let Expect::Parse { id, seen } = expect {
+                if let Some(held) = &mut self.server {
+                    held.lease.unlearn(id);
+                    held.lease.unnamed = None;
+                }
+                if seen {
+                    self.statements.reject(id);
+                }
+            }
+        }
+    }
+
+    /// A statement has completed: does what it does to the session.
+    pub(super) fn complete(&mut self, effect: Effect, tag: &[u8]) {
+        match effect {
+            Effect::End if tag.starts_with(b"ROLLBACK") => self.settings.roll_back(),
+            Effect::End => self.settings.commit(),
+            Effect::Schema => self.memory.schema_changed = true,
+            Effect::Pin => self.memory.is_pinned = true,
+            Effect::DiscardAll | Effect::Deallocate(None) => {
+                self.statements.clear();
+                if let Some(held) = &mut self.server {
+                    held.lease.forget_statements();
+                }
+                if effect == Effect::DiscardAll {
+                    self.memory.is_pinned = self.is_session_pooled();
+                    self.memory.temporary_tables = false;
+                    // The proxy's own settings were checked when they were made.
+                    let _ = self.settings.complete(&effect);
+                }
+            }
+            Effect::Deallocate(Some(name)) => self.statements.remove(name.as_bytes()),
+            // As above.
+            other => drop(self.settings.complete(&other)),
+        }
+    }
+
+    /// ReadyForQuery: returns the status that the client is to see.
+    fn ready(&mut self, status: Status) -> Status {
+        let Some(held) = &mut self.server else { return status };
+        if held.is_detached {
+            return self.transaction.status();
+        }
+        self.transaction.report(status);
+        if status == Status::Idle {
+            if std::mem::take(&mut held.wrote)
+                && let Some(wrote_at) = self.memory.wrote_at.get_mut(held.shard)
+            {
+                *wrote_at = Some(std::time::Instant::now());
+            }
+            if self.unit.has_failed {
+                self.settings.roll_back();
+            } else {
+                self.settings.commit();
+            }
+            self.statements.clear_portals();
+        }
+        if let Some(began) = self.unit.end() {
+            self.database.metrics.latency.observe(began.elapsed().as_secs_f64());
+        }
+        status
+    }
+}
+
+fn out_of_step(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Stop {
+    Stop::Lost(io::Error::new(io::ErrorKind::InvalidData, why))
+}

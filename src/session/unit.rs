@@ -1,0 +1,91 @@
+//! The unit of work at hand: what the client has sent since it was last told that all is done.
+
+use std::time::Instant;
+
+/// The most bytes of requests that are kept in case they must be sent to another server.
+const LARGEST_LOG_BYTES: usize = 64 * 1024;
+
+/// The unit of work at hand. Outside a transaction block it is PostgreSQL's implicit transaction.
+#[derive(Debug, Default)]
+pub struct Unit {
+    /// The client's requests, as long as the unit may be repeated.
+    log: Vec<u8>,
+    /// When it began.
+    began: Option<Instant>,
+    /// Something happened that repeating would not undo.
+    is_final: bool,
+    /// It has been repeated.
+    is_repeated: bool,
+    /// A statement of it has failed.
+    pub has_failed: bool,
+}
+
+impl Unit {
+    /// Takes note of a request; the first one begins the unit.
+    pub fn note(&mut self, frame: &[u8]) {
+        if self.began.is_none() {
+            self.began = Some(Instant::now());
+        }
+        if self.is_final {
+            return;
+        }
+        if self.log.len() + frame.len() > LARGEST_LOG_BYTES {
+            self.make_final();
+        } else {
+            self.log.extend_from_slice(frame);
+        }
+    }
+
+    /// From now on the unit can't be repeated: it writes, or the client has seen part of its answer.
+    pub fn make_final(&mut self) {
+        self.is_final = true;
+        self.log.clear();
+    }
+
+    /// The requests to repeat after the loss of the server, if they can be repeated, once.
+    pub fn repeat(&mut self) -> Option<Vec<u8>> {
+        if self.is_final || self.is_repeated || self.log.is_empty() {
+            return None;
+        }
+        self.is_repeated = true;
+        Some(std::mem::take(&mut self.log))
+    }
+
+    /// Ends the unit; returns when it began.
+    pub fn end(&mut self) -> Option<Instant> {
+        self.log.clear();
+        self.is_final = false;
+        self.is_repeated = false;
+        self.has_failed = false;
+        self.began.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_is_repeated_once() {
+        let mut unit = Unit::default();
+        unit.note(b"Q");
+        assert_eq!(unit.repeat().as_deref(), Some(&b"Q"[..]));
+        unit.note(b"Q");
+        assert_eq!(unit.repeat(), None);
+        unit.end();
+        unit.note(b"R");
+        assert_eq!(unit.repeat().as_deref(), Some(&b"R"[..]));
+    }
+
+    #[test]
+    fn a_final_unit_is_not_repeated() {
+        let mut unit = Unit::default();
+        unit.note(b"Q");
+        unit.make_final();
+        unit.note(b"Q");
+        assert_eq!(unit.repeat(), None);
+        let mut unit = Unit::default();
+        unit.note(&vec![0; LARGEST_LOG_BYTES + 1]);
+        assert_eq!(unit.repeat(), None);
+    }
+}
