@@ -1,1 +1,4 @@
-//! Runs plans: relays one shard, scatters over many.
+//! Runs plans over several shards: scatter and concatenate.
+
+pub mod description;
+pub mod scatter;

@@ -102,6 +102,8 @@ struct Memory {
 enum Stop {
     /// The statement fails, the session goes on.
     Statement(Error),
+    /// The statement fails with a shard's own ErrorResponse.
+    Words(Vec<u8>),
     /// The session ends; the client is told why.
     Session(Error),
     /// The client has gone, or asked to.
@@ -126,6 +128,7 @@ impl Session {
             };
             let stop = match stop {
                 Stop::Statement(error) => self.refuse(error).await.err(),
+                Stop::Words(words) => self.fail_with(words).await.err(),
                 Stop::Lost(cause) => self.server_lost(&cause).err(),
                 other => Some(other),
             };
@@ -141,7 +144,7 @@ impl Session {
                     self.farewell(&error).await;
                     break;
                 }
-                Some(Stop::Gone) => break,
+                Some(Stop::Gone | Stop::Words(_)) => break,
             }
         }
         self.end().await;

@@ -52,6 +52,8 @@ pub enum Expect {
     },
     /// A Sync.
     Sync,
+    /// A Sync of the proxy's own, out of the client's sight.
+    QuietSync,
     /// A FunctionCall.
     FunctionCall,
     /// The end of the client's COPY data; nothing answers it.
@@ -149,6 +151,7 @@ impl Replies {
             (b'N' | b'S' | b'A', _) => Reply::Forward,
             (b'E', _) => self.take_error(given_up),
             (b'C', Some(Expect::Opening)) => Reply::Drop,
+            (b'Z', Some(Expect::QuietSync)) => self.answered(Reply::Drop),
             (b'Z', Some(Expect::Opening)) if body == b"T" => self.answered(Reply::Drop),
             (b'1', Some(Expect::Parse { seen, .. })) | (b'3', Some(Expect::Close { seen })) => {
                 let seen = *seen;

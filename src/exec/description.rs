@@ -1,0 +1,89 @@
+//! Compares the RowDescriptions of shards before a row of any of them is released; pure.
+
+use crate::error::{Error, Result};
+use crate::sqlstate::SqlState;
+use crate::wire::buffer::Reader;
+
+/// A column as far as clients can tell shards apart by it.
+#[derive(Debug, PartialEq, Eq)]
+struct Column<'a> {
+    name: &'a [u8],
+    type_oid: u32,
+    type_length: i16,
+    typmod: i32,
+    format: i16,
+}
+
+/// Fails unless two RowDescription bodies describe the same columns. OIDs and numbers of the tables
+/// they come from differ between shards and are not compared.
+///
+/// # Errors
+/// `0A000` that names the first difference.
+pub fn compare(first: &[u8], other: &[u8], shard: &str) -> Result<()> {
+    let (mut a, mut b) = (Reader::new(first), Reader::new(other));
+    let (columns, others) = (a.u16()?, b.u16()?);
+    if columns != others {
+        return Err(differs(shard, &format!("it has {others} columns instead of {columns}")));
+    }
+    for number in 1..=columns {
+        let (one, two) = (column(&mut a)?, column(&mut b)?);
+        if one != two {
+            let name = String::from_utf8_lossy(one.name);
+            return Err(differs(shard, &format!("column {number} (\"{name}\") is different")));
+        }
+    }
+    Ok(())
+}
+
+fn column<'a>(reader: &mut Reader<'a>) -> Result<Column<'a>> {
+    let name = reader.cstring()?;
+    reader.bytes(6)?;
+    Ok(Column {
+        name,
+        type_oid: reader.u32()?,
+        type_length: reader.i16()?,
+        typmod: reader.i32()?,
+        format: reader.i16()?,
+    })
+}
+
+fn differs(shard: &str, how: &str) -> Error {
+    Error::new(SqlState::FEATURE_NOT_SUPPORTED, "the shards describe the result differently")
+        .detail(format!("On shard {shard} {how}."))
+        .hint("Bring the table's definition on all shards into agreement.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::backend::{Column, row_description};
+    use crate::wire::frame::body;
+
+    fn described(columns: &[Column<'_>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        row_description(&mut out, columns);
+        body(&out).to_vec()
+    }
+
+    #[test]
+    fn equal_columns_pass_whatever_their_tables() {
+        let one = described(&[Column::text("a"), Column::int8("b")]);
+        let mut two = one.clone();
+        two[5] = 9;
+        assert!(compare(&one, &two, "s1").is_ok());
+    }
+
+    #[test]
+    fn a_difference_is_named() {
+        let one = described(&[Column::text("a"), Column::int8("b")]);
+        let two = described(&[Column::text("a"), Column::text("b")]);
+        let error = compare(&one, &two, "s1").unwrap_err().to_string();
+        assert!(error.contains("On shard s1 column 2 (\"b\") is different."), "{error}");
+        assert!(compare(&one, &described(&[Column::text("a")]), "s1").is_err());
+    }
+
+    #[test]
+    fn torn_descriptions_are_errors() {
+        assert!(compare(b"\0\x01a", b"\0\x01a", "s1").is_err());
+    }
+}

@@ -1,0 +1,309 @@
+//! Runs one statement on several shards at once and concatenates their rows.
+//!
+//! Every shard gets the same request in the extended protocol. No row is released before every shard
+//! has described its result and the descriptions agree. From then on whole rows pass to the client as
+//! they arrive, from whichever shard has one; a row that has arrived in part is finished before another
+//! shard's row begins. Nothing is kept: while the client's queue is full no shard is read, and TCP
+//! holds the shards back. An error on one shard ends the others.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use futures_util::future::join_all;
+
+use crate::backend::connection::LARGEST_HELD_FRAME_BYTES;
+use crate::error::{Error, Result};
+use crate::exec::description;
+use crate::net::buffer::Buffer;
+use crate::pool::Lease;
+use crate::wire::buffer::{Reader, cstring, message};
+use crate::wire::frame::{self, HEADER_BYTES};
+
+/// One shard's part.
+#[derive(Debug)]
+struct Branch {
+    lease: Lease,
+    shard: String,
+    /// Its RowDescription or NoData, as a frame.
+    description: Option<Vec<u8>>,
+    rows: u64,
+    is_done: bool,
+}
+
+/// One statement on several shards.
+#[derive(Debug)]
+pub struct Scatter {
+    branches: Vec<Branch>,
+    /// Whether the client is to get the RowDescription.
+    is_described: bool,
+    /// The descriptions have been compared, rows may pass.
+    is_released: bool,
+    /// The branch whose row has passed in part, and the bytes of it that are yet to come.
+    current: Option<(usize, usize)>,
+    /// The first error of a shard, as the frame for the client.
+    failure: Option<Vec<u8>>,
+    high_water_bytes: usize,
+}
+
+/// Why a scatter ended without its answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// A shard's error, as the frame for the client.
+    Shard(Vec<u8>),
+    /// An error of the proxy's own.
+    Own(Error),
+    /// A connection to this shard broke.
+    Lost(String, io::Error),
+}
+
+impl Scatter {
+    /// Sends `request` (up to and with its Sync) on every lease. Stops reading while the client's queue
+    /// holds `high_water_bytes`.
+    pub fn start(
+        leases: Vec<(String, Lease)>,
+        request: impl Fn(&mut Lease) -> Vec<u8>,
+        is_described: bool,
+        high_water_bytes: usize,
+    ) -> Scatter {
+        let branch = |(shard, mut lease): (String, Lease)| {
+            let bytes = request(&mut lease);
+            lease.socket.output.push(&bytes);
+            Branch { lease, shard, description: None, rows: 0, is_done: false }
+        };
+        Scatter {
+            branches: leases.into_iter().map(branch).collect(),
+            is_described,
+            is_released: false,
+            current: None,
+            failure: None,
+            high_water_bytes,
+        }
+    }
+
+    /// Moves rows to `out`; ready with their number once every shard is done.
+    pub fn poll(&mut self, cx: &mut Context<'_>, out: &mut Buffer) -> Poll<Result<u64, Failure>> {
+        loop {
+            let before = (out.len(), self.is_released, self.current);
+            for index in 0..self.branches.len() {
+                if let Err(failure) = self.poll_branch(index, cx, out) {
+                    return Poll::Ready(Err(failure));
+                }
+            }
+            // What one branch has done may let another go on.
+            if before == (out.len(), self.is_released, self.current) {
+                break;
+            }
+        }
+        if self.current.is_none()
+            && let Some(failure) = self.failure.take()
+        {
+            return Poll::Ready(Err(Failure::Shard(failure)));
+        }
+        if self.branches.iter().all(|branch| branch.is_done) {
+            return Poll::Ready(Ok(self.branches.iter().map(|branch| branch.rows).sum()));
+        }
+        Poll::Pending
+    }
+
+    /// Whether the client has seen a row in part, so that nothing else can be said to it.
+    pub fn is_mid_row(&self) -> bool {
+        self.current.is_some()
+    }
+
+    fn poll_branch(
+        &mut self,
+        index: usize,
+        cx: &mut Context<'_>,
+        out: &mut Buffer,
+    ) -> Result<(), Failure> {
+        loop {
+            self.pass(index, out)?;
+            let waits = self.current.is_some_and(|(current, _)| current != index);
+            let Some(branch) = self.branches.get_mut(index) else { return Ok(()) };
+            // A branch that is ahead of its siblings' descriptions reads on until it holds a row.
+            let is_ahead = !self.is_released && branch.lease.socket.input.len() > HEADER_BYTES;
+            if branch.is_done || waits || is_ahead || out.len() >= self.high_water_bytes {
+                return flush(branch, cx);
+            }
+            flush(branch, cx)?;
+            match branch.lease.socket.poll_fill(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) => {
+                    let cause = io::ErrorKind::UnexpectedEof.into();
+                    return Err(Failure::Lost(branch.shard.clone(), cause));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(cause)) => return Err(Failure::Lost(branch.shard.clone(), cause)),
+            }
+        }
+    }
+
+    /// Passes what branch `index` holds, as far as it may.
+    fn pass(&mut self, index: usize, out: &mut Buffer) -> Result<(), Failure> {
+        loop {
+            if let Some((current, rest)) = self.current {
+                let Some(branch) = self.branches.get_mut(current) else { return Ok(()) };
+                let count = rest.min(branch.lease.socket.input.len());
+                branch.lease.socket.input.move_to(count, out);
+                self.current = (count < rest).then_some((current, rest - count));
+                if self.current.is_some() {
+                    return Ok(());
+                }
+            }
+            let Some(branch) = self.branches.get_mut(index) else { return Ok(()) };
+            let bytes = branch.lease.socket.input.bytes();
+            let header = frame::header(bytes).map_err(Failure::Own)?;
+            let Some(header) = header else { return Ok(()) };
+            if header.tag == b'D' {
+                let may_pass = self.is_released && self.failure.is_none();
+                if !may_pass || out.len() >= self.high_water_bytes {
+                    return Ok(());
+                }
+                branch.rows += 1;
+                self.current = Some((index, header.frame_bytes));
+                continue;
+            }
+            if bytes.len() < header.frame_bytes {
+                if header.frame_bytes > LARGEST_HELD_FRAME_BYTES {
+                    let error = Error::protocol("a server's message is too long");
+                    return Err(Failure::Own(error));
+                }
+                return Ok(());
+            }
+            if !self.take(index, header, out)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes one whole frame other than a row; false if it has to wait.
+    fn take(&mut self, index: usize, header: frame::Header, out: &mut Buffer) -> Result<bool, Failure> {
+        let Some(branch) = self.branches.get_mut(index) else { return Ok(false) };
+        let input = &mut branch.lease.socket.input;
+        let frame = input.bytes().get(..header.frame_bytes).unwrap_or(&[]);
+        match header.tag {
+            b'T' | b'n' => {
+                branch.description = Some(frame.to_vec());
+                input.consume(header.frame_bytes);
+                self.release(out).map_err(Failure::Own)?;
+                return Ok(true);
+            }
+            b'C' | b'I' if !self.is_released => return Ok(false),
+            b'N' => out.push(frame),
+            b'E' => {
+                if self.failure.is_none() {
+                    self.failure = Some(with_context(frame, &branch.shard));
+                }
+            }
+            b'Z' => branch.is_done = true,
+            b'1' | b'2' | b'3' | b'C' | b'I' | b'S' | b'A' => {}
+            other => {
+                let message = format!("unexpected message '{}' of a server", char::from(other));
+                return Err(Failure::Own(Error::protocol(message)));
+            }
+        }
+        input.consume(header.frame_bytes);
+        Ok(true)
+    }
+
+    /// Compares the descriptions once all are there, and lets rows pass.
+    fn release(&mut self, out: &mut Buffer) -> Result<()> {
+        let mut first: Option<&[u8]> = None;
+        for branch in &self.branches {
+            let Some(description) = &branch.description else { return Ok(()) };
+            match first {
+                None => first = Some(description),
+                Some(first) if first.first() != description.first() => {
+                    return Err(Error::protocol("only some shards return rows"));
+                }
+                Some(first) if first.first() == Some(&b'T') => {
+                    let (one, other) = (frame::body(first), frame::body(description));
+                    description::compare(one, other, &branch.shard)?;
+                }
+                Some(_) => {}
+            }
+        }
+        if self.is_described {
+            out.push(first.unwrap_or(&[]));
+        }
+        self.is_released = true;
+        Ok(())
+    }
+
+    /// Ends a scatter that was answered: the connections are idle and clean.
+    pub fn give_back(self) {
+        for branch in self.branches {
+            if branch.is_done && branch.lease.socket.input.is_empty() {
+                branch.lease.give_back();
+            }
+        }
+    }
+
+    /// Ends a scatter that has failed: stops the shards that still work. Connections are closed, since
+    /// a cancel request may arrive late.
+    pub async fn abort(self) {
+        let cancels = self.branches.iter().filter(|branch| !branch.is_done).map(|branch| async {
+            if let Err(error) = branch.lease.pool().cancel(&branch.lease.cancel_key).await {
+                tracing::warn!(%error, shard = branch.shard, "cancel request failed");
+            }
+        });
+        join_all(cancels).await;
+        for branch in self.branches {
+            if branch.is_done && branch.lease.socket.input.is_empty() {
+                branch.lease.give_back();
+            }
+        }
+    }
+}
+
+fn flush(branch: &mut Branch, cx: &mut Context<'_>) -> Result<(), Failure> {
+    if branch.lease.socket.output.is_empty() {
+        return Ok(());
+    }
+    match branch.lease.socket.poll_flush(cx) {
+        Poll::Ready(Err(cause)) => Err(Failure::Lost(branch.shard.clone(), cause)),
+        _ => Ok(()),
+    }
+}
+
+/// An ErrorResponse frame with the shard's name added to its CONTEXT.
+fn with_context(frame: &[u8], shard: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(frame.len() + shard.len() + 16);
+    let mut reader = Reader::new(frame::body(frame));
+    message(&mut out, b'E', |body| {
+        let mut context = Vec::new();
+        while let Ok(field) = reader.u8() {
+            let Some(value) = (field != 0).then(|| reader.cstring().ok()).flatten() else { break };
+            if field == b'W' {
+                context.extend_from_slice(value);
+                context.push(b'\n');
+            } else {
+                body.push(field);
+                cstring(body, value);
+            }
+        }
+        context.extend_from_slice(b"shard ");
+        context.extend_from_slice(shard.as_bytes());
+        body.push(b'W');
+        cstring(body, &context);
+        body.push(0);
+    });
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlstate::SqlState;
+    use crate::wire::backend::error_response;
+
+    #[test]
+    fn an_error_names_its_shard() {
+        let mut frame = Vec::new();
+        error_response(&mut frame, &Error::new(SqlState::UNDEFINED_TABLE, "no"));
+        let named = with_context(&frame, "s1");
+        let text = String::from_utf8_lossy(&named);
+        assert!(text.contains("Wshard s1\0"), "{text}");
+        assert!(text.contains("C42P01\0"), "{text}");
+    }
+}

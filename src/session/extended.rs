@@ -1,0 +1,497 @@
+//! The extended protocol: Parse, Bind, Describe, Execute, Close, Flush, Sync.
+//!
+//! Where a statement runs is known only when it is bound, so a Parse waits for that: it goes to the
+//! server that the Bind chooses, under a name that all clients of the database share, or not at all if
+//! that server has the statement already. A Parse that meets Sync, Flush or Describe before any Bind is
+//! sent to any server that has the statement's tables, so that errors come when PostgreSQL sends them.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
+use crate::session::prepared::{Portal, Prepared, server_name, statement_id};
+use crate::session::replies::Expect;
+use crate::session::route::Need;
+use crate::session::scatter::ScatterPortal;
+use crate::session::simple::{Study, effects};
+use crate::session::{Session, Stop};
+use crate::sql::statement::Statement;
+use crate::sqlstate::SqlState;
+use crate::txn::Transaction;
+use crate::wire::backend::{
+    bind_complete, close_complete, command_complete, no_data, parse_complete, ready_for_query,
+};
+use crate::wire::frontend::{self, Bind, Parse, Subject};
+use crate::wire::frame;
+
+/// ParameterDescription without parameters.
+const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
+
+/// What the client has sent since its last Sync.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Whether it is of the extended protocol.
+    extended: bool,
+    /// Part of it was sent to the server that the session holds.
+    sent: bool,
+    /// Something was bound on that server.
+    bound: bool,
+    /// It failed: the rest, up to its Sync, is ignored.
+    skipping: bool,
+    /// Parses that wait for a server.
+    pending: Vec<Arc<Prepared>>,
+    /// A portal over several shards.
+    scatter: Option<ScatterPortal>,
+}
+
+impl Batch {
+    /// A simple Query stands alone.
+    pub fn start_simple(&mut self) {
+        self.extended = false;
+    }
+
+    /// Whether a message of the extended protocol is at hand.
+    pub fn is_extended(&self) -> bool {
+        self.extended
+    }
+
+    /// Whether the client still owes a Sync.
+    pub fn is_open(&self) -> bool {
+        self.sent || self.skipping || !self.pending.is_empty() || self.scatter.is_some()
+    }
+
+    /// Whether part of it was sent to a server.
+    pub fn is_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// Whether what was sent can be left behind: statements were prepared and nothing was bound.
+    pub fn is_only_prepared(&self) -> bool {
+        self.sent && !self.bound && !self.skipping
+    }
+
+    /// Notes that part of it was sent.
+    pub fn note_sent(&mut self) {
+        self.sent = true;
+    }
+
+    /// Notes that the server has been left.
+    pub fn note_left(&mut self) {
+        self.sent = false;
+    }
+
+    /// Ignores the rest.
+    pub fn skip(&mut self) {
+        self.skipping = true;
+        self.scatter = None;
+    }
+
+    /// Whether the rest is ignored.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Drops the Parses that wait; returns how many.
+    pub fn drop_pending(&mut self) -> usize {
+        self.pending.drain(..).count()
+    }
+
+    /// Ends it; returns whether part of it was sent.
+    pub fn clear(&mut self) -> bool {
+        let sent = self.sent;
+        (self.sent, self.bound, self.skipping) = (false, false, false);
+        self.pending.clear();
+        self.scatter = None;
+        sent
+    }
+}
+
+impl Session {
+    /// Handles a message of the extended protocol.
+    pub(super) async fn extended(&mut self, tag: u8, frame: &[u8]) -> Result<(), Stop> {
+        self.batch.extended = true;
+        self.unit.note(frame);
+        let body = frame::body(frame);
+        match tag {
+            b'P' => self.parse(body),
+            b'B' => self.bind(frame).await,
+            b'D' => self.describe(frame).await,
+            b'E' => self.execute(frame).await,
+            b'C' => self.close(frame),
+            b'H' => self.flush(frame).await,
+            _ => self.sync(body).await,
+        }
+    }
+
+    fn parse(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let parse = Parse::read(body)?;
+        if !parse.name.is_empty() {
+            self.check_new_name(parse.name)?;
+        }
+        let types: Vec<u32> = parse.types().collect();
+        let plan = match self.study(parse.text, &types)? {
+            Study::One(plan) => plan,
+            Study::Empty => unplanned(Statement::Empty, Route::Any, Access::Read),
+            Study::Opaque => unplanned(Statement::Other, Route::Shard(0), Access::Write),
+            Study::Many(_) => {
+                let message = "cannot insert multiple commands into a prepared statement";
+                return Err(Error::new(SqlState::SYNTAX_ERROR, message).into());
+            }
+        };
+        let id = statement_id(parse.text, &types);
+        let server_name = match parse.name {
+            b"" => Box::default(),
+            _ => server_name(id).into_bytes().into(),
+        };
+        let prepared = Arc::new(Prepared {
+            id,
+            server_name,
+            text: parse.text.into(),
+            types: types.into(),
+            literals: self.shape.literals.as_slice().into(),
+            plan,
+            context: self.settings.context().fingerprint(),
+        });
+        self.statements.put(parse.name, Arc::clone(&prepared));
+        self.batch.pending.push(prepared);
+        Ok(())
+    }
+
+    fn check_new_name(&self, name: &[u8]) -> Result<()> {
+        if self.statements.get(name).is_some() {
+            let name = String::from_utf8_lossy(name);
+            return Err(Error::new(
+                SqlState::DUPLICATE_PSTATEMENT,
+                format!("prepared statement \"{name}\" already exists"),
+            ));
+        }
+        let limit = self.database.limits.prepared_statements_per_client;
+        if self.statements.count() >= limit as usize {
+            return Err(Error::new(
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                "too many prepared statements",
+            )
+            .detail(format!("The session has {limit}, limits.prepared_statements_per_client."))
+            .hint("Close statements that are not used any more."));
+        }
+        Ok(())
+    }
+
+    /// The statement of this name, planned against the present catalogue and settings.
+    fn prepared(&mut self, name: &[u8]) -> Result<Arc<Prepared>> {
+        let Some(prepared) = self.statements.get(name) else {
+            return Err(Error::new(
+                SqlState::INVALID_SQL_STATEMENT_NAME,
+                match name {
+                    b"" => "unnamed prepared statement does not exist".to_owned(),
+                    name => format!(
+                        "prepared statement \"{}\" does not exist",
+                        String::from_utf8_lossy(name)
+                    ),
+                },
+            ));
+        };
+        let context = self.settings.context().fingerprint();
+        let is_current = prepared.plan.epoch == self.database.topology.epoch();
+        if (is_current && prepared.context == context)
+            || matches!(prepared.plan.statement, Statement::Empty | Statement::Other)
+        {
+            return Ok(Arc::clone(prepared));
+        }
+        let old = Arc::clone(prepared);
+        let Study::One(plan) = self.study(&old.text, &old.types)? else { return Ok(old) };
+        let renewed = Arc::new(Prepared {
+            id: old.id,
+            server_name: old.server_name.clone(),
+            text: old.text.clone(),
+            types: old.types.clone(),
+            literals: self.shape.literals.as_slice().into(),
+            plan,
+            context,
+        });
+        self.statements.put(name, Arc::clone(&renewed));
+        Ok(renewed)
+    }
+
+    async fn bind(&mut self, frame: &[u8]) -> Result<(), Stop> {
+        let bind = Bind::read(frame::body(frame))?;
+        let prepared = self.prepared(bind.statement)?;
+        let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+        self.drop_scatter().await?;
+        if self.transaction != Transaction::Failed {
+            if self.local(&prepared.plan, text).await?.is_some() {
+                return self.bind_locally(bind.portal, prepared).await;
+            }
+            self.shape.hint = None;
+            let arguments = Arguments {
+                text,
+                literals: &prepared.literals,
+                parameters: Parameters::new(&prepared.types, bind.formats, bind.values),
+            };
+            let target = self.target(&prepared.plan, &arguments);
+            drop(arguments);
+            let shard = match target? {
+                Target::Many(shards) => {
+                    return self.bind_scatter(frame, prepared, shards).await;
+                }
+                Target::One(shard) => Some(shard),
+                Target::Any => None,
+            };
+            self.count_route(shard);
+            self.hold(self.need(&prepared.plan, shard)).await?;
+        } else {
+            self.hold(self.need(&prepared.plan, None)).await?;
+        }
+        self.send_pending();
+        let Some(held) = &mut self.server else { return Ok(()) };
+        held.announce(&prepared, false);
+        held.bind(frame, &bind, &prepared);
+        self.batch.sent = true;
+        self.batch.bound = true;
+        self.statements.put_portal(bind.portal, Portal::OnServer(prepared));
+        Ok(())
+    }
+
+    async fn bind_locally(&mut self, portal: &[u8], prepared: Arc<Prepared>) -> Result<(), Stop> {
+        if !self.batch.sent {
+            self.drain().await?;
+        }
+        let mut words = self.acknowledge_pending();
+        bind_complete(&mut words);
+        self.say(words);
+        self.statements.put_portal(portal, Portal::Local(prepared));
+        Ok(())
+    }
+
+    /// ParseComplete for every Parse that waits: their errors come with their Bind.
+    pub(super) fn acknowledge_pending(&mut self) -> Vec<u8> {
+        let mut words = Vec::new();
+        for _ in 0..self.batch.drop_pending() {
+            parse_complete(&mut words);
+        }
+        words
+    }
+
+    /// Sends the Parses that wait to the server that is held.
+    pub(super) fn send_pending(&mut self) {
+        let Some(held) = &mut self.server else { return };
+        for prepared in self.batch.pending.drain(..) {
+            held.announce(&prepared, true);
+            self.batch.sent = true;
+        }
+    }
+
+    /// Sends the Parses that wait to any server that has their tables.
+    async fn place_pending(&mut self) -> Result<(), Stop> {
+        let Some(first) = self.batch.pending.first().cloned() else { return Ok(()) };
+        let text = std::str::from_utf8(&first.text).unwrap_or_default();
+        if self.local(&first.plan, text).await.is_ok_and(|local| local.is_some()) {
+            let words = self.acknowledge_pending();
+            self.say(words);
+            return Ok(());
+        }
+        self.hold(self.need_to_prepare(&first.plan)).await?;
+        self.send_pending();
+        Ok(())
+    }
+
+    /// What preparing or describing a statement needs: its tables, not its rows.
+    fn need_to_prepare(&self, plan: &Plan) -> Need {
+        let shard = match &plan.route {
+            Route::Shard(shard) => Some(*shard),
+            _ if self.database.is_single() => Some(0),
+            _ => None,
+        };
+        let hinted = self.settings.context().shard.as_deref();
+        let shard = hinted.and_then(|name| self.database.shard_named(name)).or(shard);
+        let keeps = plan.session.contains(SessionUse::TEMPORARY_TABLES);
+        let access = if keeps { Access::Write } else { plan.access };
+        Need { shard, access, may_detach: true }
+    }
+
+    async fn describe(&mut self, frame: &[u8]) -> Result<(), Stop> {
+        let wrong = "invalid DESCRIBE message subtype";
+        let (subject, name) = frontend::subject(frame::body(frame), wrong)?;
+        match subject {
+            Subject::Portal => self.describe_portal(frame, name).await,
+            Subject::Statement => self.describe_statement(name).await,
+        }
+    }
+
+    async fn describe_portal(&mut self, frame: &[u8], name: &[u8]) -> Result<(), Stop> {
+        if let Some(scatter) = &mut self.batch.scatter
+            && scatter.portal == name
+        {
+            scatter.is_described = true;
+            return Ok(());
+        }
+        match self.statements.portal(name).cloned() {
+            Some(Portal::Local(prepared)) => {
+                let words = self.describe_local(&prepared).await?;
+                self.say(words);
+            }
+            Some(Portal::OnServer(_)) if self.server.is_some() => {
+                self.forward(frame, Expect::Describe);
+            }
+            _ => return Err(no_portal(name).into()),
+        }
+        Ok(())
+    }
+
+    async fn describe_statement(&mut self, name: &[u8]) -> Result<(), Stop> {
+        let prepared = self.prepared(name)?;
+        let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+        if self.local(&prepared.plan, text).await.is_ok_and(|local| local.is_some()) {
+            let mut words = self.acknowledge_pending();
+            words.extend_from_slice(NO_PARAMETERS);
+            words.extend_from_slice(&self.describe_local(&prepared).await?);
+            self.say(words);
+            return Ok(());
+        }
+        self.hold(self.need_to_prepare(&prepared.plan)).await?;
+        self.send_pending();
+        let Some(held) = &mut self.server else { return Ok(()) };
+        held.announce(&prepared, false);
+        let out = held.lease.socket.output.tail();
+        frontend::write_subject(out, b'D', Subject::Statement, &prepared.server_name);
+        held.replies.push(Expect::Describe);
+        self.batch.sent = true;
+        Ok(())
+    }
+
+    async fn describe_local(&mut self, prepared: &Prepared) -> Result<Vec<u8>, Stop> {
+        let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+        let mut words = Vec::new();
+        if matches!(prepared.plan.statement, Statement::Show(_) | Statement::ShowShardwire(_))
+            && let Some(local) = self.local(&prepared.plan, text).await?
+        {
+            words = self.perform(local)?.description;
+        }
+        if words.is_empty() {
+            no_data(&mut words);
+        }
+        Ok(words)
+    }
+
+    async fn execute(&mut self, frame: &[u8]) -> Result<(), Stop> {
+        let (name, max_rows) = frontend::execute(frame::body(frame))?;
+        if self.batch.scatter.as_ref().is_some_and(|scatter| scatter.portal == name) {
+            return self.execute_scatter(max_rows).await;
+        }
+        match self.statements.portal(name).cloned() {
+            Some(Portal::Local(prepared)) => self.execute_locally(&prepared).await,
+            Some(Portal::OnServer(prepared)) if self.server.is_some() => {
+                let is_write = prepared.plan.access == Access::Write;
+                if is_write {
+                    self.unit.make_final();
+                }
+                let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+                let effects = effects(&prepared.plan, text);
+                if let Some(held) = &mut self.server {
+                    held.wrote |= is_write;
+                }
+                self.forward(frame, Expect::Execute(effects));
+                Ok(())
+            }
+            _ => Err(no_portal(name).into()),
+        }
+    }
+
+    async fn execute_locally(&mut self, prepared: &Prepared) -> Result<(), Stop> {
+        let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+        let Some(local) = self.local(&prepared.plan, text).await? else {
+            return Err(Error::refused(
+                "the statement's meaning has changed since it was bound",
+                "Another statement of the same batch has begun or ended the transaction.",
+                "Send Sync between them.",
+            )
+            .into());
+        };
+        let answer = self.perform(local)?;
+        self.database.metrics.local.inc();
+        let mut words = answer.rows;
+        command_complete(&mut words, &answer.tag);
+        self.say(words);
+        Ok(())
+    }
+
+    fn close(&mut self, frame: &[u8]) -> Result<(), Stop> {
+        let wrong = "invalid CLOSE message subtype";
+        let (subject, name) = frontend::subject(frame::body(frame), wrong)?;
+        let is_on_server = match subject {
+            Subject::Statement => {
+                self.statements.remove(name);
+                false
+            }
+            Subject::Portal => {
+                let portal = self.statements.portal(name).cloned();
+                self.statements.remove_portal(name);
+                matches!(portal, Some(Portal::OnServer(_))) && self.server.is_some()
+            }
+        };
+        if is_on_server {
+            self.forward(frame, Expect::Close { seen: true });
+        } else {
+            // The order of answers is that of requests, so Parses that wait are answered first.
+            self.send_pending();
+            let mut words = self.acknowledge_pending();
+            close_complete(&mut words);
+            self.say(words);
+        }
+        Ok(())
+    }
+
+    fn forward(&mut self, frame: &[u8], expect: Expect) {
+        self.send_pending();
+        if let Some(held) = &mut self.server {
+            held.send(frame, expect);
+            self.batch.sent = true;
+        }
+    }
+
+    async fn flush(&mut self, frame: &[u8]) -> Result<(), Stop> {
+        frontend::empty(frame::body(frame))?;
+        self.drop_scatter().await?;
+        self.place_pending().await?;
+        if self.batch.sent
+            && let Some(held) = &mut self.server
+        {
+            held.lease.socket.output.push(frame);
+        }
+        Ok(())
+    }
+
+    async fn sync(&mut self, body: &[u8]) -> Result<(), Stop> {
+        frontend::empty(body)?;
+        if !self.is_skipping() {
+            self.drop_scatter().await?;
+            self.place_pending().await?;
+        }
+        let sent = self.batch.clear();
+        let status = self.transaction.status();
+        match &mut self.server {
+            Some(held) if sent || !held.replies.is_empty() => held.sync(),
+            _ => {
+                let mut words = Vec::new();
+                ready_for_query(&mut words, status);
+                self.say(words);
+                self.unit.end();
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn batch_scatter(&mut self) -> &mut Option<ScatterPortal> {
+        &mut self.batch.scatter
+    }
+}
+
+/// The plan of a text that only the server can judge.
+fn unplanned(statement: Statement, route: Route, access: Access) -> Arc<Plan> {
+    Arc::new(Plan { statement, route, access, session: SessionUse::NONE, epoch: 0 })
+}
+
+fn no_portal(name: &[u8]) -> Error {
+    let name = String::from_utf8_lossy(name);
+    Error::new(SqlState::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist"))
+}

@@ -1,0 +1,232 @@
+//! Statements that the proxy answers itself: lazy transaction control and its own settings.
+
+use crate::admin::show;
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::session::Session;
+use crate::session::effect::Effect;
+use crate::session::settings::is_own;
+use crate::sql::statement::{
+    Begin, IsolationLevel, ResetTarget, Statement, TransactionModes,
+};
+use crate::sql::token::slice;
+use crate::sqlstate::SqlState;
+use crate::txn::{Opening, Transaction};
+use crate::wire::backend::{Column, data_row, row_description};
+
+/// What the proxy does itself.
+pub(super) enum Local {
+    /// Begins a transaction that no shard knows of yet.
+    Begin {
+        opening: Opening,
+        tag: &'static str,
+    },
+    /// Ends a transaction that no shard knows of.
+    End {
+        commit: bool,
+        chain: bool,
+    },
+    /// Remembers a statement for the shard that joins the transaction.
+    Remember {
+        statement: String,
+        effect: Effect,
+        tag: &'static str,
+    },
+    /// Changes one of the proxy's own settings.
+    Set {
+        effect: Effect,
+        tag: &'static str,
+    },
+    /// Answers rows.
+    Show(show::Table),
+}
+
+/// An answer of the proxy's own.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    /// RowDescription, if it has rows.
+    pub description: Vec<u8>,
+    /// DataRows.
+    pub rows: Vec<u8>,
+    /// The command tag.
+    pub tag: String,
+}
+
+impl Session {
+    /// Whether a statement is one that only the proxy understands.
+    pub(super) fn is_own_statement(&self, plan: &Plan) -> bool {
+        match &plan.statement {
+            Statement::Set { name, .. } | Statement::Show(name) => is_own(name),
+            Statement::Reset(ResetTarget::Name(name)) => is_own(name),
+            Statement::ShowShardwire(_) => true,
+            _ => false,
+        }
+    }
+
+    /// What the proxy does itself for a statement, if it does.
+    ///
+    /// # Errors
+    /// `25P02` in a transaction that is broken, `42704` for settings that do not exist.
+    pub(super) async fn local(&mut self, plan: &Plan, text: &str) -> Result<Option<Local>> {
+        if self.transaction == Transaction::Broken {
+            return broken(&plan.statement).map(Some);
+        }
+        Ok(match &plan.statement {
+            Statement::Query(_) => None,
+            Statement::Begin(begin) if self.may_begin_lazily() => Some(lazy_begin(begin, text)),
+            Statement::Set { name, .. } if is_own(name) => {
+                self.check_own(name, plan, text)?;
+                Some(Local::Set { effect: Effect::of(&plan.statement, text), tag: "SET" })
+            }
+            Statement::Reset(ResetTarget::Name(name)) if is_own(name) => {
+                Some(Local::Set { effect: Effect::of(&plan.statement, text), tag: "RESET" })
+            }
+            Statement::Show(name) if is_own(name) => {
+                let value = self.settings.context().show(name)?;
+                Some(Local::Show(show::Table::setting(name, value)))
+            }
+            Statement::ShowShardwire(noun) => Some(Local::Show(self.show_shardwire(noun)?)),
+            statement => match &self.transaction {
+                Transaction::Begun(_) => self.local_begun(statement, text),
+                _ => None,
+            },
+        })
+    }
+
+    /// In a transaction that no shard knows of: what ends it or can wait for the shard.
+    fn local_begun(&self, statement: &Statement, text: &str) -> Option<Local> {
+        let remember = |tag| Local::Remember {
+            statement: text.trim().trim_end_matches(';').to_owned(),
+            effect: Effect::of(statement, text),
+            tag,
+        };
+        match statement {
+            Statement::Commit { chain } => Some(Local::End { commit: true, chain: *chain }),
+            Statement::Rollback { chain } => Some(Local::End { commit: false, chain: *chain }),
+            _ if self.database.is_single() || self.settings.context().shard.is_some() => None,
+            Statement::Savepoint(_) => Some(remember("SAVEPOINT")),
+            Statement::SetTransaction(_) | Statement::Set { .. } => Some(remember("SET")),
+            _ => None,
+        }
+    }
+
+    /// Whether BEGIN can wait: nothing is under way that would be part of the transaction.
+    fn may_begin_lazily(&self) -> bool {
+        self.transaction == Transaction::Idle && !self.memory.is_pinned && !self.batch.is_sent()
+    }
+
+    /// Values that can be checked before they are set.
+    fn check_own(&self, name: &str, plan: &Plan, text: &str) -> Result<()> {
+        if name == "shardwire.shard_key" {
+            return Err(Error::refused(
+                "shardwire.shard_key is not supported yet",
+                "Statements are routed by the keys in their own conditions.",
+                "SET shardwire.shard to the shard's name.",
+            ));
+        }
+        if name == "shardwire.shard"
+            && let Effect::Set { value, .. } = Effect::of(&plan.statement, text)
+            && let Some([shard]) =
+                crate::sql::classify::setting_values(&value, 0..value.len() as u32).as_deref()
+            && !shard.is_empty()
+            && self.database.shard_named(shard).is_none()
+        {
+            return Err(Error::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("shard \"{shard}\" does not exist"),
+            )
+            .hint("SHOW SHARDWIRE SHARDS lists them."));
+        }
+        Ok(())
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// `22023` and `42704` for the proxy's own settings.
+    pub(super) fn perform(&mut self, local: Local) -> Result<Answer> {
+        match local {
+            Local::Begin { opening, tag } => {
+                self.transaction = Transaction::Begun(opening);
+                Ok(tagged(tag))
+            }
+            Local::End { commit, chain } => Ok(self.end_unopened(commit, chain)),
+            Local::Remember { statement, effect, tag } => {
+                if let Transaction::Begun(opening) = &mut self.transaction {
+                    opening.add(statement);
+                }
+                self.settings.complete(&effect)?;
+                Ok(tagged(tag))
+            }
+            Local::Set { effect, tag } => {
+                let is_local = matches!(effect, Effect::Set { local: true, .. });
+                if !is_local || self.transaction != Transaction::Idle {
+                    self.settings.complete(&effect)?;
+                }
+                if self.transaction == Transaction::Idle {
+                    self.settings.commit();
+                }
+                Ok(tagged(tag))
+            }
+            Local::Show(table) => Ok(rows(&table)),
+        }
+    }
+
+    /// Ends a transaction that no shard knows of.
+    fn end_unopened(&mut self, commit: bool, chain: bool) -> Answer {
+        let committed = commit && self.transaction != Transaction::Broken;
+        if committed {
+            self.settings.commit();
+        } else {
+            self.settings.roll_back();
+        }
+        if !chain {
+            self.transaction = Transaction::Idle;
+        }
+        tagged(if committed { "COMMIT" } else { "ROLLBACK" })
+    }
+
+    fn show_shardwire(&self, noun: &str) -> Result<show::Table> {
+        show::shardwire(noun, &self.database.config, &self.database.topology, self.database.pools())
+    }
+}
+
+/// What is left in a transaction that failed with no shard in it.
+fn broken(statement: &Statement) -> Result<Local> {
+    match statement {
+        Statement::Commit { chain: false } => Ok(Local::End { commit: true, chain: false }),
+        Statement::Rollback { chain: false } => Ok(Local::End { commit: false, chain: false }),
+        _ => Err(Error::new(
+            SqlState::IN_FAILED_SQL_TRANSACTION,
+            "current transaction is aborted, commands ignored until end of transaction block",
+        )),
+    }
+}
+
+fn lazy_begin(begin: &Begin, text: &str) -> Local {
+    let statement = slice(text, begin.text.clone());
+    let first = statement.as_bytes().first().map(u8::to_ascii_lowercase);
+    let TransactionModes { isolation, read_only, .. } = begin.modes;
+    // A standby refuses READ WRITE and SERIALIZABLE; nothing else can go wrong.
+    let certain = read_only != Some(false) && isolation != Some(IsolationLevel::Serializable);
+    Local::Begin {
+        opening: Opening::new(statement, read_only == Some(true), certain),
+        tag: if first == Some(b's') { "START TRANSACTION" } else { "BEGIN" },
+    }
+}
+
+fn tagged(tag: &str) -> Answer {
+    Answer { tag: tag.to_owned(), ..Answer::default() }
+}
+
+fn rows(table: &show::Table) -> Answer {
+    let mut answer = tagged("SHOW");
+    let columns: Vec<Column<'_>> = table.columns.iter().map(|name| Column::text(name)).collect();
+    row_description(&mut answer.description, &columns);
+    for row in &table.rows {
+        let values = row.iter().map(|value| value.as_ref().map(|text| text.as_bytes()));
+        data_row(&mut answer.rows, values);
+    }
+    answer
+}
+

@@ -1,0 +1,81 @@
+//! Errors of the proxy's own, put where the client expects the statement's answer.
+
+use crate::error::Error;
+use crate::session::{Session, Stop};
+use crate::txn::Transaction;
+use crate::wire::backend::{error_response, ready_for_query};
+
+impl Session {
+    /// Whether requests are ignored until the client's next Sync, after an error in its batch.
+    pub(super) fn is_skipping(&self) -> bool {
+        self.batch.is_skipping()
+            || (self.batch.is_open()
+                && self.server.as_ref().is_some_and(|held| held.replies.is_skipping()))
+    }
+
+    /// Fails the statement at hand. A shard that works for the client's transaction is made to fail
+    /// too, so that what came before in the transaction ends as it would in one PostgreSQL.
+    pub(super) async fn refuse(&mut self, error: Error) -> Result<(), Stop> {
+        self.database.metrics.refused.inc();
+        self.database.metrics.error(error.code().as_str());
+        let mut words = Vec::new();
+        error_response(&mut words, &error);
+        self.fail_with(words).await
+    }
+
+    /// As [`Session::refuse`], with an ErrorResponse that is written already.
+    pub(super) async fn fail_with(&mut self, error: Vec<u8>) -> Result<(), Stop> {
+        if !self.batch.is_sent() {
+            // What was sent before belongs to earlier units, whose outcome decides where this one
+            // stands.
+            self.drain().await?;
+        }
+        let mut words = self.acknowledge_pending();
+        words.extend_from_slice(&error);
+        let is_extended = self.batch.is_extended();
+        let is_shared = self.batch.is_sent() || self.transaction.is_on_shard();
+        match &mut self.server {
+            Some(held) if is_shared && !held.is_detached => {
+                held.refuse(words);
+                if is_extended {
+                    self.batch.note_sent();
+                    self.batch.skip();
+                } else {
+                    held.sync();
+                }
+            }
+            _ => {
+                self.transaction.fail();
+                let status = self.transaction.status();
+                let out = self.client.socket.output.tail();
+                out.extend_from_slice(&words);
+                if is_extended {
+                    self.batch.skip();
+                } else {
+                    ready_for_query(out, status);
+                    self.unit.end();
+                }
+                if self.transaction == Transaction::Idle {
+                    self.settings.roll_back();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Says something of the proxy's own, behind every answer that is still due.
+    pub(super) fn say(&mut self, words: Vec<u8>) {
+        use crate::session::replies::Expect;
+        match &mut self.server {
+            Some(held) if !held.replies.is_empty() => {
+                held.replies.push(Expect::Local(words.into()));
+            }
+            _ => {
+                if !words.is_empty() {
+                    self.unit.make_final();
+                }
+                self.client.socket.output.push(&words);
+            }
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Which server connection works for the session, from lease to return.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::backend::connection::{Failed, lost};
+use crate::backend::settings::Settings;
+use crate::config::{Consistency, PoolMode, ReadPreference};
+use crate::error::{Error, Result};
+use crate::plan::Access;
+use crate::pool::Lease;
+use crate::session::held::Held;
+use crate::session::replies::{Expect, Replies};
+use crate::session::{Session, Stop};
+use crate::sharding::ShardIndex;
+use crate::sqlstate::SqlState;
+use crate::topology::server::Server;
+use crate::topology::{self, Role, Want};
+use crate::txn::Transaction;
+use crate::wire::backend::error_response;
+use crate::wire::frontend;
+
+/// Between two tries to reach a server that does not take connections.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a statement needs of a server connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    /// The shard; none if any will do.
+    pub shard: Option<ShardIndex>,
+    /// Whether a secondary will do.
+    pub access: Access,
+    /// It can run beside a transaction that no shard knows of yet.
+    pub may_detach: bool,
+}
+
+impl Session {
+    /// Whether the client keeps its server connection as long as it stays.
+    pub(super) fn is_session_pooled(&self) -> bool {
+        self.database.config.pool.mode == PoolMode::Session
+    }
+
+    /// Whether the server connection may go back now.
+    pub(super) fn may_let_go(&self) -> bool {
+        !self.memory.is_pinned
+            && !self.batch.is_sent()
+            && !self.transaction.is_on_shard()
+            && self.server.as_ref().is_some_and(|held| held.replies.is_empty() && held.rest == 0)
+    }
+
+    /// Holds a connection that meets the need, and has it joined the client's transaction.
+    ///
+    /// # Errors
+    /// `0A000` for a second shard in one transaction, and whatever keeps a server from serving.
+    pub(super) async fn hold(&mut self, need: Need) -> Result<(), Stop> {
+        if self.server.is_some() {
+            if self.suits(&need) {
+                return Ok(());
+            }
+            self.drain().await?;
+            if self.batch.is_only_prepared() && !self.transaction.is_on_shard() {
+                self.leave_prepared().await?;
+            }
+            if !self.may_let_go() && !self.suits(&need) {
+                return Err(self.second_shard(&need).into());
+            }
+            if self.may_let_go() {
+                self.let_go();
+            } else {
+                return Ok(());
+            }
+        }
+        let is_detached = need.may_detach && self.may_detach();
+        let read_only = matches!(&self.transaction, Transaction::Begun(o) if o.is_read_only());
+        let in_transaction = matches!(self.transaction, Transaction::Begun(_)) && !is_detached;
+        let access = match need.access {
+            Access::Read if in_transaction && !read_only => Access::Write,
+            _ if in_transaction && read_only => Access::Read,
+            access => access,
+        };
+        let shard = need.shard.unwrap_or_else(|| self.any_shard(access));
+        let (lease, node) = self.lease(shard, access).await?;
+        self.registered.control.begin(&lease);
+        self.server = Some(Held {
+            operation: node.operate(),
+            generation: node.generation(),
+            is_primary: access == Access::Write || node.state().role == Some(Role::Primary),
+            lease,
+            node,
+            shard,
+            replies: Replies::default(),
+            rest: 0,
+            wrote: false,
+            is_detached,
+            last_words: None,
+        });
+        self.prepare_held().await
+    }
+
+    /// Ends, out of the client's sight, a batch that has only prepared statements on the server, so that
+    /// it can go on elsewhere.
+    pub(super) async fn leave_prepared(&mut self) -> Result<(), Stop> {
+        let Some(held) = &mut self.server else { return Ok(()) };
+        frontend::write_sync(held.lease.socket.output.tail());
+        held.replies.push(Expect::QuietSync);
+        self.batch.note_left();
+        self.drain().await
+    }
+
+    /// Whether the held connection meets the need.
+    fn suits(&self, need: &Need) -> bool {
+        let Some(held) = &self.server else { return false };
+        let is_bound = self.transaction.is_on_shard() || self.memory.is_pinned;
+        if matches!(self.transaction, Transaction::Begun(_)) && !is_bound {
+            // What is held serves something beside the transaction.
+            return held.is_detached && need.may_detach && self.may_detach();
+        }
+        need.shard.is_none_or(|shard| shard == held.shard)
+            && (is_bound || held.is_primary || need.access == Access::Read)
+    }
+
+    /// Whether a statement may run beside the client's transaction: nothing but BEGIN was said.
+    fn may_detach(&self) -> bool {
+        !self.database.is_single()
+            && matches!(&self.transaction, Transaction::Begun(opening) if opening.is_bare())
+    }
+
+    /// The shard for a statement that any shard can answer.
+    fn any_shard(&self, access: Access) -> ShardIndex {
+        match access {
+            Access::Write => 0,
+            Access::Read => rand::random_range(0..self.database.config.shards.len().max(1)),
+        }
+    }
+
+    fn second_shard(&self, need: &Need) -> Error {
+        let held = self.server.as_ref().map_or(0, |held| held.shard);
+        let name = |shard| self.database.shard_name(shard);
+        let wanted = need.shard.map_or("another", name);
+        if self.memory.is_pinned && !self.transaction.is_on_shard() {
+            return Error::refused(
+                "a session that keeps its server connection can't use another shard",
+                format!(
+                    "The session has state on shard {} that can't be moved; the statement needs shard \
+                     {wanted}.",
+                    name(held)
+                ),
+                "Run DISCARD ALL first, or use another connection.",
+            );
+        }
+        Error::refused(
+            "a transaction can't use a second shard yet",
+            format!(
+                "The transaction is open on shard {}; the statement needs shard {wanted}.",
+                name(held)
+            ),
+            "Commit first, or keep the transaction to rows of one shard key.",
+        )
+    }
+
+    /// Leases a connection to the server that the shard's replica set chooses, trying others while
+    /// servers fail and waiting for a new primary during a failover.
+    pub(super) async fn lease(
+        &self,
+        shard: ShardIndex,
+        access: Access,
+    ) -> Result<(Lease, Arc<Server>)> {
+        let want = self.want(shard, access);
+        let deadline = Instant::now() + self.database.config.pool.queue_timeout;
+        let set = self.database.topology.shards().get(shard).ok_or_else(no_such_shard)?;
+        loop {
+            let node = match set.choose(&want) {
+                Ok(node) => node,
+                Err(_) if want.access == topology::Access::Primary => {
+                    set.wait_for_primary(deadline).await?
+                }
+                Err(error) => return Err(error),
+            };
+            let pool = self.database.pool(shard, node.index).ok_or_else(no_such_shard)?;
+            pool.at_generation(node.generation());
+            match pool.lease().await {
+                Ok(lease) => return Ok((lease, Arc::clone(node))),
+                Err(error) if !is_server_failure(&error) => return Err(error),
+                Err(error) => {
+                    node.mark_failed(&error.fields().message);
+                    if Instant::now() >= deadline {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// What to ask of the replica set.
+    fn want(&self, shard: ShardIndex, access: Access) -> Want {
+        let context = self.settings.context();
+        let config = &self.database.config;
+        let consistency = context.consistency.unwrap_or(config.consistency);
+        if access == Access::Write || consistency == Consistency::Strong {
+            return Want::primary();
+        }
+        let preference = context.read_preference.unwrap_or(config.read_preference);
+        if preference == ReadPreference::Primary {
+            return Want::primary();
+        }
+        Want {
+            access: topology::Access::Read,
+            preference,
+            max_staleness: context.max_staleness.unwrap_or(config.max_staleness),
+            wrote_at: match consistency {
+                Consistency::Session => self.memory.wrote_at.get(shard).copied().flatten(),
+                _ => None,
+            },
+        }
+    }
+
+    /// Gives the connection the session's settings and opens the client's transaction on it.
+    async fn prepare_held(&mut self) -> Result<(), Stop> {
+        let Some(held) = &mut self.server else { return Ok(()) };
+        match held.lease.apply(self.settings.server()).await {
+            Ok(()) => {}
+            Err(Failed::Refused(error)) => {
+                self.let_go();
+                return Err(Stop::Statement(error));
+            }
+            Err(Failed::Lost(cause)) => return Err(Stop::Lost(cause)),
+        }
+        if held.is_detached {
+            return Ok(());
+        }
+        let Transaction::Begun(opening) = &self.transaction else { return Ok(()) };
+        let sql = opening.sql();
+        if opening.is_certain() {
+            held.lease.unnamed = None;
+            frontend::write_query(held.lease.socket.output.tail(), sql.as_bytes());
+            held.replies.push(Expect::Opening);
+            self.transaction = Transaction::Open;
+            return Ok(());
+        }
+        match held.lease.run(&sql).await {
+            Ok(()) => {
+                self.transaction = Transaction::Open;
+                Ok(())
+            }
+            Err(Failed::Refused(error)) => {
+                // What state the server is in depends on where it failed: the connection is closed.
+                self.drop_held();
+                self.transaction.fail();
+                Err(Stop::Statement(error))
+            }
+            Err(Failed::Lost(cause)) => Err(Stop::Lost(cause)),
+        }
+    }
+
+    /// Gives the connection back, clean.
+    pub(super) fn let_go(&mut self) {
+        let Some(mut held) = self.server.take() else { return };
+        let undisturbed = self.registered.control.end();
+        let in_order = held.replies.is_empty()
+            && held.rest == 0
+            && held.lease.socket.input.is_empty()
+            && held.lease.socket.output.is_empty()
+            && held.generation == held.node.generation();
+        if undisturbed && in_order {
+            if !Arc::ptr_eq(&held.lease.settings, self.settings.server()) {
+                held.lease.settings = Arc::clone(self.settings.server());
+            }
+            held.lease.give_back();
+        }
+    }
+
+    /// Closes the connection.
+    pub(super) fn drop_held(&mut self) {
+        self.registered.control.end();
+        self.server = None;
+    }
+
+    /// Every request has its answer: gives the connection back if nothing keeps it, and reads the
+    /// catalogue again after a definition has changed, before the client can go on.
+    pub(super) async fn answered(&mut self) -> Result<(), Stop> {
+        if self.may_let_go() {
+            self.let_go();
+        }
+        if std::mem::take(&mut self.memory.schema_changed)
+            && let Err(error) = self.database.topology.refresh().await
+        {
+            tracing::warn!(%error, "the catalogue could not be read after a definition changed");
+        }
+        Ok(())
+    }
+
+    /// The server connection broke: repeats the unit elsewhere if nothing of it can have taken effect
+    /// and the client has seen nothing of it, else tells the client.
+    pub(super) fn server_lost(&mut self, cause: &std::io::Error) -> Result<(), Stop> {
+        let Some(mut held) = self.server.take() else { return Ok(()) };
+        self.registered.control.end();
+        self.memory.is_pinned = self.is_session_pooled();
+        self.given_up.extend(held.replies.clear());
+        let units = self.given_up.iter().filter(|due| ends_unit(due)).count();
+        let commits = self.given_up.iter().any(commits);
+        self.take_back_given_up();
+        held.node.mark_failed("a connection to it broke");
+        if held.rest > 0 {
+            // The client has seen a row in part; nothing can be said to it any more.
+            return Err(Stop::Gone);
+        }
+        let is_repeatable = self.transaction == Transaction::Idle || held.is_detached;
+        if is_repeatable && let Some(log) = self.unit.repeat() {
+            self.batch.clear();
+            self.client.socket.input.push_front(&log);
+            return Ok(());
+        }
+        let mut error = match held.last_words.take() {
+            Some(words) => Error::new(words.code(), words.fields().message.clone()),
+            None if commits => Error::new(
+                SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                "connection to the server was lost during COMMIT",
+            )
+            .hint("Check whether the transaction's changes are there before repeating it."),
+            None => lost(cause),
+        };
+        error = error.detail(format!(
+            "Server {} of shard {} closed the connection: {cause}.",
+            held.node.address,
+            self.database.shard_name(held.shard)
+        ));
+        self.unit.has_failed = true;
+        self.settings.roll_back();
+        self.transaction.fail();
+        self.statements.clear_portals();
+        self.tell_lost(&error, units);
+        Ok(())
+    }
+
+    /// Tells the client of a lost server, once per unit that was under way.
+    fn tell_lost(&mut self, error: &Error, units: usize) {
+        self.database.metrics.error(error.code().as_str());
+        let status = self.transaction.status();
+        let was_sent = self.batch.clear();
+        if units == 0 && !was_sent {
+            // Idle in a transaction: the client hears of it with its next statement (`25P02`).
+            return;
+        }
+        let out = self.client.socket.output.tail();
+        for _ in 0..units {
+            error_response(out, error);
+            crate::wire::backend::ready_for_query(out, status);
+        }
+        if was_sent {
+            error_response(out, error);
+            self.batch.skip();
+        }
+        if units > 0 {
+            self.unit.end();
+        }
+    }
+
+    /// The client has left: cleans its connection up or closes it.
+    pub(super) async fn end(mut self) {
+        let clean = self.transaction == Transaction::Idle
+            && !self.batch.is_sent()
+            && self.server.as_ref().is_some_and(|held| held.replies.is_empty() && held.rest == 0);
+        if clean && let Some(held) = &mut self.server {
+            if held.lease.run("DISCARD ALL").await.is_ok() {
+                held.lease.settings = Arc::new(Settings::default());
+                held.lease.forget_statements();
+                self.settings = Default::default();
+                self.let_go();
+            }
+        }
+        self.drop_held();
+    }
+}
+
+/// Whether a request ends with ReadyForQuery.
+fn ends_unit(expect: &Expect) -> bool {
+    matches!(expect, Expect::Query(_) | Expect::Sync | Expect::FunctionCall)
+}
+
+/// Whether a request would have ended the transaction.
+fn commits(expect: &Expect) -> bool {
+    match expect {
+        Expect::Query(Some(effects)) | Expect::Execute(Some(effects)) => {
+            effects.contains(&crate::session::effect::Effect::End)
+        }
+        _ => false,
+    }
+}
+
+/// Whether an error speaks against the server or the way to it, not against the statement.
+fn is_server_failure(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
+            | SqlState::CONNECTION_FAILURE
+            | SqlState::ADMIN_SHUTDOWN
+            | SqlState::CRASH_SHUTDOWN
+            | SqlState::CANNOT_CONNECT_NOW
+    )
+}
+
+fn no_such_shard() -> Error {
+    Error::new(SqlState::INTERNAL_ERROR, "the plan names a shard that does not exist")
+}

@@ -1,0 +1,279 @@
+//! Statements over several shards: from the client's messages to the executor and back.
+
+use std::sync::Arc;
+
+use crate::backend::connection::Failed;
+use crate::error::{Error, Result};
+use crate::exec::scatter::{Failure, Scatter};
+use crate::plan::{Access, Plan};
+use crate::pool::Lease;
+use crate::session::control::Signal;
+use crate::session::prepared::{Portal, Prepared};
+use crate::session::replies::Expect;
+use crate::session::route::Need;
+use crate::session::{HIGH_WATER_BYTES, Session, Stop};
+use crate::sharding::ShardSet;
+use crate::sqlstate::SqlState;
+use crate::txn::Transaction;
+use crate::wire::backend::{bind_complete, command_complete, ready_for_query};
+use crate::wire::frontend::{self, Bind, Subject};
+use crate::wire::frame;
+
+/// A bound statement over several shards that waits for its Execute.
+#[derive(Debug)]
+pub struct ScatterPortal {
+    /// The portal's name.
+    pub portal: Box<[u8]>,
+    /// Whether the client wants its description.
+    pub is_described: bool,
+    prepared: Arc<Prepared>,
+    bind: Box<[u8]>,
+    shards: ShardSet,
+}
+
+impl Session {
+    /// Runs a simple Query over several shards.
+    pub(super) async fn scatter_query(
+        &mut self,
+        text: &str,
+        plan: &Plan,
+        shards: ShardSet,
+    ) -> Result<(), Stop> {
+        self.check_scatter(plan)?;
+        self.drain().await?;
+        let leases = self.lease_all(&shards).await?;
+        let request = |lease: &mut Lease| {
+            lease.unnamed = None;
+            let mut out = Vec::new();
+            frontend::write_parse(&mut out, b"", text.as_bytes(), &[]);
+            out.extend_from_slice(b"B\0\0\0\x0c\0\0\0\0\0\0\0\0");
+            describe_and_execute(&mut out, b"");
+            out
+        };
+        let scatter = Scatter::start(leases, request, true, HIGH_WATER_BYTES);
+        let rows = self.drive(scatter).await?;
+        let mut words = Vec::new();
+        command_complete(&mut words, &format!("SELECT {rows}"));
+        ready_for_query(&mut words, self.transaction.status());
+        self.say(words);
+        self.unit.end();
+        Ok(())
+    }
+
+    /// Keeps a Bind over several shards until its Execute.
+    pub(super) async fn bind_scatter(
+        &mut self,
+        frame: &[u8],
+        prepared: Arc<Prepared>,
+        shards: ShardSet,
+    ) -> Result<(), Stop> {
+        self.check_scatter(&prepared.plan)?;
+        let bind = Bind::read(frame::body(frame))?;
+        if self.batch.is_sent() && !self.batch.is_only_prepared() {
+            return Err(Error::refused(
+                "a statement over several shards can't share its batch with others",
+                "The statements up to Sync are one transaction, and a transaction can't use a second \
+                 shard yet.",
+                "Send Sync between them.",
+            )
+            .into());
+        }
+        *self.batch_scatter() = Some(ScatterPortal {
+            portal: bind.portal.into(),
+            is_described: false,
+            prepared,
+            bind: frame.into(),
+            shards,
+        });
+        Ok(())
+    }
+
+    /// Runs the kept portal.
+    pub(super) async fn execute_scatter(&mut self, max_rows: i32) -> Result<(), Stop> {
+        let Some(portal) = self.batch_scatter().take() else { return Ok(()) };
+        if max_rows > 0 {
+            return Err(Error::refused(
+                "a portal over several shards can't be fetched in parts yet",
+                "Execute names a row limit.",
+                "Fetch all rows at once (fetch size 0), or restrict the query to one shard key.",
+            )
+            .into());
+        }
+        self.drain().await?;
+        let leases = self.lease_all(&portal.shards).await?;
+        let words = self.acknowledge_pending();
+        self.say(words);
+        let bind = Bind::read(frame::body(&portal.bind))?;
+        let mut words = Vec::new();
+        bind_complete(&mut words);
+        self.say(words);
+        let request = |lease: &mut Lease| portal_request(lease, &portal.prepared, &bind);
+        let scatter = Scatter::start(leases, request, portal.is_described, HIGH_WATER_BYTES);
+        let rows = self.drive(scatter).await?;
+        let mut words = Vec::new();
+        command_complete(&mut words, &format!("SELECT {rows}"));
+        self.say(words);
+        Ok(())
+    }
+
+    /// Ends the wait of a kept portal that is not executed: any shard answers its Bind and Describe.
+    pub(super) async fn drop_scatter(&mut self) -> Result<(), Stop> {
+        let Some(kept) = self.batch_scatter().take() else { return Ok(()) };
+        let shard = kept.shards.iter().next();
+        self.hold(Need { shard, access: Access::Read, may_detach: true }).await?;
+        self.send_pending();
+        let bind = Bind::read(frame::body(&kept.bind))?;
+        if let Some(held) = &mut self.server {
+            held.announce(&kept.prepared, false);
+            held.bind(&kept.bind, &bind, &kept.prepared);
+            if kept.is_described {
+                let out = held.lease.socket.output.tail();
+                frontend::write_subject(out, b'D', Subject::Portal, &kept.portal);
+                held.replies.push(Expect::Describe);
+            }
+            self.batch.note_sent();
+        }
+        self.statements.put_portal(&kept.portal, Portal::OnServer(kept.prepared));
+        Ok(())
+    }
+
+    /// Whether a statement over several shards may run now.
+    fn check_scatter(&self, plan: &Plan) -> Result<()> {
+        let apart = match &self.transaction {
+            Transaction::Idle => !self.memory.is_pinned,
+            Transaction::Begun(opening) => opening.is_bare(),
+            _ => false,
+        };
+        if !apart {
+            return Err(Error::refused(
+                "a transaction can't use a second shard yet",
+                "The statement needs several shards, the transaction is open on one.",
+                "Commit first, or restrict the statement to one shard key.",
+            ));
+        }
+        self.database.metrics.scatter.inc();
+        if plan.access == Access::Write {
+            return Err(Error::new(
+                SqlState::INTERNAL_ERROR,
+                "a statement that writes was planned for several shards",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Leases a connection to each shard, in the order of shards, so that two clients can't wait for
+    /// each other's.
+    async fn lease_all(&mut self, shards: &ShardSet) -> Result<Vec<(String, Lease)>, Stop> {
+        if self.server.is_some() {
+            self.hold_nothing().await?;
+        }
+        let mut leases = Vec::new();
+        for shard in shards.iter() {
+            let name = self.database.shard_name(shard).to_owned();
+            let (mut lease, node) = self.lease(shard, Access::Read).await?;
+            match lease.apply(self.settings.server()).await {
+                Ok(()) => leases.push((name, lease)),
+                Err(Failed::Refused(error)) => return Err(Stop::Statement(error)),
+                Err(Failed::Lost(cause)) => {
+                    node.mark_failed("a connection to it broke");
+                    return Err(Stop::Statement(crate::backend::connection::lost(&cause)));
+                }
+            }
+        }
+        for (_, lease) in &leases {
+            self.registered.control.begin(lease);
+        }
+        Ok(leases)
+    }
+
+    /// Lets go of a connection that only prepared or served earlier units.
+    async fn hold_nothing(&mut self) -> Result<(), Stop> {
+        self.drain().await?;
+        if self.batch.is_only_prepared() {
+            self.leave_prepared().await?;
+        }
+        if self.may_let_go() {
+            self.let_go();
+        }
+        Ok(())
+    }
+
+    /// Runs a scatter to its end.
+    async fn drive(&mut self, mut scatter: Scatter) -> Result<u64, Stop> {
+        self.unit.make_final();
+        let end = std::future::poll_fn(|cx| {
+            loop {
+                let polled = scatter.poll(cx, &mut self.client.socket.output);
+                if polled.is_ready() {
+                    return polled.map(Ok);
+                }
+                if self.registered.control.poll_told(cx) == Signal::Terminate {
+                    return std::task::Poll::Ready(Err(()));
+                }
+                let before = self.client.socket.output.len();
+                match self.client.socket.poll_flush(cx) {
+                    std::task::Poll::Ready(Err(_)) => return std::task::Poll::Ready(Err(())),
+                    // Room again for rows that had to wait for it.
+                    _ if before >= HIGH_WATER_BYTES
+                        && self.client.socket.output.len() < HIGH_WATER_BYTES => {}
+                    _ => return std::task::Poll::Pending,
+                }
+            }
+        })
+        .await;
+        let undisturbed = self.registered.control.end();
+        match end {
+            Ok(Ok(rows)) => {
+                if undisturbed {
+                    scatter.give_back();
+                }
+                Ok(rows)
+            }
+            Ok(Err(failure)) => {
+                let is_mid_row = scatter.is_mid_row();
+                scatter.abort().await;
+                if is_mid_row { Err(Stop::Gone) } else { self.scatter_failed(failure) }
+            }
+            Err(()) => {
+                scatter.abort().await;
+                Err(Stop::Gone)
+            }
+        }
+    }
+
+    /// Tells the client why a scatter failed.
+    fn scatter_failed(&mut self, failure: Failure) -> Result<u64, Stop> {
+        match failure {
+            Failure::Own(error) => Err(Stop::Statement(error)),
+            Failure::Lost(shard, cause) => {
+                let error = crate::backend::connection::lost(&cause);
+                Err(Stop::Statement(error.hint(format!("Shard {shard} was lost."))))
+            }
+            Failure::Shard(frame) => Err(Stop::Words(frame)),
+        }
+    }
+}
+
+/// Parse if the server does not know the statement, then Bind, Describe, Execute and Sync.
+fn portal_request(lease: &mut Lease, prepared: &Prepared, bind: &Bind<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    if prepared.is_unnamed() {
+        lease.unnamed = Some(prepared.id);
+        frontend::write_parse(&mut out, b"", &prepared.text, &prepared.types);
+    } else if !lease.knows(prepared.id) {
+        if let Some(evicted) = lease.learn(prepared.id) {
+            let name = crate::session::prepared::server_name(evicted);
+            frontend::write_subject(&mut out, b'C', Subject::Statement, name.as_bytes());
+        }
+        frontend::write_parse(&mut out, &prepared.server_name, &prepared.text, &prepared.types);
+    }
+    frontend::write_bind(&mut out, bind, &prepared.server_name);
+    describe_and_execute(&mut out, bind.portal);
+    out
+}
+
+fn describe_and_execute(out: &mut Vec<u8>, portal: &[u8]) {
+    frontend::write_subject(out, b'D', Subject::Portal, portal);
+    frontend::write_execute(out, portal);
+    frontend::write_sync(out);
+}

@@ -1,0 +1,396 @@
+//! The simple protocol: one Query message, one or several statements.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
+use crate::session::database::{Database, Question};
+use crate::session::effect::{Effect, characteristics};
+use crate::session::local::Local;
+use crate::session::replies::{Effects, Expect};
+use crate::session::route::Need;
+use crate::session::{Session, Stop};
+use crate::sql::shape::{self, Shape};
+use crate::sql::statement::Statement;
+use crate::sql::token::slice;
+use crate::sqlstate::SqlState;
+use crate::txn::Transaction;
+use crate::wire::backend::{command_complete, empty_query_response, ready_for_query};
+use crate::wire::{frame, frontend};
+
+/// What a text asks for.
+pub(super) enum Study {
+    /// No statement at all.
+    Empty,
+    /// One statement.
+    One(Arc<Plan>),
+    /// Several statements: where each stands, and its plan.
+    Many(Vec<(Range<u32>, Arc<Plan>)>),
+    /// A text that only the server can judge; it goes there as it is.
+    Opaque,
+}
+
+impl Session {
+    /// Handles Query.
+    pub(super) async fn query(&mut self, frame: &[u8]) -> Result<(), Stop> {
+        self.batch.start_simple();
+        let text = frontend::query(frame::body(frame))?;
+        self.statements.remove(b"");
+        self.unit.note(frame);
+        match self.study(text, &[])? {
+            Study::Empty => {
+                let mut words = Vec::new();
+                empty_query_response(&mut words);
+                self.finish_simple(words).await
+            }
+            Study::One(plan) => self.query_one(frame, text, &plan).await,
+            Study::Many(plans) => self.query_many(frame, text, &plans).await,
+            Study::Opaque => {
+                self.unit.make_final();
+                let need = Need { shard: Some(0), access: Access::Write, may_detach: false };
+                self.send_query(frame, need, None).await
+            }
+        }
+    }
+
+    async fn query_one(&mut self, frame: &[u8], text: &[u8], plan: &Arc<Plan>) -> Result<(), Stop> {
+        // A text that has a plan is UTF-8.
+        let text = std::str::from_utf8(text).unwrap_or_default();
+        if self.transaction != Transaction::Failed
+            && let Some(local) = self.local(plan, text).await?
+        {
+            return self.query_locally(local).await;
+        }
+        let effects = effects(plan, text);
+        if self.transaction == Transaction::Failed {
+            return self.send_query(frame, self.need(plan, None), effects).await;
+        }
+        let literals = std::mem::take(&mut self.shape.literals);
+        let arguments = Arguments { text, literals: &literals, parameters: Parameters::none() };
+        let target = self.target(plan, &arguments);
+        drop(arguments);
+        self.shape.literals = literals;
+        match target? {
+            Target::Many(shards) => self.scatter_query(text, plan, shards).await,
+            Target::One(shard) => {
+                self.count_route(Some(shard));
+                self.send_query(frame, self.need(plan, Some(shard)), effects).await
+            }
+            Target::Any => {
+                self.count_route(None);
+                self.send_query(frame, self.need(plan, None), effects).await
+            }
+        }
+    }
+
+    /// Several statements in one message are one transaction, so they must agree on a shard.
+    async fn query_many(
+        &mut self,
+        frame: &[u8],
+        text: &[u8],
+        plans: &[(Range<u32>, Arc<Plan>)],
+    ) -> Result<(), Stop> {
+        let text = std::str::from_utf8(text).unwrap_or_default();
+        let mut need = Need { shard: None, access: Access::Read, may_detach: false };
+        let mut all = VecDeque::new();
+        for (range, plan) in plans {
+            let statement = slice(text, range.clone());
+            if self.transaction != Transaction::Failed {
+                self.check_in_many(plan)?;
+                let mut shape = Shape::default();
+                let options = Database::lex_options(self.settings.context());
+                shape::scan(statement.as_bytes(), options, &mut shape)
+                    .map_err(|error| error.to_error(text.as_bytes()))?;
+                let arguments = Arguments {
+                    text: statement,
+                    literals: &shape.literals,
+                    parameters: Parameters::none(),
+                };
+                let target = self.target(plan, &arguments)?;
+                need.shard = agree(need.shard, &target)?;
+            }
+            if plan.access == Access::Write || !is_query(plan) {
+                need.access = Access::Write;
+            }
+            let effect = effects(plan, statement);
+            all.push_back(effect.and_then(|mut one| one.pop_front()).unwrap_or(Effect::None));
+        }
+        self.unit.make_final();
+        self.count_route(need.shard);
+        let effects = all.iter().any(|effect| *effect != Effect::None).then(|| Box::new(all));
+        self.send_query(frame, need, effects).await
+    }
+
+    /// What can't stand among several statements of one message, because the proxy would have to
+    /// answer it itself.
+    fn check_in_many(&self, plan: &Plan) -> Result<()> {
+        if self.is_own_statement(plan) || matches!(self.transaction, Transaction::Broken) {
+            return Err(Error::refused(
+                "this statement can't be sent together with others",
+                "The proxy answers it itself, the others belong to a server.",
+                "Send it as a message of its own.",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Sends a Query to a connection that meets the need.
+    async fn send_query(&mut self, frame: &[u8], need: Need, effects: Effects) -> Result<(), Stop> {
+        self.hold(need).await?;
+        if need.access == Access::Write {
+            self.unit.make_final();
+        }
+        if let Some(held) = &mut self.server {
+            held.wrote |= need.access == Access::Write;
+            held.lease.unnamed = None;
+            held.send(frame, Expect::Query(effects));
+        }
+        Ok(())
+    }
+
+    async fn query_locally(&mut self, local: Local) -> Result<(), Stop> {
+        self.drain().await?;
+        let answer = self.perform(local)?;
+        self.database.metrics.local.inc();
+        let mut words = answer.description;
+        words.extend_from_slice(&answer.rows);
+        command_complete(&mut words, &answer.tag);
+        self.finish_simple(words).await
+    }
+
+    /// Answers a Query with words of the proxy's own.
+    async fn finish_simple(&mut self, mut words: Vec<u8>) -> Result<(), Stop> {
+        self.drain().await?;
+        ready_for_query(&mut words, self.transaction.status());
+        self.say(words);
+        self.unit.end();
+        Ok(())
+    }
+
+    /// Finds out what a text asks for.
+    ///
+    /// # Errors
+    /// `42601` and the like for a text that is no SQL, where several shards could be meant.
+    pub(super) fn study(&mut self, text: &[u8], types: &[u32]) -> Result<Study> {
+        let single = self.database.is_single();
+        let context = Arc::clone(self.settings.context());
+        let Ok(utf8) = std::str::from_utf8(text) else {
+            return opaque(single, || {
+                Error::refused(
+                    "statement is not valid UTF-8",
+                    "Statements are routed by their text, which is read as UTF-8.",
+                    "SET client_encoding TO 'UTF8' and send the statement in UTF-8.",
+                )
+            });
+        };
+        if context.foreign_encoding && !utf8.is_ascii() && !single {
+            return opaque(single, || {
+                Error::refused(
+                    "statement with characters beyond ASCII in a client encoding other than UTF8",
+                    "Shard keys are hashed in UTF-8, the servers' encoding.",
+                    "SET client_encoding TO 'UTF8'.",
+                )
+            });
+        }
+        let options = Database::lex_options(&context);
+        if let Err(error) = shape::scan(text, options, &mut self.shape) {
+            return opaque(single, || error.to_error(text));
+        }
+        match self.shape.statements.as_slice() {
+            [] => Ok(Study::Empty),
+            [_] => {
+                let question = Question {
+                    text: utf8,
+                    shape: &self.shape,
+                    types,
+                    context: &context,
+                    temporary_tables: self.memory.temporary_tables,
+                };
+                self.database.plan(&question).map(Study::One)
+            }
+            several => {
+                let mut plans = Vec::with_capacity(several.len());
+                for range in several {
+                    let statement = slice(utf8, range.clone());
+                    let mut shape = Shape::default();
+                    shape::scan(statement.as_bytes(), options, &mut shape)
+                        .map_err(|error| error.to_error(text))?;
+                    let question = Question {
+                        text: statement,
+                        shape: &shape,
+                        types,
+                        context: &context,
+                        temporary_tables: self.memory.temporary_tables,
+                    };
+                    plans.push((range.clone(), self.database.plan(&question)?));
+                }
+                Ok(Study::Many(plans))
+            }
+        }
+    }
+
+    /// The shards of one execution: by `shardwire.shard` if that is set, else by the plan.
+    ///
+    /// # Errors
+    /// The plan's refusal, `22023` for a shard that does not exist.
+    pub(super) fn target(&self, plan: &Plan, arguments: &Arguments<'_>) -> Result<Target> {
+        if plan.session.contains(SessionUse::READS_SEQUENCE)
+            && self.transaction == Transaction::Idle
+            && !self.memory.is_pinned
+        {
+            return Err(Error::refused(
+                "currval and lastval need the connection that drew from the sequence",
+                "Outside a transaction each statement may run on another server connection.",
+                "Use RETURNING, run both statements in one transaction, or set pool.mode to session.",
+            ));
+        }
+        if self.database.is_single() {
+            return Ok(Target::One(0));
+        }
+        let context = self.settings.context();
+        let hinted = match &self.shape.hint {
+            Some(hint) => hinted_shard(slice(arguments.text, hint.clone()))?,
+            None => None,
+        };
+        let Some(name) = hinted.or(context.shard.as_deref()) else {
+            self.check_session_use(plan)?;
+            return plan.target(arguments);
+        };
+        match self.database.shard_named(name) {
+            Some(shard) => Ok(Target::One(shard)),
+            None => Err(Error::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("shard \"{name}\" does not exist"),
+            )
+            .hint("SHOW SHARDWIRE SHARDS lists them.")),
+        }
+    }
+
+    /// State that stays on one server connection needs a shard to stay on.
+    fn check_session_use(&self, plan: &Plan) -> Result<()> {
+        let keeps = plan.session.contains(SessionUse::PINS)
+            || plan.session.contains(SessionUse::SET_CONFIG)
+            || matches!(effect_of(&plan.statement), Effect::Pin);
+        if !keeps || matches!(plan.route, Route::Refused(_)) {
+            return Ok(());
+        }
+        Err(Error::refused(
+            "statement leaves state on its server connection",
+            "Temporary tables, LISTEN, SQL-level PREPARE, WITH HOLD cursors, session advisory locks and \
+             set_config for the session would exist on one shard only.",
+            "SET shardwire.shard to the shard to keep, or use what ends with the transaction.",
+        ))
+    }
+
+    /// What a plan needs of a server connection.
+    pub(super) fn need(&self, plan: &Plan, shard: Option<usize>) -> Need {
+        let may_detach = shard.is_none() && plan.access == Access::Read && is_query(plan);
+        // Settings and the like belong to whatever serves the session; any server will do.
+        let access = if is_query(plan) { plan.access } else { access_of(plan) };
+        Need { shard, access, may_detach }
+    }
+
+    pub(super) fn count_route(&self, shard: Option<usize>) {
+        match shard {
+            Some(_) => self.database.metrics.single.inc(),
+            None => self.database.metrics.any.inc(),
+        }
+    }
+}
+
+fn opaque(single: bool, error: impl FnOnce() -> Error) -> Result<Study> {
+    if single { Ok(Study::Opaque) } else { Err(error()) }
+}
+
+/// The shard that both a statement and those before it need.
+fn agree(shard: Option<usize>, target: &Target) -> Result<Option<usize>> {
+    match (shard, target) {
+        (shard, Target::Any) => Ok(shard),
+        (None, Target::One(one)) => Ok(Some(*one)),
+        (Some(shard), Target::One(one)) if shard == *one => Ok(Some(shard)),
+        _ => Err(several_shards()),
+    }
+}
+
+fn several_shards() -> Error {
+    Error::refused(
+        "the statements of one message need several shards",
+        "They form one transaction, and a transaction can't use a second shard yet.",
+        "Send the statements one by one.",
+    )
+}
+
+/// The shard that a hint names: `/* shardwire: shard=s1 */`.
+fn hinted_shard(hint: &str) -> Result<Option<&str>> {
+    let mut shard = None;
+    for part in hint.split([',', ' ', ';']).filter(|part| !part.trim().is_empty()) {
+        match part.trim().split_once('=') {
+            Some(("shard", name)) => shard = Some(name.trim()),
+            _ => {
+                return Err(Error::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("\"{}\" is not a hint", part.trim()),
+                )
+                .hint("Write /* shardwire: shard=NAME */."));
+            }
+        }
+    }
+    Ok(shard)
+}
+
+fn is_query(plan: &Plan) -> bool {
+    matches!(plan.statement, Statement::Query(_) | Statement::Explain(_))
+}
+
+/// Utility statements that only read the session's state may run on a secondary.
+fn access_of(plan: &Plan) -> Access {
+    match plan.statement {
+        Statement::Show(_)
+        | Statement::Set { .. }
+        | Statement::Reset(_)
+        | Statement::SetSessionCharacteristics(_)
+        | Statement::Commit { .. }
+        | Statement::Rollback { .. }
+        | Statement::Empty => Access::Read,
+        _ => plan.access,
+    }
+}
+
+fn effect_of(statement: &Statement) -> Effect {
+    Effect::of(statement, "")
+}
+
+/// What a statement does to the session once it has completed.
+pub(super) fn effects(plan: &Plan, text: &str) -> Effects {
+    let effect = Effect::of(&plan.statement, text);
+    if effect != Effect::None {
+        return Some(Box::new(VecDeque::from([effect])));
+    }
+    if let Statement::SetSessionCharacteristics(modes) = &plan.statement {
+        // One statement, one completion: the first takes effect there, so they are merged.
+        let all = characteristics(modes);
+        return merged(all).map(|effect| Box::new(VecDeque::from([effect])));
+    }
+    let pins = plan.session.contains(SessionUse::PINS)
+        || plan.session.contains(SessionUse::SET_CONFIG);
+    pins.then(|| Box::new(VecDeque::from([Effect::Pin])))
+}
+
+/// One effect that repeats them all.
+fn merged(all: Vec<Effect>) -> Option<Effect> {
+    let mut statements = Vec::new();
+    for effect in all {
+        if let Effect::Set { statement, .. } = effect {
+            statements.push(statement);
+        }
+    }
+    (!statements.is_empty()).then(|| Effect::Set {
+        local: false,
+        name: "session characteristics".into(),
+        statement: statements.join(";\n"),
+        value: String::new(),
+    })
+}
+
