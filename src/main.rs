@@ -1,3 +1,96 @@
 //! Reads flags and configuration, starts the runtime, maps failures to exit codes.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use shardwire::config::{Config, Log, LogFormat};
+use shardwire::{demo, proxy};
+
+/// Many short-lived small buffers: mimalloc is quicker at them and gives memory back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A stateless PostgreSQL wire-compatible sharding proxy.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, short, global = true, default_value = "proxy.yaml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a throw-away sharded, replicated cluster on this machine with the proxy in front.
+    Demo,
+}
+
+/// Exit code when the configuration is wrong, as `sysexits.h` has it.
+const BAD_CONFIGURATION: u8 = 78;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("shardwire: could not start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(run(arguments));
+    // Sessions that are left have had their time.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(arguments: Arguments) -> ExitCode {
+    match arguments.command {
+        Some(Command::Demo) => {
+            start_log(&Log::default());
+            outcome(demo::run(proxy::serve).await)
+        }
+        None => serve(arguments.config).await,
+    }
+}
+
+async fn serve(path: PathBuf) -> ExitCode {
+    match Config::load(&path, &|name| std::env::var(name).ok()) {
+        Ok(config) => {
+            start_log(&config.log);
+            outcome(proxy::serve(config, Some(path)).await)
+        }
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+    }
+}
+
+fn outcome<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shardwire: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs to standard error; `RUST_LOG` overrides the configured level.
+fn start_log(log: &Log) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(&log.level));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

@@ -1,1 +1,251 @@
 //! Accepts clients, spawns sessions, drains on shutdown, swaps the configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::auth::users::Users;
+use crate::backend::dial::Target;
+use crate::config::{self, Config};
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::net::listener::Listener;
+use crate::net::tls::{Acceptor, Connector};
+use crate::pool::Pool;
+use crate::session::control::{Sessions, Signal};
+use crate::session::database::Database;
+use crate::session::metrics::SessionFamilies;
+use crate::session::start::Reception;
+use crate::sqlstate::SqlState;
+use crate::topology::{Topology, TopologyMetrics};
+
+/// Between two looks for connections that have lain idle for too long.
+const REAP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Between two looks whether the last session has ended.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// Pause after a failed accept (no file descriptors left, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What outlives a reload.
+struct Lasting {
+    sessions: Arc<Sessions>,
+    topology_metrics: TopologyMetrics,
+    session_families: SessionFamilies,
+    /// Users who do not exist get their salts from it.
+    seed: [u8; 32],
+}
+
+/// Serves a configuration until SIGINT or SIGTERM. SIGHUP reads it anew from `path`, if it came from
+/// one, and takes it whole or not at all.
+///
+/// # Errors
+/// `58000` when an address can't be listened on, `F0000` when certificates can't be used.
+pub async fn serve(config: Config, path: Option<PathBuf>) -> Result<()> {
+    let metrics = Metrics::new();
+    let lasting = Lasting {
+        sessions: Arc::default(),
+        topology_metrics: TopologyMetrics::register(&metrics)?,
+        session_families: SessionFamilies::register(&metrics)?,
+        seed: rand::random(),
+    };
+    let mut listeners = Vec::new();
+    for address in &config.listen {
+        listeners.push(Listener::bind(address).await?);
+    }
+    let reception = Arc::new(ArcSwap::from(build(&config, None, &lasting)?));
+    let mut tasks = JoinSet::new();
+    for listener in listeners {
+        tasks.spawn(accept(listener, Arc::clone(&reception)));
+    }
+    tasks.spawn(reap(Arc::clone(&reception)));
+    tracing::info!(listen = ?config.listen, "serving");
+    until_shutdown(config, path, &reception, &lasting).await?;
+    // Nobody new comes in; who is between transactions leaves, the others finish theirs.
+    tasks.shutdown().await;
+    let limit = reception.load().shutdown;
+    drain(&lasting.sessions, limit).await;
+    Ok(())
+}
+
+/// Waits for SIGINT or SIGTERM; reloads on SIGHUP.
+async fn until_shutdown(
+    mut config: Config,
+    path: Option<PathBuf>,
+    reception: &ArcSwap<Reception>,
+    lasting: &Lasting,
+) -> Result<()> {
+    let listen_for = |kind| {
+        signal(kind).map_err(|error| {
+            Error::new(
+                SqlState::SYSTEM_ERROR,
+                format!("could not wait for signals: {error}"),
+            )
+        })
+    };
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
+    let mut terminate = listen_for(SignalKind::terminate())?;
+    let mut hangup = listen_for(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = hangup.recv() => {
+                let Some(path) = &path else {
+                    tracing::warn!("there is no configuration file to read again");
+                    continue;
+                };
+                match reload(path, &config, reception, lasting) {
+                    Ok(new) => {
+                        tracing::info!("configuration reloaded");
+                        config = new;
+                    }
+                    Err(problem) => {
+                        tracing::error!("configuration not reloaded, the old one stays: {problem}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads the file and takes it whole; on any problem nothing changes.
+fn reload(
+    path: &std::path::Path,
+    old: &Config,
+    reception: &ArcSwap<Reception>,
+    lasting: &Lasting,
+) -> Result<Config, String> {
+    let new = Config::load(path, &|name| std::env::var(name).ok()).map_err(|p| p.to_string())?;
+    if new.listen != old.listen || new.metrics != old.metrics {
+        return Err("`listen` and `metrics` can't change while the proxy runs; restart it".into());
+    }
+    let built = build(&new, Some((old, &reception.load())), lasting).map_err(|e| e.to_string())?;
+    reception.store(built);
+    Ok(new)
+}
+
+/// Puts together what a configuration asks for; databases that have not changed are kept.
+fn build(
+    config: &Config,
+    old: Option<(&Config, &Reception)>,
+    lasting: &Lasting,
+) -> Result<Arc<Reception>> {
+    let mut databases = BTreeMap::new();
+    for (name, database) in &config.databases {
+        let kept = old.and_then(|(old, reception)| {
+            let same = old.databases.get(name) == Some(database)
+                && old.limits == config.limits
+                && old.timeouts == config.timeouts;
+            same.then(|| reception.databases.get(name).cloned())
+                .flatten()
+        });
+        let database = match kept {
+            Some(kept) => kept,
+            None => Arc::new(open(config, database, lasting)?),
+        };
+        databases.insert(name.clone(), database);
+    }
+    Ok(Arc::new(Reception {
+        databases,
+        users: Users::new(&config.auth, lasting.seed)?,
+        acceptor: Acceptor::load(&config.tls)?,
+        sessions: Arc::clone(&lasting.sessions),
+        login_timeout: config.timeouts.login,
+        shutdown: config.timeouts.shutdown,
+        max_clients: config.limits.max_clients,
+        max_startup_bytes: usize::try_from(config.limits.max_startup_bytes).unwrap_or(usize::MAX),
+    }))
+}
+
+/// Starts a database's topology and makes its pools.
+fn open(config: &Config, database: &Arc<config::Database>, lasting: &Lasting) -> Result<Database> {
+    let topology = Topology::start(
+        Arc::clone(database),
+        &config.timeouts,
+        &lasting.topology_metrics,
+    )?;
+    let connector = Connector::load(&database.backend.tls)?;
+    let pool = |server: &config::Server| {
+        let target = Target {
+            address: server.address.clone(),
+            database: database.backend.database.clone(),
+            user: database.backend.user.clone(),
+            password: database.backend.password.clone(),
+            application_name: "shardwire".to_owned(),
+            parameters: Vec::new(),
+            connect_timeout: config.timeouts.connect,
+        };
+        let statements = config.limits.prepared_statements_per_server;
+        Pool::new(target, connector.clone(), database.pool.clone(), statements)
+    };
+    let pools = database
+        .shards
+        .iter()
+        .map(|shard| shard.servers.iter().map(pool).collect())
+        .collect();
+    Ok(Database::new(
+        Arc::clone(database),
+        config.limits.clone(),
+        topology,
+        lasting.session_families.of(&database.name),
+        pools,
+    ))
+}
+
+async fn accept(listener: Listener, reception: Arc<ArcSwap<Reception>>) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                tokio::spawn(reception.load_full().serve(stream));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a client");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Closes server connections that have lain idle for too long.
+async fn reap(reception: Arc<ArcSwap<Reception>>) {
+    loop {
+        tokio::time::sleep(REAP_INTERVAL).await;
+        let now = reception.load_full();
+        for pool in now
+            .databases
+            .values()
+            .flat_map(|database| database.pools())
+            .flatten()
+        {
+            pool.reap();
+        }
+    }
+}
+
+/// Waits until every session has ended, at most for `limit`; then ends them.
+async fn drain(sessions: &Sessions, limit: Duration) {
+    sessions.signal_all(Signal::Drain);
+    let deadline = Instant::now() + limit;
+    while sessions.count() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(DRAIN_POLL).await;
+    }
+    let left = sessions.count();
+    if left > 0 {
+        tracing::warn!(
+            sessions = left,
+            "sessions did not finish in time and are closed"
+        );
+        sessions.signal_all(Signal::Terminate);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while sessions.count() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+}

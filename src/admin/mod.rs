@@ -3,3 +3,4 @@
 pub mod check;
 pub mod http;
 mod page;
+pub mod show;

@@ -14,6 +14,7 @@ use crate::backend::settings::Settings;
 use crate::error::{Error, Result};
 use crate::net::duplex::Duplex;
 use crate::sqlstate::SqlState;
+use crate::wire::buffer::Reader;
 use crate::wire::{frame, frontend};
 
 /// The largest reply frame that the proxy keeps whole; DataRow and CopyData stream past this.
@@ -119,11 +120,23 @@ impl Connection {
         if Arc::ptr_eq(&self.settings, settings) {
             return Ok(());
         }
+        self.apply_reporting(settings).await.map(drop)
+    }
+
+    /// As [`Connection::apply`]; returns what the server reports of it in ParameterStatus.
+    ///
+    /// # Errors
+    /// As [`Connection::apply`].
+    pub async fn apply_reporting(
+        &mut self,
+        settings: &Arc<Settings>,
+    ) -> Result<Vec<(String, String)>, Failed> {
+        let mut reported = Vec::new();
         if let Some(sql) = settings.change_from(&self.settings) {
-            self.run(&sql).await?;
+            self.run_reporting(&sql, &mut reported).await?;
         }
         self.settings = Arc::clone(settings);
-        Ok(())
+        Ok(reported)
     }
 
     /// Runs statements of the proxy's own, outside the client's sight, and drops their rows.
@@ -131,15 +144,25 @@ impl Connection {
     /// # Errors
     /// The server's error, or the loss of the connection.
     pub async fn run(&mut self, sql: &str) -> Result<(), Failed> {
+        self.run_reporting(sql, &mut Vec::new()).await
+    }
+
+    async fn run_reporting(
+        &mut self,
+        sql: &str,
+        reported: &mut Vec<(String, String)>,
+    ) -> Result<(), Failed> {
         self.unnamed = None;
         frontend::write_query(self.socket.output.tail(), sql.as_bytes());
         self.socket.flush().await.map_err(Failed::Lost)?;
         let mut failure = None;
         loop {
             while let Some((tag, frame_bytes)) = self.next_frame()? {
-                if tag == b'E' && failure.is_none() {
-                    let body = self.socket.input.bytes().get(frame::HEADER_BYTES..frame_bytes);
-                    failure = Some(report::read(body.unwrap_or(&[])));
+                let frame = self.socket.input.bytes().get(..frame_bytes).unwrap_or(&[]);
+                match tag {
+                    b'E' if failure.is_none() => failure = Some(report::read(frame::body(frame))),
+                    b'S' => reported.extend(parameter(frame::body(frame))),
+                    _ => {}
                 }
                 self.socket.input.consume(frame_bytes);
                 if tag == b'Z' {
@@ -160,6 +183,14 @@ impl Connection {
     }
 }
 
+/// The name and value of a ParameterStatus.
+fn parameter(body: &[u8]) -> Option<(String, String)> {
+    let mut reader = Reader::new(body);
+    let name = String::from_utf8_lossy(reader.cstring().ok()?).into_owned();
+    let value = String::from_utf8_lossy(reader.cstring().ok()?).into_owned();
+    Some((name, value))
+}
+
 /// Why the proxy's own statements did not run.
 #[derive(Debug)]
 pub enum Failed {
@@ -171,6 +202,9 @@ pub enum Failed {
 
 /// The error that a client gets when its server connection breaks (`08006`).
 pub fn lost(cause: &io::Error) -> Error {
-    Error::new(SqlState::CONNECTION_FAILURE, "connection to the server was lost")
-        .detail(cause.to_string())
+    Error::new(
+        SqlState::CONNECTION_FAILURE,
+        "connection to the server was lost",
+    )
+    .detail(cause.to_string())
 }

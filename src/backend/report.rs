@@ -11,7 +11,9 @@ pub fn read(body: &[u8]) -> Error {
     let (mut message, mut detail, mut hint) = (String::new(), None, None);
     let mut reader = Reader::new(body);
     while let Ok(field) = reader.u8() {
-        let Some(value) = (field != 0).then(|| reader.cstring().ok()).flatten() else { break };
+        let Some(value) = (field != 0).then(|| reader.cstring().ok()).flatten() else {
+            break;
+        };
         let text = || String::from_utf8_lossy(value).into_owned();
         match field {
             b'C' => code = SqlState::from_bytes(value).unwrap_or(code),
@@ -47,7 +49,9 @@ mod tests {
 
     #[test]
     fn an_error_reads_back_as_it_was_written() {
-        let error = Error::fatal(SqlState::ADMIN_SHUTDOWN, "going down").detail("why").hint("wait");
+        let error = Error::fatal(SqlState::ADMIN_SHUTDOWN, "going down")
+            .detail("why")
+            .hint("wait");
         let mut out = Vec::new();
         backend::error_response(&mut out, &error);
         let read = read(frame::body(&out));

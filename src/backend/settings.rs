@@ -34,7 +34,10 @@ impl Settings {
     /// Remembers that `statement` sets `name`.
     pub fn set(&mut self, name: &str, statement: impl Into<String>) {
         self.reset(name);
-        self.entries.push(Setting { name: name.to_owned(), statement: statement.into() });
+        self.entries.push(Setting {
+            name: name.to_owned(),
+            statement: statement.into(),
+        });
     }
 
     /// Forgets `name`.
@@ -97,14 +100,23 @@ pub fn quote_literal(value: &str) -> String {
 
 /// A setting's name, each part between its dots quoted where it has to be.
 fn quote_name(name: &str) -> String {
-    name.split('.').map(quote_identifier).collect::<Vec<_>>().join(".")
+    name.split('.')
+        .map(quote_identifier)
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 /// An identifier, quoted unless it is a plain lower-case word.
 pub fn quote_identifier(name: &str) -> String {
     let plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if plain {
+        name.to_owned()
+    } else {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
 }
 
 #[cfg(test)]
@@ -127,9 +139,16 @@ mod tests {
 
     #[test]
     fn only_differences_are_sent() {
-        let from = settings(&[("a", "SET a = 1"), ("x.y", "SET x.y = 1"), ("c", "SET c = 1")]);
+        let from = settings(&[
+            ("a", "SET a = 1"),
+            ("x.y", "SET x.y = 1"),
+            ("c", "SET c = 1"),
+        ]);
         let to = settings(&[("a", "SET a = 1"), ("c", "SET c = 2"), ("d", "SET d = 1")]);
-        assert_eq!(to.change_from(&from).unwrap(), "RESET x.y;\nSET c = 2;\nSET d = 1;\n");
+        assert_eq!(
+            to.change_from(&from).unwrap(),
+            "RESET x.y;\nSET c = 2;\nSET d = 1;\n"
+        );
     }
 
     #[test]
@@ -146,7 +165,10 @@ mod tests {
     fn setting_again_moves_to_the_end() {
         let mut to = settings(&[("a", "SET a = 1"), ("b", "SET b = 1")]);
         to.set("a", "SET a = 2");
-        assert_eq!(to.change_from(&Settings::default()).unwrap(), "SET b = 1;\nSET a = 2;\n");
+        assert_eq!(
+            to.change_from(&Settings::default()).unwrap(),
+            "SET b = 1;\nSET a = 2;\n"
+        );
     }
 
     #[test]

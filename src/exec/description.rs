@@ -23,13 +23,19 @@ pub fn compare(first: &[u8], other: &[u8], shard: &str) -> Result<()> {
     let (mut a, mut b) = (Reader::new(first), Reader::new(other));
     let (columns, others) = (a.u16()?, b.u16()?);
     if columns != others {
-        return Err(differs(shard, &format!("it has {others} columns instead of {columns}")));
+        return Err(differs(
+            shard,
+            &format!("it has {others} columns instead of {columns}"),
+        ));
     }
     for number in 1..=columns {
         let (one, two) = (column(&mut a)?, column(&mut b)?);
         if one != two {
             let name = String::from_utf8_lossy(one.name);
-            return Err(differs(shard, &format!("column {number} (\"{name}\") is different")));
+            return Err(differs(
+                shard,
+                &format!("column {number} (\"{name}\") is different"),
+            ));
         }
     }
     Ok(())
@@ -48,9 +54,12 @@ fn column<'a>(reader: &mut Reader<'a>) -> Result<Column<'a>> {
 }
 
 fn differs(shard: &str, how: &str) -> Error {
-    Error::new(SqlState::FEATURE_NOT_SUPPORTED, "the shards describe the result differently")
-        .detail(format!("On shard {shard} {how}."))
-        .hint("Bring the table's definition on all shards into agreement.")
+    Error::new(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "the shards describe the result differently",
+    )
+    .detail(format!("On shard {shard} {how}."))
+    .hint("Bring the table's definition on all shards into agreement.")
 }
 
 #[cfg(test)]
@@ -78,7 +87,10 @@ mod tests {
         let one = described(&[Column::text("a"), Column::int8("b")]);
         let two = described(&[Column::text("a"), Column::text("b")]);
         let error = compare(&one, &two, "s1").unwrap_err().to_string();
-        assert!(error.contains("On shard s1 column 2 (\"b\") is different."), "{error}");
+        assert!(
+            error.contains("On shard s1 column 2 (\"b\") is different."),
+            "{error}"
+        );
         assert!(compare(&one, &described(&[Column::text("a")]), "s1").is_err());
     }
 

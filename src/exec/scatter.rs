@@ -68,7 +68,13 @@ impl Scatter {
         let branch = |(shard, mut lease): (String, Lease)| {
             let bytes = request(&mut lease);
             lease.socket.output.push(&bytes);
-            Branch { lease, shard, description: None, rows: 0, is_done: false }
+            Branch {
+                lease,
+                shard,
+                description: None,
+                rows: 0,
+                is_done: false,
+            }
         };
         Scatter {
             branches: leases.into_iter().map(branch).collect(),
@@ -119,7 +125,9 @@ impl Scatter {
         loop {
             self.pass(index, out)?;
             let waits = self.current.is_some_and(|(current, _)| current != index);
-            let Some(branch) = self.branches.get_mut(index) else { return Ok(()) };
+            let Some(branch) = self.branches.get_mut(index) else {
+                return Ok(());
+            };
             // A branch that is ahead of its siblings' descriptions reads on until it holds a row.
             let is_ahead = !self.is_released && branch.lease.socket.input.len() > HEADER_BYTES;
             if branch.is_done || waits || is_ahead || out.len() >= self.high_water_bytes {
@@ -142,7 +150,9 @@ impl Scatter {
     fn pass(&mut self, index: usize, out: &mut Buffer) -> Result<(), Failure> {
         loop {
             if let Some((current, rest)) = self.current {
-                let Some(branch) = self.branches.get_mut(current) else { return Ok(()) };
+                let Some(branch) = self.branches.get_mut(current) else {
+                    return Ok(());
+                };
                 let count = rest.min(branch.lease.socket.input.len());
                 branch.lease.socket.input.move_to(count, out);
                 self.current = (count < rest).then_some((current, rest - count));
@@ -150,7 +160,9 @@ impl Scatter {
                     return Ok(());
                 }
             }
-            let Some(branch) = self.branches.get_mut(index) else { return Ok(()) };
+            let Some(branch) = self.branches.get_mut(index) else {
+                return Ok(());
+            };
             let bytes = branch.lease.socket.input.bytes();
             let header = frame::header(bytes).map_err(Failure::Own)?;
             let Some(header) = header else { return Ok(()) };
@@ -177,8 +189,15 @@ impl Scatter {
     }
 
     /// Takes one whole frame other than a row; false if it has to wait.
-    fn take(&mut self, index: usize, header: frame::Header, out: &mut Buffer) -> Result<bool, Failure> {
-        let Some(branch) = self.branches.get_mut(index) else { return Ok(false) };
+    fn take(
+        &mut self,
+        index: usize,
+        header: frame::Header,
+        out: &mut Buffer,
+    ) -> Result<bool, Failure> {
+        let Some(branch) = self.branches.get_mut(index) else {
+            return Ok(false);
+        };
         let input = &mut branch.lease.socket.input;
         let frame = input.bytes().get(..header.frame_bytes).unwrap_or(&[]);
         match header.tag {
@@ -210,7 +229,9 @@ impl Scatter {
     fn release(&mut self, out: &mut Buffer) -> Result<()> {
         let mut first: Option<&[u8]> = None;
         for branch in &self.branches {
-            let Some(description) = &branch.description else { return Ok(()) };
+            let Some(description) = &branch.description else {
+                return Ok(());
+            };
             match first {
                 None => first = Some(description),
                 Some(first) if first.first() != description.first() => {
@@ -242,11 +263,15 @@ impl Scatter {
     /// Ends a scatter that has failed: stops the shards that still work. Connections are closed, since
     /// a cancel request may arrive late.
     pub async fn abort(self) {
-        let cancels = self.branches.iter().filter(|branch| !branch.is_done).map(|branch| async {
-            if let Err(error) = branch.lease.pool().cancel(&branch.lease.cancel_key).await {
-                tracing::warn!(%error, shard = branch.shard, "cancel request failed");
-            }
-        });
+        let cancels = self
+            .branches
+            .iter()
+            .filter(|branch| !branch.is_done)
+            .map(|branch| async {
+                if let Err(error) = branch.lease.pool().cancel(&branch.lease.cancel_key).await {
+                    tracing::warn!(%error, shard = branch.shard, "cancel request failed");
+                }
+            });
         join_all(cancels).await;
         for branch in self.branches {
             if branch.is_done && branch.lease.socket.input.is_empty() {
@@ -273,7 +298,9 @@ fn with_context(frame: &[u8], shard: &str) -> Vec<u8> {
     message(&mut out, b'E', |body| {
         let mut context = Vec::new();
         while let Ok(field) = reader.u8() {
-            let Some(value) = (field != 0).then(|| reader.cstring().ok()).flatten() else { break };
+            let Some(value) = (field != 0).then(|| reader.cstring().ok()).flatten() else {
+                break;
+            };
             if field == b'W' {
                 context.extend_from_slice(value);
                 context.push(b'\n');

@@ -23,7 +23,11 @@ pub struct Duplex {
 impl Duplex {
     /// A stream with empty queues.
     pub fn new(stream: Stream) -> Duplex {
-        Duplex { stream, input: Buffer::new(), output: Buffer::new() }
+        Duplex {
+            stream,
+            input: Buffer::new(),
+            output: Buffer::new(),
+        }
     }
 
     /// The stream itself.

@@ -24,7 +24,13 @@ struct Ticket {
 impl Lease {
     pub(super) fn new(connection: Box<Connection>, pool: Arc<Pool>) -> Lease {
         pool.leased.fetch_add(1, Ordering::Relaxed);
-        Lease { connection, ticket: Ticket { pool, keeps_place: false } }
+        Lease {
+            connection,
+            ticket: Ticket {
+                pool,
+                keeps_place: false,
+            },
+        }
     }
 
     /// The pool that the connection comes from.
@@ -40,7 +46,10 @@ impl Lease {
 
     /// Ends the lease without closing the connection.
     pub(super) fn end(self) -> Box<Connection> {
-        let Lease { connection, mut ticket } = self;
+        let Lease {
+            connection,
+            mut ticket,
+        } = self;
         ticket.keeps_place = true;
         connection
     }

@@ -12,7 +12,7 @@ mod lease;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -35,6 +35,7 @@ pub struct Pool {
     limits: config::Pool,
     statements: u32,
     leased: AtomicU32,
+    generation: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -92,6 +93,7 @@ impl Pool {
             limits,
             statements,
             leased: AtomicU32::new(0),
+            generation: AtomicU64::new(0),
             state: Mutex::default(),
         })
     }
@@ -166,7 +168,10 @@ impl Pool {
             Ok(Ok(turn)) => Ok(turn),
             _ => Err(Error::new(
                 SqlState::TOO_MANY_CONNECTIONS,
-                format!("timed out waiting for a connection to server {}", self.target.address),
+                format!(
+                    "timed out waiting for a connection to server {}",
+                    self.target.address
+                ),
             )
             .detail(format!(
                 "All {} connections stayed in use for {:?}.",
@@ -179,7 +184,10 @@ impl Pool {
     fn line_is_full(&self) -> Error {
         Error::new(
             SqlState::TOO_MANY_CONNECTIONS,
-            format!("too many clients wait for a connection to server {}", self.target.address),
+            format!(
+                "too many clients wait for a connection to server {}",
+                self.target.address
+            ),
         )
         .detail(format!("{} clients wait already.", self.limits.max_queue))
         .hint("Raise pool.max_queue or pool.max_size.")
@@ -196,7 +204,10 @@ impl Pool {
                 let mut state = self.state.lock();
                 let Some(sender) = state.line.pop_front() else {
                     let since = Instant::now();
-                    state.idle.push(Idle { connection: lease.end(), since });
+                    state.idle.push(Idle {
+                        connection: lease.end(),
+                        since,
+                    });
                     return;
                 };
                 sender
@@ -235,15 +246,20 @@ impl Pool {
         state.idle.clear();
     }
 
+    /// Closes the idle connections once the server's generation has grown past the one they were made
+    /// under: it has failed, lost its role or been fenced since.
+    pub fn at_generation(&self, generation: u64) {
+        if self.generation.load(Ordering::Relaxed) != generation
+            && self.generation.swap(generation, Ordering::Relaxed) != generation
+        {
+            self.clear();
+        }
+    }
+
     /// Asks the server to cancel what the connection with `key` is doing; returns once it has.
     pub async fn cancel(&self, key: &CancelKey) -> Result<()> {
-        crate::backend::cancel::cancel(
-            &self.target,
-            &self.connector,
-            key.process_id,
-            &key.secret,
-        )
-        .await
+        crate::backend::cancel::cancel(&self.target, &self.connector, key.process_id, &key.secret)
+            .await
     }
 }
 

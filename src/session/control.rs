@@ -44,7 +44,12 @@ struct Inner {
 impl Control {
     fn new(process_id: i32, secret: Vec<u8>) -> Control {
         let inner = Mutex::default();
-        Control { process_id, secret, signal: AtomicU8::new(0), inner }
+        Control {
+            process_id,
+            secret,
+            signal: AtomicU8::new(0),
+            inner,
+        }
     }
 
     /// The secret in the client's BackendKeyData.
@@ -74,7 +79,11 @@ impl Control {
     pub fn poll_told(&self, cx: &Context<'_>) -> Signal {
         if self.told() == Signal::None {
             let mut inner = self.inner.lock();
-            if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            if !inner
+                .waker
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()))
+            {
                 inner.waker = Some(cx.waker().clone());
             }
         }
@@ -84,7 +93,9 @@ impl Control {
     /// Notes that a connection works for the client from now on.
     pub fn begin(&self, lease: &Lease) {
         let mut inner = self.inner.lock();
-        inner.working.push((Arc::clone(lease.pool()), Arc::clone(&lease.cancel_key)));
+        inner
+            .working
+            .push((Arc::clone(lease.pool()), Arc::clone(&lease.cancel_key)));
     }
 
     /// Notes that no connection works for the client any more. False when a cancel request may still
@@ -137,7 +148,10 @@ impl Sessions {
         }
         let control = Arc::new(Control::new(process_id, secret));
         by_process_id.insert(process_id, Arc::clone(&control));
-        Registered { sessions: Arc::clone(self), control }
+        Registered {
+            sessions: Arc::clone(self),
+            control,
+        }
     }
 
     /// How many there are.
@@ -162,7 +176,10 @@ impl Sessions {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.sessions.by_process_id.lock().remove(&self.control.process_id);
+        self.sessions
+            .by_process_id
+            .lock()
+            .remove(&self.control.process_id);
     }
 }
 
@@ -175,7 +192,11 @@ mod tests {
         let sessions = Arc::new(Sessions::default());
         let entered = sessions.enter(4);
         let process_id = entered.control.process_id;
-        assert!(sessions.find(process_id, entered.control.secret()).is_some());
+        assert!(
+            sessions
+                .find(process_id, entered.control.secret())
+                .is_some()
+        );
         assert!(sessions.find(process_id, b"").is_none());
         drop(entered);
         assert_eq!(sessions.count(), 0);

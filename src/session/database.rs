@@ -64,7 +64,14 @@ impl Database {
         pools: Vec<Vec<Arc<Pool>>>,
     ) -> Database {
         let plans = Cache::new(limits.plan_cache_entries as usize);
-        Database { config, limits, topology, metrics, pools, plans }
+        Database {
+            config,
+            limits,
+            topology,
+            metrics,
+            pools,
+            plans,
+        }
     }
 
     /// Whether there is only one shard, so that every statement belongs there.
@@ -84,17 +91,25 @@ impl Database {
 
     /// The shard of this name.
     pub fn shard_named(&self, name: &str) -> Option<ShardIndex> {
-        self.config.shards.iter().position(|shard| shard.name == name)
+        self.config
+            .shards
+            .iter()
+            .position(|shard| shard.name == name)
     }
 
     /// The name of a shard.
     pub fn shard_name(&self, shard: ShardIndex) -> &str {
-        self.config.shards.get(shard).map_or("?", |shard| shard.name.as_str())
+        self.config
+            .shards
+            .get(shard)
+            .map_or("?", |shard| shard.name.as_str())
     }
 
     /// How texts of this context are lexed.
     pub fn lex_options(context: &Context) -> LexOptions {
-        LexOptions { standard_conforming_strings: !context.backslashes }
+        LexOptions {
+            standard_conforming_strings: !context.backslashes,
+        }
     }
 
     /// The plan of a statement: the cached one, or a new one that is then cached.
@@ -114,7 +129,7 @@ impl Database {
         }
         let search_path = match &question.context.search_path {
             Some(path) => path.as_slice(),
-            None => catalog.default_search_path(),
+            None => &[],
         };
         let planned = Arc::new(plan(&Request {
             text: question.text,

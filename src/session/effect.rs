@@ -52,7 +52,12 @@ impl Effect {
     /// The effects of a statement of `text`.
     pub fn of(statement: &Statement, text: &str) -> Effect {
         match statement {
-            Statement::Set { scope, name, value, assignment } => {
+            Statement::Set {
+                scope,
+                name,
+                value,
+                assignment,
+            } => {
                 let local = *scope == SetScope::Local;
                 let name = name.clone();
                 match value {
@@ -67,9 +72,10 @@ impl Effect {
                     },
                 }
             }
-            Statement::Reset(ResetTarget::Name(name)) => {
-                Effect::Reset { local: false, name: name.clone() }
-            }
+            Statement::Reset(ResetTarget::Name(name)) => Effect::Reset {
+                local: false,
+                name: name.clone(),
+            },
             Statement::Reset(ResetTarget::All) => Effect::ResetAll,
             Statement::Discard(DiscardTarget::All) => Effect::DiscardAll,
             Statement::Deallocate(name) => Effect::Deallocate(name.clone()),
@@ -91,7 +97,9 @@ impl Effect {
 
 /// The settings that `SET SESSION CHARACTERISTICS AS TRANSACTION` makes.
 pub fn characteristics(modes: &TransactionModes) -> Vec<Effect> {
-    let isolation = modes.isolation.map(|level| ("isolation", format!("'{}'", level.as_str())));
+    let isolation = modes
+        .isolation
+        .map(|level| ("isolation", format!("'{}'", level.as_str())));
     let read_only = modes.read_only.map(|on| ("read_only", on.to_string()));
     let deferrable = modes.deferrable.map(|on| ("deferrable", on.to_string()));
     [isolation, read_only, deferrable]
@@ -100,7 +108,12 @@ pub fn characteristics(modes: &TransactionModes) -> Vec<Effect> {
         .map(|(name, value)| {
             let name = format!("default_transaction_{name}");
             let statement = format!("SET {name} = {value}");
-            Effect::Set { local: false, name, statement, value }
+            Effect::Set {
+                local: false,
+                name,
+                statement,
+                value,
+            }
         })
         .collect()
 }

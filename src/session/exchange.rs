@@ -39,7 +39,11 @@ impl Session {
 
     /// Waits until every request that was sent has its answer.
     pub(super) async fn drain(&mut self) -> Result<(), Stop> {
-        while self.server.as_ref().is_some_and(|held| !held.replies.is_empty()) {
+        while self
+            .server
+            .as_ref()
+            .is_some_and(|held| !held.replies.is_empty())
+        {
             if let Event::Told(Signal::Terminate) = self.exchange(false).await? {
                 self.told(Signal::Terminate)?;
             }
@@ -51,7 +55,10 @@ impl Session {
         if let Err(stop) = self.poll_server(cx) {
             return Poll::Ready(Err(stop));
         }
-        let all_answered = self.server.as_ref().is_some_and(|held| held.replies.is_empty());
+        let all_answered = self
+            .server
+            .as_ref()
+            .is_some_and(|held| held.replies.is_empty());
         if all_answered && (!listen || self.may_let_go()) {
             return Poll::Ready(Ok(Event::Answered));
         }
@@ -81,7 +88,10 @@ impl Session {
     /// Whether nothing would be lost if the session ended now.
     fn is_between_transactions(&self) -> bool {
         self.transaction == Transaction::Idle
-            && self.server.as_ref().is_none_or(|held| held.replies.is_empty())
+            && self
+                .server
+                .as_ref()
+                .is_none_or(|held| held.replies.is_empty())
             && !self.batch.is_open()
             && self.client.socket.input.is_empty()
             && self.client.socket.output.is_empty()
@@ -89,7 +99,9 @@ impl Session {
 
     /// Writes to the server what is queued, and takes what it says.
     fn poll_server(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
-        let Some(held) = &mut self.server else { return Ok(()) };
+        let Some(held) = &mut self.server else {
+            return Ok(());
+        };
         if !held.lease.socket.output.is_empty()
             && let Poll::Ready(Err(error)) = held.lease.socket.poll_flush(cx)
         {
@@ -98,14 +110,20 @@ impl Session {
             return Err(Stop::Lost(error));
         }
         while self.client.socket.output.len() < HIGH_WATER_BYTES {
-            let Some(held) = &mut self.server else { return Ok(()) };
+            let Some(held) = &mut self.server else {
+                return Ok(());
+            };
             match held.lease.socket.poll_fill(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Err(error)) => return Err(Stop::Lost(error)),
                 Poll::Ready(Ok(0)) => return Err(Stop::Lost(io::ErrorKind::UnexpectedEof.into())),
                 Poll::Ready(Ok(_)) => self.take_replies()?,
             }
-            if self.server.as_ref().is_none_or(|held| held.replies.is_empty()) {
+            if self
+                .server
+                .as_ref()
+                .is_none_or(|held| held.replies.is_empty())
+            {
                 break;
             }
         }
@@ -114,7 +132,9 @@ impl Session {
 
     /// Takes the frames that the server has sent.
     fn take_replies(&mut self) -> Result<(), Stop> {
-        let Some(held) = &mut self.server else { return Ok(()) };
+        let Some(held) = &mut self.server else {
+            return Ok(());
+        };
         let mut input = std::mem::take(&mut held.lease.socket.input);
         let result = self.scan(&mut input);
         if let Some(held) = &mut self.server {
@@ -144,7 +164,9 @@ impl Session {
                 continue;
             }
             let bytes = input.bytes().get(run..).unwrap_or(&[]);
-            let Some(header) = frame::header(bytes).map_err(out_of_step)? else { break };
+            let Some(header) = frame::header(bytes).map_err(out_of_step)? else {
+                break;
+            };
             if matches!(header.tag, b'D' | b'd') {
                 held.rest = header.frame_bytes;
                 continue;
@@ -164,7 +186,12 @@ impl Session {
 
     /// The client is about to see part of the unit's answer.
     fn unit_seen(&mut self, bytes: usize) {
-        if bytes > 0 && self.server.as_ref().is_some_and(|held| !held.replies.is_empty()) {
+        if bytes > 0
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|held| !held.replies.is_empty())
+        {
             self.unit.make_final();
         }
     }
@@ -176,10 +203,14 @@ impl Session {
         run: &mut usize,
         header: frame::Header,
     ) -> Result<(), Stop> {
-        let Some(held) = &mut self.server else { return Ok(()) };
+        let Some(held) = &mut self.server else {
+            return Ok(());
+        };
         let range = *run..*run + header.frame_bytes;
         let frame = input.bytes().get(range.clone()).unwrap_or(&[]);
-        let reply = held.replies.take(header.tag, frame::body(frame), &mut self.given_up);
+        let reply = held
+            .replies
+            .take(header.tag, frame::body(frame), &mut self.given_up);
         match reply {
             Reply::Forward | Reply::CopyIn => *run = range.end,
             Reply::Completed(effect) => {
@@ -213,7 +244,10 @@ impl Session {
                 *run = range.end;
             }
             Reply::OutOfStep => {
-                return Err(out_of_step(format!("unexpected message '{}'", char::from(header.tag))));
+                return Err(out_of_step(format!(
+                    "unexpected message '{}'",
+                    char::from(header.tag)
+                )));
             }
         }
         Ok(())
@@ -282,7 +316,9 @@ impl Session {
 
     /// ReadyForQuery: returns the status that the client is to see.
     fn ready(&mut self, status: Status) -> Status {
-        let Some(held) = &mut self.server else { return status };
+        let Some(held) = &mut self.server else {
+            return status;
+        };
         if held.is_detached {
             return self.transaction.status();
         }
@@ -301,7 +337,10 @@ impl Session {
             self.statements.clear_portals();
         }
         if let Some(began) = self.unit.end() {
-            self.database.metrics.latency.observe(began.elapsed().as_secs_f64());
+            self.database
+                .metrics
+                .latency
+                .observe(began.elapsed().as_secs_f64());
         }
         status
     }

@@ -21,8 +21,8 @@ use crate::txn::Transaction;
 use crate::wire::backend::{
     bind_complete, close_complete, command_complete, no_data, parse_complete, ready_for_query,
 };
-use crate::wire::frontend::{self, Bind, Parse, Subject};
 use crate::wire::frame;
+use crate::wire::frontend::{self, Bind, Parse, Subject};
 
 /// ParameterDescription without parameters.
 const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
@@ -171,7 +171,9 @@ impl Session {
                 SqlState::CONFIGURATION_LIMIT_EXCEEDED,
                 "too many prepared statements",
             )
-            .detail(format!("The session has {limit}, limits.prepared_statements_per_client."))
+            .detail(format!(
+                "The session has {limit}, limits.prepared_statements_per_client."
+            ))
             .hint("Close statements that are not used any more."));
         }
         Ok(())
@@ -199,7 +201,9 @@ impl Session {
             return Ok(Arc::clone(prepared));
         }
         let old = Arc::clone(prepared);
-        let Study::One(plan) = self.study(&old.text, &old.types)? else { return Ok(old) };
+        let Study::One(plan) = self.study(&old.text, &old.types)? else {
+            return Ok(old);
+        };
         let renewed = Arc::new(Prepared {
             id: old.id,
             server_name: old.server_name.clone(),
@@ -227,6 +231,7 @@ impl Session {
                 text,
                 literals: &prepared.literals,
                 parameters: Parameters::new(&prepared.types, bind.formats, bind.values),
+                utf8: !self.settings.context().foreign_encoding,
             };
             let target = self.target(&prepared.plan, &arguments);
             drop(arguments);
@@ -243,12 +248,15 @@ impl Session {
             self.hold(self.need(&prepared.plan, None)).await?;
         }
         self.send_pending();
-        let Some(held) = &mut self.server else { return Ok(()) };
+        let Some(held) = &mut self.server else {
+            return Ok(());
+        };
         held.announce(&prepared, false);
         held.bind(frame, &bind, &prepared);
         self.batch.sent = true;
         self.batch.bound = true;
-        self.statements.put_portal(bind.portal, Portal::OnServer(prepared));
+        self.statements
+            .put_portal(bind.portal, Portal::OnServer(prepared));
         Ok(())
     }
 
@@ -283,9 +291,15 @@ impl Session {
 
     /// Sends the Parses that wait to any server that has their tables.
     async fn place_pending(&mut self) -> Result<(), Stop> {
-        let Some(first) = self.batch.pending.first().cloned() else { return Ok(()) };
+        let Some(first) = self.batch.pending.first().cloned() else {
+            return Ok(());
+        };
         let text = std::str::from_utf8(&first.text).unwrap_or_default();
-        if self.local(&first.plan, text).await.is_ok_and(|local| local.is_some()) {
+        if self
+            .local(&first.plan, text)
+            .await
+            .is_ok_and(|local| local.is_some())
+        {
             let words = self.acknowledge_pending();
             self.say(words);
             return Ok(());
@@ -303,10 +317,16 @@ impl Session {
             _ => None,
         };
         let hinted = self.settings.context().shard.as_deref();
-        let shard = hinted.and_then(|name| self.database.shard_named(name)).or(shard);
+        let shard = hinted
+            .and_then(|name| self.database.shard_named(name))
+            .or(shard);
         let keeps = plan.session.contains(SessionUse::TEMPORARY_TABLES);
         let access = if keeps { Access::Write } else { plan.access };
-        Need { shard, access, may_detach: true }
+        Need {
+            shard,
+            access,
+            may_detach: true,
+        }
     }
 
     async fn describe(&mut self, frame: &[u8]) -> Result<(), Stop> {
@@ -320,7 +340,7 @@ impl Session {
 
     async fn describe_portal(&mut self, frame: &[u8], name: &[u8]) -> Result<(), Stop> {
         if let Some(scatter) = &mut self.batch.scatter
-            && scatter.portal == name
+            && *scatter.portal == *name
         {
             scatter.is_described = true;
             return Ok(());
@@ -341,7 +361,11 @@ impl Session {
     async fn describe_statement(&mut self, name: &[u8]) -> Result<(), Stop> {
         let prepared = self.prepared(name)?;
         let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
-        if self.local(&prepared.plan, text).await.is_ok_and(|local| local.is_some()) {
+        if self
+            .local(&prepared.plan, text)
+            .await
+            .is_ok_and(|local| local.is_some())
+        {
             let mut words = self.acknowledge_pending();
             words.extend_from_slice(NO_PARAMETERS);
             words.extend_from_slice(&self.describe_local(&prepared).await?);
@@ -350,7 +374,9 @@ impl Session {
         }
         self.hold(self.need_to_prepare(&prepared.plan)).await?;
         self.send_pending();
-        let Some(held) = &mut self.server else { return Ok(()) };
+        let Some(held) = &mut self.server else {
+            return Ok(());
+        };
         held.announce(&prepared, false);
         let out = held.lease.socket.output.tail();
         frontend::write_subject(out, b'D', Subject::Statement, &prepared.server_name);
@@ -362,8 +388,10 @@ impl Session {
     async fn describe_local(&mut self, prepared: &Prepared) -> Result<Vec<u8>, Stop> {
         let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
         let mut words = Vec::new();
-        if matches!(prepared.plan.statement, Statement::Show(_) | Statement::ShowShardwire(_))
-            && let Some(local) = self.local(&prepared.plan, text).await?
+        if matches!(
+            prepared.plan.statement,
+            Statement::Show(_) | Statement::ShowShardwire(_)
+        ) && let Some(local) = self.local(&prepared.plan, text).await?
         {
             words = self.perform(local)?.description;
         }
@@ -375,7 +403,12 @@ impl Session {
 
     async fn execute(&mut self, frame: &[u8]) -> Result<(), Stop> {
         let (name, max_rows) = frontend::execute(frame::body(frame))?;
-        if self.batch.scatter.as_ref().is_some_and(|scatter| scatter.portal == name) {
+        if self
+            .batch
+            .scatter
+            .as_ref()
+            .is_some_and(|scatter| *scatter.portal == *name)
+        {
             return self.execute_scatter(max_rows).await;
         }
         match self.statements.portal(name).cloned() {
@@ -488,10 +521,19 @@ impl Session {
 
 /// The plan of a text that only the server can judge.
 fn unplanned(statement: Statement, route: Route, access: Access) -> Arc<Plan> {
-    Arc::new(Plan { statement, route, access, session: SessionUse::NONE, epoch: 0 })
+    Arc::new(Plan {
+        statement,
+        route,
+        access,
+        session: SessionUse::NONE,
+        epoch: 0,
+    })
 }
 
 fn no_portal(name: &[u8]) -> Error {
     let name = String::from_utf8_lossy(name);
-    Error::new(SqlState::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist"))
+    Error::new(
+        SqlState::INVALID_CURSOR_NAME,
+        format!("portal \"{name}\" does not exist"),
+    )
 }

@@ -8,7 +8,7 @@ use crate::pool::Lease;
 use crate::session::prepared::{Prepared, server_name};
 use crate::session::replies::{Expect, Replies};
 use crate::sharding::ShardIndex;
-use crate::topology::server::{Operation, Server};
+use crate::topology::{Operation, Server};
 use crate::wire::backend::parse_complete;
 use crate::wire::frontend::{self, Bind, Subject};
 
@@ -69,7 +69,10 @@ impl Held {
     fn parse(&mut self, prepared: &Prepared, seen: bool) {
         let out = self.lease.socket.output.tail();
         frontend::write_parse(out, &prepared.server_name, &prepared.text, &prepared.types);
-        self.replies.push(Expect::Parse { id: prepared.id, seen });
+        self.replies.push(Expect::Parse {
+            id: prepared.id,
+            seen,
+        });
     }
 
     fn close(&mut self, id: StatementId) {

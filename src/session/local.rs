@@ -6,9 +6,7 @@ use crate::plan::Plan;
 use crate::session::Session;
 use crate::session::effect::Effect;
 use crate::session::settings::is_own;
-use crate::sql::statement::{
-    Begin, IsolationLevel, ResetTarget, Statement, TransactionModes,
-};
+use crate::sql::statement::{Begin, IsolationLevel, ResetTarget, Statement, TransactionModes};
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 use crate::txn::{Opening, Transaction};
@@ -17,15 +15,9 @@ use crate::wire::backend::{Column, data_row, row_description};
 /// What the proxy does itself.
 pub(super) enum Local {
     /// Begins a transaction that no shard knows of yet.
-    Begin {
-        opening: Opening,
-        tag: &'static str,
-    },
+    Begin { opening: Opening, tag: &'static str },
     /// Ends a transaction that no shard knows of.
-    End {
-        commit: bool,
-        chain: bool,
-    },
+    End { commit: bool, chain: bool },
     /// Remembers a statement for the shard that joins the transaction.
     Remember {
         statement: String,
@@ -33,10 +25,7 @@ pub(super) enum Local {
         tag: &'static str,
     },
     /// Changes one of the proxy's own settings.
-    Set {
-        effect: Effect,
-        tag: &'static str,
-    },
+    Set { effect: Effect, tag: &'static str },
     /// Answers rows.
     Show(show::Table),
 }
@@ -76,11 +65,15 @@ impl Session {
             Statement::Begin(begin) if self.may_begin_lazily() => Some(lazy_begin(begin, text)),
             Statement::Set { name, .. } if is_own(name) => {
                 self.check_own(name, plan, text)?;
-                Some(Local::Set { effect: Effect::of(&plan.statement, text), tag: "SET" })
+                Some(Local::Set {
+                    effect: Effect::of(&plan.statement, text),
+                    tag: "SET",
+                })
             }
-            Statement::Reset(ResetTarget::Name(name)) if is_own(name) => {
-                Some(Local::Set { effect: Effect::of(&plan.statement, text), tag: "RESET" })
-            }
+            Statement::Reset(ResetTarget::Name(name)) if is_own(name) => Some(Local::Set {
+                effect: Effect::of(&plan.statement, text),
+                tag: "RESET",
+            }),
             Statement::Show(name) if is_own(name) => {
                 let value = self.settings.context().show(name)?;
                 Some(Local::Show(show::Table::setting(name, value)))
@@ -101,8 +94,14 @@ impl Session {
             tag,
         };
         match statement {
-            Statement::Commit { chain } => Some(Local::End { commit: true, chain: *chain }),
-            Statement::Rollback { chain } => Some(Local::End { commit: false, chain: *chain }),
+            Statement::Commit { chain } => Some(Local::End {
+                commit: true,
+                chain: *chain,
+            }),
+            Statement::Rollback { chain } => Some(Local::End {
+                commit: false,
+                chain: *chain,
+            }),
             _ if self.database.is_single() || self.settings.context().shard.is_some() => None,
             Statement::Savepoint(_) => Some(remember("SAVEPOINT")),
             Statement::SetTransaction(_) | Statement::Set { .. } => Some(remember("SET")),
@@ -151,7 +150,11 @@ impl Session {
                 Ok(tagged(tag))
             }
             Local::End { commit, chain } => Ok(self.end_unopened(commit, chain)),
-            Local::Remember { statement, effect, tag } => {
+            Local::Remember {
+                statement,
+                effect,
+                tag,
+            } => {
                 if let Transaction::Begun(opening) = &mut self.transaction {
                     opening.add(statement);
                 }
@@ -187,15 +190,26 @@ impl Session {
     }
 
     fn show_shardwire(&self, noun: &str) -> Result<show::Table> {
-        show::shardwire(noun, &self.database.config, &self.database.topology, self.database.pools())
+        show::shardwire(
+            noun,
+            &self.database.config,
+            &self.database.topology,
+            self.database.pools(),
+        )
     }
 }
 
 /// What is left in a transaction that failed with no shard in it.
 fn broken(statement: &Statement) -> Result<Local> {
     match statement {
-        Statement::Commit { chain: false } => Ok(Local::End { commit: true, chain: false }),
-        Statement::Rollback { chain: false } => Ok(Local::End { commit: false, chain: false }),
+        Statement::Commit { chain: false } => Ok(Local::End {
+            commit: true,
+            chain: false,
+        }),
+        Statement::Rollback { chain: false } => Ok(Local::End {
+            commit: false,
+            chain: false,
+        }),
         _ => Err(Error::new(
             SqlState::IN_FAILED_SQL_TRANSACTION,
             "current transaction is aborted, commands ignored until end of transaction block",
@@ -206,27 +220,43 @@ fn broken(statement: &Statement) -> Result<Local> {
 fn lazy_begin(begin: &Begin, text: &str) -> Local {
     let statement = slice(text, begin.text.clone());
     let first = statement.as_bytes().first().map(u8::to_ascii_lowercase);
-    let TransactionModes { isolation, read_only, .. } = begin.modes;
+    let TransactionModes {
+        isolation,
+        read_only,
+        ..
+    } = begin.modes;
     // A standby refuses READ WRITE and SERIALIZABLE; nothing else can go wrong.
     let certain = read_only != Some(false) && isolation != Some(IsolationLevel::Serializable);
     Local::Begin {
         opening: Opening::new(statement, read_only == Some(true), certain),
-        tag: if first == Some(b's') { "START TRANSACTION" } else { "BEGIN" },
+        tag: if first == Some(b's') {
+            "START TRANSACTION"
+        } else {
+            "BEGIN"
+        },
     }
 }
 
 fn tagged(tag: &str) -> Answer {
-    Answer { tag: tag.to_owned(), ..Answer::default() }
+    Answer {
+        tag: tag.to_owned(),
+        ..Answer::default()
+    }
 }
 
 fn rows(table: &show::Table) -> Answer {
     let mut answer = tagged("SHOW");
-    let columns: Vec<Column<'_>> = table.columns.iter().map(|name| Column::text(name)).collect();
+    let columns: Vec<Column<'_>> = table
+        .columns
+        .iter()
+        .map(|name| Column::text(name))
+        .collect();
     row_description(&mut answer.description, &columns);
     for row in &table.rows {
-        let values = row.iter().map(|value| value.as_ref().map(|text| text.as_bytes()));
+        let values = row
+            .iter()
+            .map(|value| value.as_ref().map(|text| text.as_bytes()));
         data_row(&mut answer.rows, values);
     }
     answer
 }
-

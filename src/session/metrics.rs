@@ -6,8 +6,9 @@ use crate::error::Result;
 use crate::metrics::Metrics;
 
 /// Bounds of the latency histogram, in seconds.
-const LATENCY_SECONDS: [f64; 14] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+const LATENCY_SECONDS: [f64; 14] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
+];
 
 /// The families; one set per process.
 #[derive(Clone, Debug)]
@@ -35,11 +36,7 @@ impl SessionFamilies {
                 "Errors sent to clients, by SQLSTATE.",
                 &["database", "sqlstate"],
             )?,
-            clients: metrics.integers(
-                "clients",
-                "Clients that are logged in.",
-                &["database"],
-            )?,
+            clients: metrics.integers("clients", "Clients that are logged in.", &["database"])?,
             latency: metrics.histograms(
                 "query_seconds",
                 "Time from a statement's arrival to the end of its answer, in seconds.",
@@ -90,6 +87,8 @@ pub struct SessionMetrics {
 impl SessionMetrics {
     /// Counts an error; errors are rare enough for a look-up.
     pub fn error(&self, sqlstate: &str) {
-        self.errors.with_label_values(&[self.database.as_str(), sqlstate]).inc();
+        self.errors
+            .with_label_values(&[self.database.as_str(), sqlstate])
+            .inc();
     }
 }

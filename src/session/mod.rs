@@ -114,7 +114,11 @@ enum Stop {
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Stop {
-        if error.is_fatal() { Stop::Session(error) } else { Stop::Statement(error) }
+        if error.is_fatal() {
+            Stop::Session(error)
+        } else {
+            Stop::Statement(error)
+        }
     }
 }
 
@@ -189,7 +193,9 @@ impl Session {
                 self.client.copy_rest = header.frame_bytes;
                 continue;
             }
-            let Some(frame) = input.bytes().get(..header.frame_bytes) else { break Ok(()) };
+            let Some(frame) = input.bytes().get(..header.frame_bytes) else {
+                break Ok(());
+            };
             let handled = self.handle(header.tag, frame).await;
             input.consume(header.frame_bytes);
             if handled.is_err() {
@@ -203,19 +209,25 @@ impl Session {
     /// Checks a frame by its header alone.
     fn check(&self, header: &frame::Header) -> Result<(), Error> {
         let Some(is_small) = frontend::is_small(header.tag) else {
-            return Err(Error::protocol(format!("invalid frontend message type {}", header.tag)));
+            return Err(Error::protocol(format!(
+                "invalid frontend message type {}",
+                header.tag
+            )));
         };
         let too_long = is_small && header.frame_bytes > frontend::SMALL_MESSAGE_BYTES;
         if too_long {
             return Err(Error::protocol("invalid message length"));
         }
-        if header.tag != b'd' && header.frame_bytes as u64 > self.database.limits.max_message_bytes {
-            return Err(Error::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "message is too long")
-                .detail(format!(
-                    "The message has {} bytes, limits.max_message allows {}.",
-                    header.frame_bytes, self.database.limits.max_message_bytes
-                ))
-                .hint("Raise limits.max_message, or load bulk data with COPY."));
+        if header.tag != b'd' && header.frame_bytes as u64 > self.database.limits.max_message_bytes
+        {
+            return Err(
+                Error::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "message is too long")
+                    .detail(format!(
+                        "The message has {} bytes, limits.max_message allows {}.",
+                        header.frame_bytes, self.database.limits.max_message_bytes
+                    ))
+                    .hint("Raise limits.max_message, or load bulk data with COPY."),
+            );
         }
         Ok(())
     }
@@ -241,9 +253,10 @@ impl Session {
 
     /// Whether more is queued towards the server than it has taken.
     fn is_congested(&self) -> bool {
-        self.server.as_ref().is_some_and(|held| {
-            held.lease.socket.output.len() >= HIGH_WATER_BYTES
-        }) || self.client.socket.output.len() >= HIGH_WATER_BYTES
+        self.server
+            .as_ref()
+            .is_some_and(|held| held.lease.socket.output.len() >= HIGH_WATER_BYTES)
+            || self.client.socket.output.len() >= HIGH_WATER_BYTES
     }
 
     /// Passes CopyData on; without a copy it is dropped, as PostgreSQL does.

@@ -84,7 +84,11 @@ pub struct Statements {
 impl Statements {
     /// The statement of this name; the empty name is the unnamed one's.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
-        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+        if name.is_empty() {
+            self.unnamed.as_ref()
+        } else {
+            self.named.get(name)
+        }
     }
 
     /// Keeps `prepared` under `name`.
@@ -112,7 +116,11 @@ impl Statements {
 
     /// Forgets the statement of this id, which the server did not accept.
     pub fn reject(&mut self, id: StatementId) {
-        if self.unnamed.as_ref().is_some_and(|prepared| prepared.id == id) {
+        if self
+            .unnamed
+            .as_ref()
+            .is_some_and(|prepared| prepared.id == id)
+        {
             self.unnamed = None;
         }
         self.named.retain(|_, prepared| prepared.id != id);
@@ -126,7 +134,11 @@ impl Statements {
 
     /// The portal of this name.
     pub fn portal(&self, name: &[u8]) -> Option<&Portal> {
-        if name.is_empty() { self.unnamed_portal.as_ref() } else { self.portals.get(name) }
+        if name.is_empty() {
+            self.unnamed_portal.as_ref()
+        } else {
+            self.portals.get(name)
+        }
     }
 
     /// Keeps a portal under `name`.

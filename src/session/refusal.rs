@@ -10,7 +10,10 @@ impl Session {
     pub(super) fn is_skipping(&self) -> bool {
         self.batch.is_skipping()
             || (self.batch.is_open()
-                && self.server.as_ref().is_some_and(|held| held.replies.is_skipping()))
+                && self
+                    .server
+                    .as_ref()
+                    .is_some_and(|held| held.replies.is_skipping()))
     }
 
     /// Fails the statement at hand. A shard that works for the client's transaction is made to fail

@@ -256,7 +256,10 @@ mod tests {
     const IDLE: Reply = Reply::Ready(Status::Idle);
 
     fn run(replies: &mut Replies, messages: &[u8]) -> Vec<Reply> {
-        messages.iter().map(|tag| replies.take(*tag, b"I", &mut Vec::new())).collect()
+        messages
+            .iter()
+            .map(|tag| replies.take(*tag, b"I", &mut Vec::new()))
+            .collect()
     }
 
     fn queue(expects: Vec<Expect>) -> Replies {
@@ -285,20 +288,37 @@ mod tests {
         assert_eq!(replies.take(b'C', b"", &mut Vec::new()), Reply::Drop);
         assert_eq!(replies.take(b'Z', b"T", &mut Vec::new()), Reply::Drop);
         assert_eq!(run(&mut replies, b"CZ").last(), Some(&IDLE));
-        assert_eq!(run(&mut queue(vec![Expect::Opening]), b"E"), [Reply::OutOfStep]);
+        assert_eq!(
+            run(&mut queue(vec![Expect::Opening]), b"E"),
+            [Reply::OutOfStep]
+        );
     }
 
     #[test]
     fn a_hidden_parse_is_dropped() {
         let hidden = Expect::Parse { id: 1, seen: false };
-        let mut replies = queue(vec![hidden, Expect::Bind, Expect::Execute(None), Expect::Sync]);
+        let mut replies = queue(vec![
+            hidden,
+            Expect::Bind,
+            Expect::Execute(None),
+            Expect::Sync,
+        ]);
         let got = run(&mut replies, b"12CZ");
-        assert_eq!(got, [Reply::Drop, Reply::Forward, Reply::Completed(None), IDLE]);
+        assert_eq!(
+            got,
+            [Reply::Drop, Reply::Forward, Reply::Completed(None), IDLE]
+        );
     }
 
     #[test]
     fn an_error_ends_the_batch_up_to_its_sync() {
-        let mut replies = queue(vec![parse(), Expect::Bind, Expect::Sync, parse(), Expect::Sync]);
+        let mut replies = queue(vec![
+            parse(),
+            Expect::Bind,
+            Expect::Sync,
+            parse(),
+            Expect::Sync,
+        ]);
         let mut given_up = Vec::new();
         assert_eq!(replies.take(b'E', b"", &mut given_up), Reply::Failed(None));
         assert_eq!(given_up.len(), 2);
@@ -308,7 +328,10 @@ mod tests {
     #[test]
     fn after_an_error_the_server_ignores_everything_but_sync() {
         let mut replies = queue(vec![parse()]);
-        assert_eq!(replies.take(b'E', b"", &mut Vec::new()), Reply::Failed(None));
+        assert_eq!(
+            replies.take(b'E', b"", &mut Vec::new()),
+            Reply::Failed(None)
+        );
         assert!(replies.push(Expect::Bind).is_some());
         assert!(replies.push(Expect::Sync).is_none());
         assert_eq!(run(&mut replies, b"Z"), [IDLE]);
@@ -326,7 +349,10 @@ mod tests {
     fn an_earlier_error_hides_a_refusal_behind_it() {
         let words = Expect::Refused(Box::from(&b"no"[..]));
         let mut replies = queue(vec![parse(), words, Expect::Sync]);
-        assert_eq!(replies.take(b'E', b"", &mut Vec::new()), Reply::Failed(None));
+        assert_eq!(
+            replies.take(b'E', b"", &mut Vec::new()),
+            Reply::Failed(None)
+        );
     }
 
     #[test]
@@ -343,7 +369,12 @@ mod tests {
 
     #[test]
     fn copy_data_may_be_sent_before_the_server_asks_for_it() {
-        let all = vec![Expect::Execute(None), Expect::Sync, Expect::CopyEnd, Expect::Sync];
+        let all = vec![
+            Expect::Execute(None),
+            Expect::Sync,
+            Expect::CopyEnd,
+            Expect::Sync,
+        ];
         let mut replies = queue(all);
         assert_eq!(run(&mut replies, b"GCZ").last(), Some(&IDLE));
         assert!(replies.is_empty() && !replies.is_copying());
@@ -371,7 +402,10 @@ mod tests {
     #[test]
     fn an_answer_nobody_asked_for_is_noticed() {
         assert_eq!(run(&mut Replies::default(), b"2"), [Reply::OutOfStep]);
-        assert_eq!(run(&mut queue(vec![Expect::Bind]), b"1"), [Reply::OutOfStep]);
+        assert_eq!(
+            run(&mut queue(vec![Expect::Bind]), b"1"),
+            [Reply::OutOfStep]
+        );
         assert_eq!(run(&mut queue(vec![Expect::Bind]), b"N"), [Reply::Forward]);
     }
 

@@ -9,12 +9,13 @@ use crate::config::{Consistency, PoolMode, ReadPreference};
 use crate::error::{Error, Result};
 use crate::plan::Access;
 use crate::pool::Lease;
+use crate::session::database::Database;
 use crate::session::held::Held;
 use crate::session::replies::{Expect, Replies};
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
 use crate::sqlstate::SqlState;
-use crate::topology::server::Server;
+use crate::topology::Server;
 use crate::topology::{self, Role, Want};
 use crate::txn::Transaction;
 use crate::wire::backend::error_response;
@@ -45,7 +46,10 @@ impl Session {
         !self.memory.is_pinned
             && !self.batch.is_sent()
             && !self.transaction.is_on_shard()
-            && self.server.as_ref().is_some_and(|held| held.replies.is_empty() && held.rest == 0)
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|held| held.replies.is_empty() && held.rest == 0)
     }
 
     /// Holds a connection that meets the need, and has it joined the client's transaction.
@@ -100,7 +104,9 @@ impl Session {
     /// Ends, out of the client's sight, a batch that has only prepared statements on the server, so that
     /// it can go on elsewhere.
     pub(super) async fn leave_prepared(&mut self) -> Result<(), Stop> {
-        let Some(held) = &mut self.server else { return Ok(()) };
+        let Some(held) = &mut self.server else {
+            return Ok(());
+        };
         frontend::write_sync(held.lease.socket.output.tail());
         held.replies.push(Expect::QuietSync);
         self.batch.note_left();
@@ -109,7 +115,9 @@ impl Session {
 
     /// Whether the held connection meets the need.
     fn suits(&self, need: &Need) -> bool {
-        let Some(held) = &self.server else { return false };
+        let Some(held) = &self.server else {
+            return false;
+        };
         let is_bound = self.transaction.is_on_shard() || self.memory.is_pinned;
         if matches!(self.transaction, Transaction::Begun(_)) && !is_bound {
             // What is held serves something beside the transaction.
@@ -158,38 +166,13 @@ impl Session {
         )
     }
 
-    /// Leases a connection to the server that the shard's replica set chooses, trying others while
-    /// servers fail and waiting for a new primary during a failover.
+    /// Leases a connection to a shard.
     pub(super) async fn lease(
         &self,
         shard: ShardIndex,
         access: Access,
     ) -> Result<(Lease, Arc<Server>)> {
-        let want = self.want(shard, access);
-        let deadline = Instant::now() + self.database.config.pool.queue_timeout;
-        let set = self.database.topology.shards().get(shard).ok_or_else(no_such_shard)?;
-        loop {
-            let node = match set.choose(&want) {
-                Ok(node) => node,
-                Err(_) if want.access == topology::Access::Primary => {
-                    set.wait_for_primary(deadline).await?
-                }
-                Err(error) => return Err(error),
-            };
-            let pool = self.database.pool(shard, node.index).ok_or_else(no_such_shard)?;
-            pool.at_generation(node.generation());
-            match pool.lease().await {
-                Ok(lease) => return Ok((lease, Arc::clone(node))),
-                Err(error) if !is_server_failure(&error) => return Err(error),
-                Err(error) => {
-                    node.mark_failed(&error.fields().message);
-                    if Instant::now() >= deadline {
-                        return Err(error);
-                    }
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-            }
-        }
+        lease_for(&self.database, shard, &self.want(shard, access)).await
     }
 
     /// What to ask of the replica set.
@@ -217,7 +200,9 @@ impl Session {
 
     /// Gives the connection the session's settings and opens the client's transaction on it.
     async fn prepare_held(&mut self) -> Result<(), Stop> {
-        let Some(held) = &mut self.server else { return Ok(()) };
+        let Some(held) = &mut self.server else {
+            return Ok(());
+        };
         match held.lease.apply(self.settings.server()).await {
             Ok(()) => {}
             Err(Failed::Refused(error)) => {
@@ -229,7 +214,9 @@ impl Session {
         if held.is_detached {
             return Ok(());
         }
-        let Transaction::Begun(opening) = &self.transaction else { return Ok(()) };
+        let Transaction::Begun(opening) = &self.transaction else {
+            return Ok(());
+        };
         let sql = opening.sql();
         if opening.is_certain() {
             held.lease.unnamed = None;
@@ -255,7 +242,9 @@ impl Session {
 
     /// Gives the connection back, clean.
     pub(super) fn let_go(&mut self) {
-        let Some(mut held) = self.server.take() else { return };
+        let Some(mut held) = self.server.take() else {
+            return;
+        };
         let undisturbed = self.registered.control.end();
         let in_order = held.replies.is_empty()
             && held.rest == 0
@@ -293,7 +282,9 @@ impl Session {
     /// The server connection broke: repeats the unit elsewhere if nothing of it can have taken effect
     /// and the client has seen nothing of it, else tells the client.
     pub(super) fn server_lost(&mut self, cause: &std::io::Error) -> Result<(), Stop> {
-        let Some(mut held) = self.server.take() else { return Ok(()) };
+        let Some(mut held) = self.server.take() else {
+            return Ok(());
+        };
         self.registered.control.end();
         self.memory.is_pinned = self.is_session_pooled();
         self.given_up.extend(held.replies.clear());
@@ -360,7 +351,10 @@ impl Session {
     pub(super) async fn end(mut self) {
         let clean = self.transaction == Transaction::Idle
             && !self.batch.is_sent()
-            && self.server.as_ref().is_some_and(|held| held.replies.is_empty() && held.rest == 0);
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|held| held.replies.is_empty() && held.rest == 0);
         if clean && let Some(held) = &mut self.server {
             if held.lease.run("DISCARD ALL").await.is_ok() {
                 held.lease.settings = Arc::new(Settings::default());
@@ -373,9 +367,62 @@ impl Session {
     }
 }
 
+/// Any server that is in service.
+pub(super) fn anywhere(database: &Database) -> Want {
+    Want {
+        access: topology::Access::Read,
+        preference: ReadPreference::Nearest,
+        max_staleness: database.config.max_staleness,
+        wrote_at: None,
+    }
+}
+
+/// Leases a connection to the server that the shard's replica set chooses, trying others while servers
+/// fail and waiting for a new primary during a failover.
+///
+/// # Errors
+/// Why no server serves: `57P03`, `08001`, `53300` and the like.
+pub(super) async fn lease_for(
+    database: &Database,
+    shard: ShardIndex,
+    want: &Want,
+) -> Result<(Lease, Arc<Server>)> {
+    let deadline = Instant::now() + database.config.pool.queue_timeout;
+    let set = database
+        .topology
+        .shards()
+        .get(shard)
+        .ok_or_else(no_such_shard)?;
+    loop {
+        let node = match set.choose(want) {
+            Ok(node) => node,
+            Err(_) if want.access == topology::Access::Primary => {
+                set.wait_for_primary(deadline).await?
+            }
+            Err(error) => return Err(error),
+        };
+        let pool = database.pool(shard, node.index).ok_or_else(no_such_shard)?;
+        pool.at_generation(node.generation());
+        match pool.lease().await {
+            Ok(lease) => return Ok((lease, Arc::clone(node))),
+            Err(error) if !is_server_failure(&error) => return Err(error),
+            Err(error) => {
+                node.mark_failed(&error.fields().message);
+                if Instant::now() >= deadline {
+                    return Err(error);
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
 /// Whether a request ends with ReadyForQuery.
 fn ends_unit(expect: &Expect) -> bool {
-    matches!(expect, Expect::Query(_) | Expect::Sync | Expect::FunctionCall)
+    matches!(
+        expect,
+        Expect::Query(_) | Expect::Sync | Expect::FunctionCall
+    )
 }
 
 /// Whether a request would have ended the transaction.
@@ -401,5 +448,8 @@ fn is_server_failure(error: &Error) -> bool {
 }
 
 fn no_such_shard() -> Error {
-    Error::new(SqlState::INTERNAL_ERROR, "the plan names a shard that does not exist")
+    Error::new(
+        SqlState::INTERNAL_ERROR,
+        "the plan names a shard that does not exist",
+    )
 }

@@ -16,8 +16,8 @@ use crate::sharding::ShardSet;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::wire::backend::{bind_complete, command_complete, ready_for_query};
-use crate::wire::frontend::{self, Bind, Subject};
 use crate::wire::frame;
+use crate::wire::frontend::{self, Bind, Subject};
 
 /// A bound statement over several shards that waits for its Execute.
 #[derive(Debug)]
@@ -90,7 +90,9 @@ impl Session {
 
     /// Runs the kept portal.
     pub(super) async fn execute_scatter(&mut self, max_rows: i32) -> Result<(), Stop> {
-        let Some(portal) = self.batch_scatter().take() else { return Ok(()) };
+        let Some(portal) = self.batch_scatter().take() else {
+            return Ok(());
+        };
         if max_rows > 0 {
             return Err(Error::refused(
                 "a portal over several shards can't be fetched in parts yet",
@@ -118,9 +120,16 @@ impl Session {
 
     /// Ends the wait of a kept portal that is not executed: any shard answers its Bind and Describe.
     pub(super) async fn drop_scatter(&mut self) -> Result<(), Stop> {
-        let Some(kept) = self.batch_scatter().take() else { return Ok(()) };
+        let Some(kept) = self.batch_scatter().take() else {
+            return Ok(());
+        };
         let shard = kept.shards.iter().next();
-        self.hold(Need { shard, access: Access::Read, may_detach: true }).await?;
+        self.hold(Need {
+            shard,
+            access: Access::Read,
+            may_detach: true,
+        })
+        .await?;
         self.send_pending();
         let bind = Bind::read(frame::body(&kept.bind))?;
         if let Some(held) = &mut self.server {
@@ -133,7 +142,8 @@ impl Session {
             }
             self.batch.note_sent();
         }
-        self.statements.put_portal(&kept.portal, Portal::OnServer(kept.prepared));
+        self.statements
+            .put_portal(&kept.portal, Portal::OnServer(kept.prepared));
         Ok(())
     }
 
@@ -232,7 +242,11 @@ impl Session {
             Ok(Err(failure)) => {
                 let is_mid_row = scatter.is_mid_row();
                 scatter.abort().await;
-                if is_mid_row { Err(Stop::Gone) } else { self.scatter_failed(failure) }
+                if is_mid_row {
+                    Err(Stop::Gone)
+                } else {
+                    self.scatter_failed(failure)
+                }
             }
             Err(()) => {
                 scatter.abort().await;
@@ -247,7 +261,9 @@ impl Session {
             Failure::Own(error) => Err(Stop::Statement(error)),
             Failure::Lost(shard, cause) => {
                 let error = crate::backend::connection::lost(&cause);
-                Err(Stop::Statement(error.hint(format!("Shard {shard} was lost."))))
+                Err(Stop::Statement(
+                    error.hint(format!("Shard {shard} was lost.")),
+                ))
             }
             Failure::Shard(frame) => Err(Stop::Words(frame)),
         }
@@ -265,7 +281,12 @@ fn portal_request(lease: &mut Lease, prepared: &Prepared, bind: &Bind<'_>) -> Ve
             let name = crate::session::prepared::server_name(evicted);
             frontend::write_subject(&mut out, b'C', Subject::Statement, name.as_bytes());
         }
-        frontend::write_parse(&mut out, &prepared.server_name, &prepared.text, &prepared.types);
+        frontend::write_parse(
+            &mut out,
+            &prepared.server_name,
+            &prepared.text,
+            &prepared.types,
+        );
     }
     frontend::write_bind(&mut out, bind, &prepared.server_name);
     describe_and_execute(&mut out, bind.portal);

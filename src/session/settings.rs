@@ -73,7 +73,8 @@ impl Context {
             "shardwire.shard" => self.shard = non_empty(single()?),
             "shardwire.shard_key" => self.shard_key = non_empty(single()?),
             "shardwire.read_preference" => {
-                self.read_preference = Some(read_preference(&single()?).ok_or_else(|| invalid(name))?);
+                self.read_preference =
+                    Some(read_preference(&single()?).ok_or_else(|| invalid(name))?);
             }
             "shardwire.max_staleness" => {
                 self.max_staleness = Some(duration(&single()?).ok_or_else(|| invalid(name))?);
@@ -119,9 +120,10 @@ impl Context {
                 Some(ReadPreference::SecondaryPreferred) => "secondary_preferred".into(),
                 Some(ReadPreference::Nearest) => "nearest".into(),
             },
-            "shardwire.max_staleness" => {
-                self.max_staleness.map(|limit| format!("{}ms", limit.as_millis())).unwrap_or_default()
-            }
+            "shardwire.max_staleness" => self
+                .max_staleness
+                .map(|limit| format!("{}ms", limit.as_millis()))
+                .unwrap_or_default(),
             "shardwire.consistency" => match self.consistency {
                 None => String::new(),
                 Some(Consistency::Strong) => "strong".into(),
@@ -139,7 +141,10 @@ pub fn is_own(name: &str) -> bool {
 }
 
 fn invalid(name: &str) -> Error {
-    Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{name}\""))
+    Error::new(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("invalid value for parameter \"{name}\""),
+    )
 }
 
 fn unknown(name: &str) -> Error {
@@ -158,7 +163,10 @@ fn non_empty(value: String) -> Option<String> {
 }
 
 fn is_off(value: &str) -> bool {
-    matches!(value.to_ascii_lowercase().as_str(), "off" | "false" | "no" | "0" | "f" | "n" | "of")
+    matches!(
+        value.to_ascii_lowercase().as_str(),
+        "off" | "false" | "no" | "0" | "f" | "n" | "of"
+    )
 }
 
 /// Whether an encoding's name means UTF-8, spelled as PostgreSQL accepts it.
@@ -191,7 +199,9 @@ fn consistency(value: &str) -> Option<Consistency> {
 /// A duration as PostgreSQL's settings have it: a number and `ms`, `s`, `min` or `h`.
 fn duration(value: &str) -> Option<Duration> {
     let value = value.trim();
-    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let digits = value
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(value.len());
     let (number, unit) = value.split_at(digits);
     let milliseconds = match unit.trim() {
         "" | "ms" => 1,
@@ -200,7 +210,11 @@ fn duration(value: &str) -> Option<Duration> {
         "h" => 3_600_000,
         _ => return None,
     };
-    number.parse::<u64>().ok()?.checked_mul(milliseconds).map(Duration::from_millis)
+    number
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(milliseconds)
+        .map(Duration::from_millis)
 }
 
 /// The settings at one moment.
@@ -240,7 +254,10 @@ impl SessionSettings {
                 server.set(name, set_config(name, value));
             }
         }
-        let snapshot = Snapshot { server: Arc::new(server), context: Arc::new(context) };
+        let snapshot = Snapshot {
+            server: Arc::new(server),
+            context: Arc::new(context),
+        };
         Ok(SessionSettings {
             now: snapshot.clone(),
             lasting: Arc::clone(&snapshot.context),
@@ -266,7 +283,12 @@ impl SessionSettings {
     /// `22023` and `42704` for the proxy's own settings.
     pub fn complete(&mut self, effect: &Effect) -> Result<()> {
         match effect {
-            Effect::Set { local, name, statement, value } => {
+            Effect::Set {
+                local,
+                name,
+                statement,
+                value,
+            } => {
                 let end = u32::try_from(value.len()).unwrap_or(0);
                 let values = setting_values(value, 0..end);
                 self.context_change(*local, |context| context.set(name, values.clone()))?;
@@ -388,7 +410,10 @@ mod tests {
         settings.commit();
         settings.complete(&set(false, "work_mem", "'2MB'")).unwrap();
         settings.roll_back();
-        assert_eq!(settings.server().get("work_mem"), Some("SET work_mem = '1MB'"));
+        assert_eq!(
+            settings.server().get("work_mem"),
+            Some("SET work_mem = '1MB'")
+        );
     }
 
     #[test]
@@ -405,7 +430,9 @@ mod tests {
     #[test]
     fn a_local_setting_ends_with_the_transaction() {
         let mut settings = SessionSettings::default();
-        settings.complete(&set(true, "shardwire.shard", "'s1'")).unwrap();
+        settings
+            .complete(&set(true, "shardwire.shard", "'s1'"))
+            .unwrap();
         assert_eq!(settings.context().shard.as_deref(), Some("s1"));
         settings.commit();
         assert_eq!(settings.context().shard, None);
@@ -416,8 +443,15 @@ mod tests {
     fn reset_goes_back_to_the_startup_packet() {
         let start = [("timezone".to_owned(), "UTC".to_owned())];
         let mut settings = SessionSettings::start(&start).unwrap();
-        settings.complete(&set(false, "timezone", "'Asia/Tokyo'")).unwrap();
-        settings.complete(&Effect::Reset { local: false, name: "timezone".into() }).unwrap();
+        settings
+            .complete(&set(false, "timezone", "'Asia/Tokyo'"))
+            .unwrap();
+        settings
+            .complete(&Effect::Reset {
+                local: false,
+                name: "timezone".into(),
+            })
+            .unwrap();
         let expected = "SELECT pg_catalog.set_config('timezone', 'UTC', false)";
         assert_eq!(settings.server().get("timezone"), Some(expected));
     }
@@ -425,10 +459,23 @@ mod tests {
     #[test]
     fn own_settings_are_checked_and_never_sent() {
         let mut settings = SessionSettings::default();
-        assert!(settings.complete(&set(false, "shardwire.consistency", "'maybe'")).is_err());
-        assert!(settings.complete(&set(false, "shardwire.nonsense", "1")).is_err());
-        settings.complete(&set(false, "shardwire.max_staleness", "'5s'")).unwrap();
-        assert_eq!(settings.context().show("shardwire.max_staleness").unwrap(), "5000ms");
+        assert!(
+            settings
+                .complete(&set(false, "shardwire.consistency", "'maybe'"))
+                .is_err()
+        );
+        assert!(
+            settings
+                .complete(&set(false, "shardwire.nonsense", "1"))
+                .is_err()
+        );
+        settings
+            .complete(&set(false, "shardwire.max_staleness", "'5s'"))
+            .unwrap();
+        assert_eq!(
+            settings.context().show("shardwire.max_staleness").unwrap(),
+            "5000ms"
+        );
         assert!(settings.server().is_empty());
     }
 
@@ -436,7 +483,9 @@ mod tests {
     fn contexts_that_plan_differently_have_different_fingerprints() {
         let mut settings = SessionSettings::default();
         let before = settings.context().fingerprint();
-        settings.complete(&set(false, "search_path", "a, b")).unwrap();
+        settings
+            .complete(&set(false, "search_path", "a, b"))
+            .unwrap();
         assert_ne!(settings.context().fingerprint(), before);
     }
 }

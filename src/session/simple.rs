@@ -49,7 +49,11 @@ impl Session {
             Study::Many(plans) => self.query_many(frame, text, &plans).await,
             Study::Opaque => {
                 self.unit.make_final();
-                let need = Need { shard: Some(0), access: Access::Write, may_detach: false };
+                let need = Need {
+                    shard: Some(0),
+                    access: Access::Write,
+                    may_detach: false,
+                };
                 self.send_query(frame, need, None).await
             }
         }
@@ -68,7 +72,14 @@ impl Session {
             return self.send_query(frame, self.need(plan, None), effects).await;
         }
         let literals = std::mem::take(&mut self.shape.literals);
-        let arguments = Arguments { text, literals: &literals, parameters: Parameters::none() };
+        let utf8 = !self.settings.context().foreign_encoding;
+        let parameters = Parameters::none();
+        let arguments = Arguments {
+            text,
+            literals: &literals,
+            parameters,
+            utf8,
+        };
         let target = self.target(plan, &arguments);
         drop(arguments);
         self.shape.literals = literals;
@@ -76,7 +87,8 @@ impl Session {
             Target::Many(shards) => self.scatter_query(text, plan, shards).await,
             Target::One(shard) => {
                 self.count_route(Some(shard));
-                self.send_query(frame, self.need(plan, Some(shard)), effects).await
+                self.send_query(frame, self.need(plan, Some(shard)), effects)
+                    .await
             }
             Target::Any => {
                 self.count_route(None);
@@ -93,7 +105,11 @@ impl Session {
         plans: &[(Range<u32>, Arc<Plan>)],
     ) -> Result<(), Stop> {
         let text = std::str::from_utf8(text).unwrap_or_default();
-        let mut need = Need { shard: None, access: Access::Read, may_detach: false };
+        let mut need = Need {
+            shard: None,
+            access: Access::Read,
+            may_detach: false,
+        };
         let mut all = VecDeque::new();
         for (range, plan) in plans {
             let statement = slice(text, range.clone());
@@ -107,6 +123,7 @@ impl Session {
                     text: statement,
                     literals: &shape.literals,
                     parameters: Parameters::none(),
+                    utf8: !self.settings.context().foreign_encoding,
                 };
                 let target = self.target(plan, &arguments)?;
                 need.shard = agree(need.shard, &target)?;
@@ -115,11 +132,18 @@ impl Session {
                 need.access = Access::Write;
             }
             let effect = effects(plan, statement);
-            all.push_back(effect.and_then(|mut one| one.pop_front()).unwrap_or(Effect::None));
+            all.push_back(
+                effect
+                    .and_then(|mut one| one.pop_front())
+                    .unwrap_or(Effect::None),
+            );
         }
         self.unit.make_final();
         self.count_route(need.shard);
-        let effects = all.iter().any(|effect| *effect != Effect::None).then(|| Box::new(all));
+        let effects = all
+            .iter()
+            .any(|effect| *effect != Effect::None)
+            .then(|| Box::new(all));
         self.send_query(frame, need, effects).await
     }
 
@@ -288,8 +312,16 @@ impl Session {
     pub(super) fn need(&self, plan: &Plan, shard: Option<usize>) -> Need {
         let may_detach = shard.is_none() && plan.access == Access::Read && is_query(plan);
         // Settings and the like belong to whatever serves the session; any server will do.
-        let access = if is_query(plan) { plan.access } else { access_of(plan) };
-        Need { shard, access, may_detach }
+        let access = if is_query(plan) {
+            plan.access
+        } else {
+            access_of(plan)
+        };
+        Need {
+            shard,
+            access,
+            may_detach,
+        }
     }
 
     pub(super) fn count_route(&self, shard: Option<usize>) {
@@ -301,7 +333,11 @@ impl Session {
 }
 
 fn opaque(single: bool, error: impl FnOnce() -> Error) -> Result<Study> {
-    if single { Ok(Study::Opaque) } else { Err(error()) }
+    if single {
+        Ok(Study::Opaque)
+    } else {
+        Err(error())
+    }
 }
 
 /// The shard that both a statement and those before it need.
@@ -325,7 +361,10 @@ fn several_shards() -> Error {
 /// The shard that a hint names: `/* shardwire: shard=s1 */`.
 fn hinted_shard(hint: &str) -> Result<Option<&str>> {
     let mut shard = None;
-    for part in hint.split([',', ' ', ';']).filter(|part| !part.trim().is_empty()) {
+    for part in hint
+        .split([',', ' ', ';'])
+        .filter(|part| !part.trim().is_empty())
+    {
         match part.trim().split_once('=') {
             Some(("shard", name)) => shard = Some(name.trim()),
             _ => {
@@ -373,8 +412,8 @@ pub(super) fn effects(plan: &Plan, text: &str) -> Effects {
         let all = characteristics(modes);
         return merged(all).map(|effect| Box::new(VecDeque::from([effect])));
     }
-    let pins = plan.session.contains(SessionUse::PINS)
-        || plan.session.contains(SessionUse::SET_CONFIG);
+    let pins =
+        plan.session.contains(SessionUse::PINS) || plan.session.contains(SessionUse::SET_CONFIG);
     pins.then(|| Box::new(VecDeque::from([Effect::Pin])))
 }
 
@@ -394,3 +433,33 @@ fn merged(all: Vec<Effect>) -> Option<Effect> {
     })
 }
 
+impl Session {
+    /// Handles FunctionCall, whose function is named by an OID of one server.
+    pub(super) async fn function_call(&mut self, frame: &[u8]) -> Result<(), Stop> {
+        self.batch.start_simple();
+        if !self.database.is_single() && self.settings.context().shard.is_none() {
+            return Err(Error::refused(
+                "function call messages are not supported over several shards",
+                "The message names a function by an OID, which differs between shards.",
+                "Call the function with SELECT, or SET shardwire.shard.",
+            )
+            .into());
+        }
+        self.unit.make_final();
+        let shard = match self.settings.context().shard.as_deref() {
+            Some(name) => self.database.shard_named(name),
+            None => Some(0),
+        };
+        self.hold(Need {
+            shard,
+            access: Access::Write,
+            may_detach: false,
+        })
+        .await?;
+        if let Some(held) = &mut self.server {
+            held.wrote = true;
+            held.send(frame, Expect::FunctionCall);
+        }
+        Ok(())
+    }
+}

@@ -42,7 +42,11 @@ impl Opening {
     /// Opens with the client's own BEGIN. `certain` says that no server can refuse it, so that the
     /// first statement may follow without waiting.
     pub fn new(begin: impl Into<String>, read_only: bool, certain: bool) -> Opening {
-        Opening { statements: vec![begin.into()], read_only, certain }
+        Opening {
+            statements: vec![begin.into()],
+            read_only,
+            certain,
+        }
     }
 
     /// Adds a statement that was answered here and must be repeated on the shard.

@@ -1,0 +1,333 @@
+//! From an accepted socket to a running session: handshake, login, the greeting.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::auth::users::Users;
+use crate::backend::connection::Failed;
+use crate::error::{Error, Result};
+use crate::net::duplex::Duplex;
+use crate::net::stream::Stream;
+use crate::net::tls::Acceptor;
+use crate::session::control::Sessions;
+use crate::session::database::Database;
+use crate::session::extended::Batch;
+use crate::session::handshake::{Handshake, Startup, accept, tell};
+use crate::session::login::{Authenticated, authenticate};
+use crate::session::route::{anywhere, lease_for};
+use crate::session::settings::{SessionSettings, is_own, is_utf8};
+use crate::session::unit::Unit;
+use crate::session::{Client, Memory, Session};
+use crate::sql::shape::Shape;
+use crate::sqlstate::SqlState;
+use crate::txn::Transaction;
+use crate::wire::backend::{Status, backend_key_data, parameter_status, ready_for_query};
+
+/// Bytes of a cancel key's secret before protocol 3.2.
+const SHORT_SECRET_BYTES: usize = 4;
+/// And since.
+const LONG_SECRET_BYTES: usize = 32;
+
+/// What every new client meets.
+pub struct Reception {
+    /// The databases by name.
+    pub databases: BTreeMap<String, Arc<Database>>,
+    /// Who may log in.
+    pub users: Users,
+    /// TLS towards clients.
+    pub acceptor: Acceptor,
+    /// All sessions of the process.
+    pub sessions: Arc<Sessions>,
+    /// The longest time from connect to login.
+    pub login_timeout: Duration,
+    /// The longest time that sessions get to finish when the proxy shuts down.
+    pub shutdown: Duration,
+    /// The most clients at a time.
+    pub max_clients: u32,
+    /// The longest startup packet, in bytes.
+    pub max_startup_bytes: usize,
+}
+
+impl Reception {
+    /// Serves one connection from its first byte to its last.
+    pub async fn serve(self: Arc<Reception>, stream: Stream) {
+        let peer = stream.peer();
+        match tokio::time::timeout(self.login_timeout, self.admit(stream)).await {
+            Ok(Ok(Some(session))) => {
+                let database = Arc::clone(&session.database);
+                database.metrics.clients.inc();
+                // The reception of a client that has come in is not needed any more.
+                drop(self);
+                session.run().await;
+                database.metrics.clients.dec();
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::info!(%peer, %error, "client was not let in"),
+            Err(_) => tracing::info!(%peer, "client did not log in in time"),
+        }
+    }
+
+    /// Lets a client in, or passes its cancel request on.
+    async fn admit(&self, stream: Stream) -> Result<Option<Box<Session>>> {
+        match accept(stream, &self.acceptor, self.max_startup_bytes).await? {
+            Handshake::Closed => Ok(None),
+            Handshake::Cancel {
+                stream,
+                process_id,
+                secret,
+            } => {
+                if let Some(control) = self.sessions.find(process_id, &secret) {
+                    control.cancel().await;
+                }
+                drop(stream);
+                Ok(None)
+            }
+            Handshake::Startup(mut startup) => {
+                let Some(proof) = authenticate(&mut startup, &self.users).await? else {
+                    return Ok(None);
+                };
+                match self.open(&mut startup, &proof).await {
+                    Ok(opening) => opening.greet(startup.stream).await,
+                    Err(error) => {
+                        tell(&mut startup.stream, &error).await;
+                        Err(error)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Checks what the client wants; nothing has been said to it yet.
+    async fn open(&self, startup: &mut Startup, _proof: &Authenticated) -> Result<Opening> {
+        if self.sessions.count() >= self.max_clients as usize {
+            return Err(Error::fatal(
+                SqlState::TOO_MANY_CONNECTIONS,
+                "sorry, too many clients already",
+            )
+            .detail(format!("limits.max_clients is {}.", self.max_clients)));
+        }
+        let database = self.databases.get(&startup.database).ok_or_else(|| {
+            Error::fatal(
+                SqlState::INVALID_CATALOG_NAME,
+                format!("database \"{}\" does not exist", startup.database),
+            )
+        })?;
+        let database = Arc::clone(database);
+        let is_long = startup.minor >= 2;
+        let secret_bytes = if is_long {
+            LONG_SECRET_BYTES
+        } else {
+            SHORT_SECRET_BYTES
+        };
+        let registered = self.sessions.enter(secret_bytes);
+        let deadline = Instant::now() + self.login_timeout;
+        if !database.topology.ready(deadline).await {
+            tracing::debug!("a client comes in while a shard is not ready");
+        }
+        let parameters = startup_parameters(&startup.parameters)?;
+        let mut opening = Opening {
+            database,
+            registered,
+            settings: SessionSettings::start(&[])?,
+            reported: Vec::new(),
+        };
+        opening.learn(parameters).await.map_err(into_fatal)?;
+        Ok(opening)
+    }
+}
+
+/// A session that is about to begin.
+struct Opening {
+    database: Arc<Database>,
+    registered: crate::session::control::Registered,
+    settings: SessionSettings,
+    /// ParameterStatus for the client.
+    reported: Vec<(String, String)>,
+}
+
+impl Opening {
+    /// Learns from a server what it reports to new sessions, and has it check the client's parameters.
+    async fn learn(&mut self, parameters: Vec<(String, String)>) -> Result<()> {
+        let (mut lease, _) = lease_for(&self.database, 0, &anywhere(&self.database)).await?;
+        self.reported = lease.parameters.to_vec();
+        let wanted = differing(&self.reported, parameters);
+        self.settings = SessionSettings::start(&wanted)?;
+        // The server reports its names and values as it understood them.
+        match lease.apply_reporting(self.settings.server()).await {
+            Ok(changes) => {
+                for (name, value) in changes {
+                    match self.reported.iter_mut().find(|(known, _)| *known == name) {
+                        Some(known) => known.1 = value,
+                        None => self.reported.push((name, value)),
+                    }
+                }
+                lease.give_back();
+                Ok(())
+            }
+            Err(Failed::Refused(error)) => {
+                lease.give_back();
+                Err(error)
+            }
+            Err(Failed::Lost(cause)) => Err(crate::backend::connection::lost(&cause)),
+        }
+    }
+
+    /// Tells the client that it is in.
+    async fn greet(self, stream: Stream) -> Result<Option<Box<Session>>> {
+        let mut socket = Duplex::new(stream);
+        let out = socket.output.tail();
+        for (name, value) in &self.reported {
+            parameter_status(out, name, value);
+        }
+        let control = &self.registered.control;
+        backend_key_data(out, control.process_id, control.secret());
+        ready_for_query(out, Status::Idle);
+        if socket.flush().await.is_err() {
+            return Ok(None);
+        }
+        let shards = self.database.config.shards.len();
+        let mut session = Session {
+            client: Client {
+                socket,
+                copy_rest: 0,
+            },
+            database: self.database,
+            registered: self.registered,
+            server: None,
+            statements: Default::default(),
+            transaction: Transaction::Idle,
+            settings: self.settings,
+            batch: Batch::default(),
+            unit: Unit::default(),
+            memory: Memory {
+                wrote_at: vec![None; shards],
+                ..Memory::default()
+            },
+            shape: Shape::default(),
+            given_up: Vec::new(),
+        };
+        session.memory.is_pinned = session.is_session_pooled();
+        Ok(Some(Box::new(session)))
+    }
+}
+
+/// The settings in a startup packet: its parameters, those in `options` spelled out.
+///
+/// # Errors
+/// `0A000` for a replication connection, `22023` for options that can't be read.
+fn startup_parameters(parameters: &[(String, String)]) -> Result<Vec<(String, String)>> {
+    let mut settings: Vec<(String, String)> = Vec::new();
+    for (name, value) in parameters {
+        match name.as_str() {
+            "options" => settings.extend(options(value)?),
+            _ => settings.push((name.to_ascii_lowercase(), value.clone())),
+        }
+    }
+    Ok(settings)
+}
+
+/// `-c name=value`, `-cname=value` and `--name=value`, with backslashes before spaces that are meant.
+fn options(text: &str) -> Result<Vec<(String, String)>> {
+    let mut words = vec![String::new()];
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => words
+                .last_mut()
+                .map(|word| word.extend(letters.next()))
+                .unwrap_or_default(),
+            space if space.is_ascii_whitespace() => words.push(String::new()),
+            other => words
+                .last_mut()
+                .map(|word| word.push(other))
+                .unwrap_or_default(),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    let mut settings = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let assignment = match word.strip_prefix("-c").or_else(|| word.strip_prefix("--")) {
+            Some("") => words.next().unwrap_or_default(),
+            Some(rest) => rest.to_owned(),
+            None => return Err(bad_option(&word)),
+        };
+        let (name, value) = assignment
+            .split_once('=')
+            .ok_or_else(|| bad_option(&assignment))?;
+        settings.push((
+            name.replace('-', "_").to_ascii_lowercase(),
+            value.to_owned(),
+        ));
+    }
+    Ok(settings)
+}
+
+fn bad_option(word: &str) -> Error {
+    Error::fatal(
+        SqlState::SYNTAX_ERROR,
+        format!("invalid command-line argument for server process: {word}"),
+    )
+    .hint("Startup options are written -c name=value.")
+}
+
+/// The parameters that are not what the server does anyway.
+fn differing(
+    reported: &[(String, String)],
+    parameters: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    let is_default = |(name, value): &(String, String)| {
+        !is_own(name)
+            && reported.iter().any(|(known, default)| {
+                known.eq_ignore_ascii_case(name)
+                    && (default == value
+                        || (name == "client_encoding" && is_utf8(default) && is_utf8(value)))
+            })
+    };
+    parameters
+        .into_iter()
+        .filter(|parameter| !is_default(parameter))
+        .collect()
+}
+
+fn into_fatal(error: Error) -> Error {
+    let fields = error.fields();
+    let mut fatal = Error::fatal(fields.code, fields.message.clone());
+    if let Some(detail) = &fields.detail {
+        fatal = fatal.detail(detail.clone());
+    }
+    if let Some(hint) = &fields.hint {
+        fatal = fatal.hint(hint.clone());
+    }
+    fatal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_as_postgres_reads_them() {
+        let all = options("-c search_path=a,b --work-mem=1MB -c geqo=off").unwrap();
+        let expected = [("search_path", "a,b"), ("work_mem", "1MB"), ("geqo", "off")];
+        assert_eq!(all, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+        let escaped = options(r"-c application_name=a\ b").unwrap();
+        assert_eq!(escaped, [("application_name".to_owned(), "a b".to_owned())]);
+        assert!(options("nonsense").is_err());
+    }
+
+    #[test]
+    fn parameters_that_change_nothing_are_left_out() {
+        let reported =
+            [("client_encoding", "UTF8"), ("TimeZone", "UTC")].map(|(n, v)| (n.into(), v.into()));
+        let wanted = [
+            ("client_encoding", "utf-8"),
+            ("timezone", "UTC"),
+            ("datestyle", "ISO"),
+        ]
+        .map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let left = differing(&reported, wanted.to_vec());
+        assert_eq!(left, [("datestyle".to_owned(), "ISO".to_owned())]);
+    }
+}
