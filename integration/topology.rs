@@ -150,6 +150,12 @@ async fn roles_are_what_the_servers_say() {
     let names = "SELECT shard_name, slots FROM shardwire.shard";
     assert_eq!(a.psql("postgres", names).unwrap(), "s0|0-8191\n");
     assert_eq!(b.psql("postgres", names).unwrap(), "s1|8192-16383\n");
+    let identity = s0.servers()[1]
+        .identity_query()
+        .unwrap()
+        .replace("SELECT", "SELECT 1");
+    assert_eq!(a.psql("postgres", &identity).unwrap(), "1\n");
+    assert_eq!(b.psql("postgres", &identity).unwrap(), "");
     let server = address(&follower);
     let labels = format!("{{database=\"shop\",server=\"{server}\",shard=\"s0\"}}");
     assert!(proxy.metric(&format!("shardwire_server_up{labels} 1")));
@@ -407,7 +413,11 @@ async fn the_catalogue_follows_ddl_and_shards_that_differ_are_told() {
     let (a, b) = (primary(&template, "a"), primary(&template, "b"));
     let table = "CREATE TABLE users (user_id bigint PRIMARY KEY, name text)";
     a.psql("postgres", table).unwrap();
-    let tables = "tables: { users: { shard_key: user_id } }";
+    let events = "CREATE TABLE events (id bigint); \
+                  INSERT INTO events SELECT generate_series(1, 1000); ANALYZE events";
+    a.psql("postgres", events).unwrap();
+    b.psql("postgres", &events.replace("1000", "500")).unwrap();
+    let tables = "tables: { users: { shard_key: user_id }, events: { shard_key: id } }";
     let proxy = Proxy::start(&[&[&a], &[&b]], tables);
     proxy.ready().await;
     let missing = |p: &Proxy| {
@@ -425,6 +435,8 @@ async fn the_catalogue_follows_ddl_and_shards_that_differ_are_told() {
     let (one, two) = tokio::join!(proxy.topology.refresh(), proxy.topology.refresh());
     one.and(two).unwrap();
     assert!(proxy.topology.epoch() > epoch);
+    let skew = "shardwire_shard_skew_ratio{database=\"shop\",table=\"public.events\"} 2";
+    proxy.until("the skew is shown", |p| p.metric(skew)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -484,4 +496,60 @@ async fn check_tells_everything_at_once_and_changes_nothing() {
     );
     let findings = check::check(&config("postgres", &[&[&a], &[&b]], "")).await;
     assert_eq!(findings.count(check::Weight::Error), 0, "{findings}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_are_checked_over_tcp() {
+    let template = template("password");
+    let server = primary(&template, "a");
+    server
+        .psql(
+            "postgres",
+            "CREATE ROLE shop LOGIN PASSWORD 'right'; GRANT CREATE ON DATABASE postgres TO shop",
+        )
+        .unwrap();
+    let config = |password: &str| {
+        let text = format!(
+            "listen: 127.0.0.1:6432\nauth: {{ method: trust }}\ndatabases:\n  shop:\n    \
+             backend: {{ database: postgres, user: shop, password: {password} }}\n    \
+             shards: [{{ name: s0, servers: [\"127.0.0.1:{}\"] }}]\n",
+            server.port()
+        );
+        Config::parse(&text, &|_| None).unwrap_or_else(|e| panic!("{e}\n{text}"))
+    };
+    let text = check::check(&config("right")).await.to_string();
+    assert!(text.contains("0 errors"), "{text}");
+    let text = check::check(&config("wrong")).await.to_string();
+    assert!(text.contains("(28P01)"), "{text}");
+    assert!(
+        text.contains("Correct the user or the password in `databases.shop.backend`"),
+        "{text}"
+    );
+    assert!(!text.contains("wrong"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_is_doubted_and_comes_back() {
+    let template = template("hang");
+    let server = primary(&template, "a");
+    let proxy = Proxy::start(&[&[&server]], "");
+    proxy.ready().await;
+    let probes = "SELECT pid FROM pg_stat_activity WHERE application_name = 'shardwire control'";
+    let pids = server.psql("postgres", probes).unwrap();
+    let postmaster = server.pid().unwrap().to_string();
+    let signal = |name: &str| {
+        // The postmaster too, or a new connection would tell that all is well.
+        let mut kill = std::process::Command::new("kill");
+        kill.arg(name)
+            .arg(&postmaster)
+            .args(pids.split_whitespace());
+        kill.status().unwrap();
+    };
+    signal("-STOP");
+    let set = proxy.shard(0);
+    proxy.until("doubted", |_| set.primary().is_none()).await;
+    // It is the last one: statements may still try.
+    assert_eq!(chosen(set, &Want::primary()), Some(0));
+    signal("-CONT");
+    proxy.until("back", |_| set.primary().is_some()).await;
 }

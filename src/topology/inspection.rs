@@ -152,7 +152,7 @@ async fn listen(client: &Client) -> Result<Heard, ControlError> {
             facts: answer.facts,
             sent_at,
             rtt,
-            verdict: Verdict::Identified,
+            verdict: Verdict::Unidentified("not judged yet".to_owned()),
         },
         encoding: row.try_get(0)?,
         record,
@@ -246,11 +246,18 @@ async fn read_tables(
     dialer: &Dialer,
     primaries: &[(usize, &Address)],
 ) -> Result<Vec<Problem>, ControlError> {
-    let Some((_, first)) = primaries.first() else {
+    let Some((read, first)) = primaries.first() else {
         return Err(ControlError::answer("no shard has a primary that answers"));
     };
     let control = dialer.connect(first).await?;
-    let raw = loader::load(control.client(), database).await?;
+    let mut raw = loader::load(control.client(), database).await?;
+    for home in loader::home_shards(database, &raw, *read) {
+        if let Some((_, address)) = primaries.iter().find(|(shard, _)| *shard == home) {
+            let control = dialer.connect(address).await?;
+            let other = loader::load(control.client(), database).await?;
+            loader::merge(&mut raw, database, home, &other);
+        }
+    }
     let (_, mut problems) = Catalog::build(0, &raw, database);
     let mut schemas = Vec::new();
     for (shard, address) in primaries {

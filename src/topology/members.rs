@@ -14,8 +14,8 @@ const RTT_WEIGHT: f64 = 0.2;
 /// What the identity check said in one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is the shard that the configuration says it is.
-    Identified,
+    /// It is the shard that the configuration says it is, of the cluster of this name.
+    Identified(Arc<str>),
     /// Nothing can be recorded there, so nothing can be checked; with the reason.
     Unidentified(String),
     /// Not known yet; with what is waited for.
@@ -174,11 +174,15 @@ impl Members {
             };
             state.facts = Some(facts);
             state.unidentified = None;
+            state.cluster = None;
             match &report.verdict {
                 Verdict::Misplaced(why) => state.health = Health::Misplaced(why.as_str().into()),
                 Verdict::Pending(why) => state.health = Health::Unknown(why.as_str().into()),
-                Verdict::Identified | Verdict::Unidentified(_) if outdated => {}
-                Verdict::Identified => state.health = Health::Good,
+                Verdict::Identified(_) | Verdict::Unidentified(_) if outdated => {}
+                Verdict::Identified(cluster) => {
+                    state.health = Health::Good;
+                    state.cluster = Some(Arc::clone(cluster));
+                }
                 Verdict::Unidentified(why) => {
                     state.health = Health::Good;
                     state.unidentified = Some(why.as_str().into());

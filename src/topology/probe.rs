@@ -197,7 +197,7 @@ impl Probe {
     async fn keep(&self, client: &Client, answer: &Answer, record: &Record) {
         let shard = self.server.shard;
         self.book.recorded(shard, record);
-        if !matches!(self.book.judge(shard, record), Verdict::Identified) {
+        if !matches!(self.book.judge(shard, record), Verdict::Identified(_)) {
             return;
         }
         let mut done = Ok(());

@@ -107,6 +107,8 @@ pub struct State {
     pub level_as_of: Option<Instant>,
     /// Distance to the primary.
     pub lag: Lag,
+    /// The cluster that its identity names.
+    pub cluster: Option<Arc<str>>,
     /// Why its identity can't be recorded or read, if so: used all the same, and told by `check`.
     pub unidentified: Option<Arc<str>>,
     /// Since when it has answered without a break.
@@ -125,6 +127,7 @@ impl State {
             fresh_as_of: None,
             level_as_of: None,
             lag: Lag::default(),
+            cluster: None,
             unidentified: None,
             good_since: None,
         }
@@ -185,6 +188,18 @@ impl Server {
     /// generation must not be reused.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// A query that returns one row if a new connection has reached this very shard, and none or an error
+    /// if it has not: the name may lead elsewhere than the probe's older connection. None where the shard
+    /// holds no identity.
+    pub fn identity_query(&self) -> Option<String> {
+        let quoted = |text: &str| text.replace('\'', "''");
+        let cluster = quoted(self.state().cluster.as_deref()?);
+        let shard = quoted(&self.shard_name);
+        Some(format!(
+            "SELECT FROM shardwire.shard WHERE cluster_id = '{cluster}' AND shard_name = '{shard}'"
+        ))
     }
 
     /// Takes the server out of the choice at once because a connection to it failed; a probe that starts

@@ -140,7 +140,7 @@ impl Book {
     pub(super) fn judge(&self, shard: usize, record: &Record) -> Verdict {
         let entries = self.entries.lock();
         match judge(&entries, &self.expected, shard, record) {
-            Ok(()) => Verdict::Identified,
+            Ok(()) => Verdict::Identified(record.cluster.as_str().into()),
             Err(why) => Verdict::Misplaced(why),
         }
     }

@@ -168,7 +168,10 @@ fn the_primary_overrules_its_secondary() {
     book.replicated(0, &record("foreign", 0, 1));
     book.recorded(0, &record("c", 0, 1));
     book.replicated(0, &record("foreign", 0, 1));
-    assert_eq!(book.judge(0, &record("c", 0, 1)), Verdict::Identified);
+    assert_eq!(
+        book.judge(0, &record("c", 0, 1)),
+        Verdict::Identified("c".into())
+    );
     assert!(matches!(
         book.judge(0, &record("foreign", 0, 1)),
         Verdict::Misplaced(_)

@@ -11,8 +11,10 @@ use super::compare::{Spread, spread_tables};
 use crate::topology::control::ControlError;
 use crate::topology::replica_set::ReplicaSet;
 
-/// Between two estimates.
+/// Between two estimates …
 const PERIOD: Duration = Duration::from_secs(60);
+/// … and after one that lacked a shard.
+const RETRY: Duration = Duration::from_secs(5);
 /// For the estimates of one shard.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -49,12 +51,14 @@ impl Estimates {
         // The sender lives in the loader, so it can't be gone.
         let _ = installed.wait_for(|epoch| *epoch > 0).await;
         loop {
-            self.round().await;
-            sleep(PERIOD).await;
+            let all = self.round().await;
+            sleep(if all { PERIOD } else { RETRY }).await;
         }
     }
 
-    async fn round(&mut self) {
+    /// Tells whether every shard answered.
+    async fn round(&mut self) -> bool {
+        let mut answers = 0;
         let raw = Arc::clone(&self.loader.reader.lock().await.raw);
         let tables: Vec<String> = spread_tables(&self.loader.database, &raw)
             .filter(|(_, spread)| *spread == Spread::Sharded)
@@ -64,6 +68,7 @@ impl Estimates {
         for set in self.loader.sets.iter() {
             match timeout(LIMIT, self.of_shard(set, &tables)).await {
                 Ok(Ok(counts)) => {
+                    answers += 1;
                     for table in &tables {
                         if let Some(count) = counts.get(table) {
                             rows.entry(table).or_default().push((&set.name, *count));
@@ -88,6 +93,7 @@ impl Estimates {
             self.loader.metrics.forget_rows(database, gone, &shards);
         }
         self.shown = shown;
+        answers == shards.len()
     }
 
     async fn of_shard(

@@ -2,8 +2,10 @@
 
 mod compare;
 mod estimates;
+mod homes;
 mod queries;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,6 +28,7 @@ use super::server::Server;
 
 pub(super) use compare::differences;
 pub(super) use estimates::Estimates;
+pub(super) use homes::{merge, shards as home_shards};
 pub(super) use queries::{SchemaOf, load, read_schema};
 
 /// Between two looks whether the schema changed by other hands than this proxy's.
@@ -57,10 +60,11 @@ pub struct Loader {
     reader: Mutex<Reader>,
 }
 
-/// The connection that reads, and what it read last.
+/// The connections that read, and what they read last.
 #[derive(Default)]
 struct Reader {
-    source: Option<Source>,
+    /// By shard.
+    sources: BTreeMap<usize, Source>,
     digest: Option<String>,
     raw: Arc<RawCatalog>,
     epoch: u64,
@@ -224,7 +228,7 @@ impl Loader {
     async fn update(&self, reader: &mut Reader) -> Result<(), ControlError> {
         let result = self.try_update(reader).await;
         if result.is_err() {
-            reader.source = None;
+            reader.sources.clear();
             reader.digest = None;
         }
         result
@@ -233,31 +237,85 @@ impl Loader {
     async fn try_update(&self, reader: &mut Reader) -> Result<(), ControlError> {
         let server = self
             .pick()
-            .ok_or_else(|| ControlError::answer("no server of any shard is in service"))?;
-        // Taken out while in use: whoever drops this future midway leaves no half-read connection behind.
-        let source = match reader.source.take() {
-            Some(source)
-                if Arc::ptr_eq(&source.server, server)
-                    && source.generation == server.generation()
-                    && !source.control.client().is_closed() =>
-            {
-                source
-            }
-            _ => Source {
-                generation: server.generation(),
+            .ok_or_else(|| ControlError::answer("no server to read it from is in service"))?;
+        let source = self.open(reader, server).await?;
+        let homes = homes::shards(&self.database, &reader.raw, server.shard);
+        let mut digest = queries::digest(source.control.client()).await?;
+        for shard in &homes {
+            digest.push_str(&self.digest_of_home(reader, *shard).await);
+        }
+        if reader.digest.as_deref() != Some(digest.as_str()) {
+            let mut raw = load(source.control.client(), &self.database).await?;
+            let all_homes = homes::shards(&self.database, &raw, server.shard);
+            self.add_homes(reader, &mut raw, &all_homes).await;
+            self.install(reader, raw);
+            // With a home more the digest is not comparable: the next look reads again.
+            reader.digest = (all_homes == homes).then_some(digest);
+        }
+        reader.sources.insert(server.shard, source);
+        Ok(())
+    }
+
+    /// A connection to a server: the one of last time if it is as good as new. It is taken out while in
+    /// use, so whoever drops a future midway leaves no half-read connection behind.
+    async fn open(
+        &self,
+        reader: &mut Reader,
+        server: &Arc<Server>,
+    ) -> Result<Source, ControlError> {
+        let generation = server.generation();
+        let kept = reader.sources.remove(&server.shard).filter(|source| {
+            Arc::ptr_eq(&source.server, server)
+                && source.generation == generation
+                && !source.control.client().is_closed()
+        });
+        Ok(match kept {
+            Some(source) => source,
+            None => Source {
+                generation,
                 control: self.dialer.connect(&server.address).await?,
                 server: Arc::clone(server),
             },
+        })
+    }
+
+    /// The digest of another home shard; a constant while it can't be read.
+    async fn digest_of_home(&self, reader: &mut Reader, shard: usize) -> String {
+        let Some(server) = self.server_of(shard) else {
+            return " away".to_owned();
         };
-        let client = source.control.client();
-        let digest = queries::digest(client).await?;
-        if reader.digest.as_deref() != Some(digest.as_str()) {
-            let raw = load(client, &self.database).await?;
-            self.install(reader, raw);
-            reader.digest = Some(digest);
+        let digest = async {
+            let source = self.open(reader, server).await?;
+            let digest = queries::digest(source.control.client()).await?;
+            reader.sources.insert(shard, source);
+            Ok::<_, ControlError>(digest)
+        };
+        digest.await.unwrap_or_else(|error| {
+            tracing::debug!(%server, %error, "home tables can't be looked at");
+            " away".to_owned()
+        })
+    }
+
+    /// Adds the home tables of other shards; of one that can't be read, as they were.
+    async fn add_homes(&self, reader: &mut Reader, raw: &mut RawCatalog, homes: &BTreeSet<usize>) {
+        for &shard in homes {
+            let read = async {
+                let server = self
+                    .server_of(shard)
+                    .ok_or_else(|| ControlError::answer("no server of the shard is in service"))?;
+                let source = self.open(reader, server).await?;
+                let other = load(source.control.client(), &self.database).await?;
+                reader.sources.insert(shard, source);
+                Ok::<_, ControlError>(other)
+            };
+            match read.await {
+                Ok(other) => homes::merge(raw, &self.database, shard, &other),
+                Err(error) => {
+                    tracing::debug!(shard, %error, "home tables can't be read");
+                    homes::merge(raw, &self.database, shard, &reader.raw);
+                }
+            }
         }
-        reader.source = Some(source);
-        Ok(())
     }
 
     /// Puts a catalogue in place.
@@ -275,12 +333,21 @@ impl Loader {
         self.installed.send_replace(reader.epoch);
     }
 
-    /// The server to read from: the first shard's primary, or else any server in service.
+    /// The server to read from: one of the first shard, or before anything was read of any shard.
     fn pick(&self) -> Option<&Arc<Server>> {
-        let primaries = self.sets.iter().take(1).filter_map(|set| set.primary());
-        let others = self.sets.iter().flat_map(|set| set.servers());
-        primaries
-            .chain(others.filter(|server| server.state().usable()))
-            .next()
+        let shards = if self.epoch() == 0 {
+            self.sets.len()
+        } else {
+            1
+        };
+        (0..shards).find_map(|shard| self.server_of(shard))
+    }
+
+    /// A shard's primary, or else any of its servers in service.
+    fn server_of(&self, shard: usize) -> Option<&Arc<Server>> {
+        let set = self.sets.get(shard)?;
+        let mut others = set.servers().iter();
+        set.primary()
+            .or_else(|| others.find(|server| server.state().usable()))
     }
 }

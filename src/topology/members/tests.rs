@@ -41,7 +41,7 @@ impl Set {
             facts,
             sent_at: self.at(seconds),
             rtt: RTT,
-            verdict: Verdict::Identified,
+            verdict: Verdict::Identified("c".into()),
         }
     }
 
