@@ -9,6 +9,7 @@
 
 mod demo;
 mod harness;
+mod hostile;
 mod launcher;
 mod login;
 mod sharding;

@@ -50,6 +50,7 @@ pub struct Builder {
     top: Vec<(String, String)>,
     database: Vec<(String, String)>,
     settings: Vec<(String, String)>,
+    trust: bool,
     proxy: bool,
 }
 
@@ -167,6 +168,15 @@ impl Builder {
         self
     }
 
+    /// Nobody asks for passwords: for tests that log in hundreds of times.
+    pub fn trust(mut self) -> Builder {
+        self.trust = true;
+        self.config(
+            "auth",
+            &format!("{{ method: trust, users: {{ {USER}: {{}} }} }}"),
+        )
+    }
+
     /// No proxy is started: the test does it itself.
     pub fn without_proxy(mut self) -> Builder {
         self.proxy = false;
@@ -204,6 +214,9 @@ impl Builder {
             metrics_port: free_port().unwrap(),
             builder: self,
         };
+        if cluster.builder.trust {
+            cluster.trust();
+        }
         cluster.spread();
         cluster.catch_up();
         cluster.write_config(&cluster.yaml());
@@ -251,6 +264,7 @@ impl Cluster {
             top: Vec::new(),
             database: Vec::new(),
             settings: Vec::new(),
+            trust: false,
             proxy: true,
         }
     }
@@ -342,6 +356,20 @@ impl Cluster {
             let _ = writeln!(out, "      {}: {}", table.name, table.yaml);
         }
         out
+    }
+
+    fn trust(&self) {
+        let shards = self.shards.iter();
+        let members = shards.flat_map(|shard| shard.secondaries.iter().chain([&shard.primary]));
+        for server in members.chain([&self.oracle]) {
+            let rules = server.data_directory().join("pg_hba.conf");
+            fs::write(
+                rules,
+                "local all all trust\nhost all all 127.0.0.1/32 trust\n",
+            )
+            .unwrap();
+            server.psql(DATABASE, "SELECT pg_reload_conf()").unwrap();
+        }
     }
 
     /// Copies the oracle's rows to the shards that own them.

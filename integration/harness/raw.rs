@@ -176,6 +176,44 @@ impl Raw {
         })
     }
 
+    /// Everything up to the end of the connection; an error when it does not come in time, or
+    /// after more than `limit` bytes.
+    pub fn read_to_end(&mut self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = std::mem::take(&mut self.received);
+        let mut piece = [0; 16 * 1024];
+        while bytes.len() <= limit {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Ok(bytes),
+                Ok(count) => bytes.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(bytes),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other(format!("over {limit} bytes")))
+    }
+
+    /// The messages in bytes; bytes that are none (the answer to an SSLRequest) are skipped.
+    pub fn frames(mut bytes: &[u8]) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let Some((tag, rest)) = bytes.split_first() {
+            let Some((length, body)) = rest.split_first_chunk::<4>() else {
+                break;
+            };
+            let length = usize::try_from(u32::from_be_bytes(*length)).unwrap();
+            let Some((body, after)) = length.checked_sub(4).and_then(|l| body.split_at_checked(l))
+            else {
+                bytes = rest;
+                continue;
+            };
+            frames.push(Frame {
+                tag: *tag,
+                body: body.to_vec(),
+            });
+            bytes = after;
+        }
+        frames
+    }
+
     /// One byte outside any message: the answer to an SSLRequest.
     pub fn read_byte(&mut self) -> Option<u8> {
         let mut byte = [0];

@@ -1,0 +1,192 @@
+//! Malformed and hostile bytes at startup and in session: the proxy neither panics nor hangs nor
+//! grows, other clients are unharmed, and what PostgreSQL calls a protocol violation is one here.
+
+mod session;
+mod startup;
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use crate::harness::raw::Frame;
+use crate::harness::{Cluster, DEADLINE, Endpoint, Raw, message, transcript};
+
+/// Bytes and what they are.
+pub struct Case {
+    what: String,
+    bytes: Vec<u8>,
+}
+
+impl Case {
+    fn new(what: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Case {
+        Case {
+            what: what.into(),
+            bytes: bytes.into(),
+        }
+    }
+}
+
+/// A server's reaction.
+struct Reaction {
+    /// SQLSTATEs of its errors, in order.
+    codes: Vec<String>,
+    /// How long it kept the connection.
+    took: Duration,
+    /// Everything it said.
+    said: Vec<Frame>,
+}
+
+/// Answers that no client could understand end a test.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// What a proxy may hold more after the second round of attacks than after the first.
+const MAX_GROWTH_BYTES: u64 = 24 * 1024 * 1024;
+/// What it may hold at all; a debug build, so roomy.
+const MAX_RESIDENT_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Sends the bytes on a fresh socket and reads until the server hangs up.
+fn at_startup(endpoint: &Endpoint, case: &Case) -> Reaction {
+    react(Raw::open(endpoint.port), case)
+}
+
+/// Sends the bytes in a logged-in session and reads until the server hangs up.
+fn in_session(endpoint: &Endpoint, case: &Case) -> Reaction {
+    react(endpoint.raw(), case)
+}
+
+fn react(mut raw: Raw, case: &Case) -> Reaction {
+    let start = Instant::now();
+    // Who hangs up early is right to do so.
+    let _ = raw.try_send(&case.bytes);
+    raw.finish_sending();
+    let bytes = raw.read_to_end(MAX_ANSWER_BYTES);
+    let bytes =
+        bytes.unwrap_or_else(|error| panic!("{}: no end of the answer: {error}", case.what));
+    let said = Raw::frames(&bytes);
+    let codes = said.iter().filter(|frame| frame.tag == b'E').map(|frame| {
+        let code = frame.field(b'C');
+        code.unwrap_or_else(|| panic!("{}: an error without a code", case.what))
+    });
+    Reaction {
+        codes: codes.collect(),
+        took: start.elapsed(),
+        said,
+    }
+}
+
+/// A session that must not notice anything.
+struct Bystander(Raw);
+
+impl Bystander {
+    fn check(&mut self, after: &str) {
+        let rows = self.0.rows("SELECT 6 * 7");
+        assert_eq!(rows, [["42"]], "another session, after {after}");
+    }
+}
+
+fn attack(cluster: &mut Cluster, cases: &[Case], send: fn(&Endpoint, &Case) -> Reaction) {
+    let (proxy, oracle) = (cluster.proxy(), cluster.oracle());
+    let mut bystander = Bystander(proxy.raw());
+    let mut differences = String::new();
+    for case in cases {
+        let got = send(&proxy, case);
+        assert!(
+            got.took < DEADLINE,
+            "{} holds a connection for {:?}",
+            case.what,
+            got.took
+        );
+        bystander.check(&case.what);
+        let wanted = send(&oracle, case);
+        let violation = |reaction: &Reaction| reaction.codes.iter().any(|code| code == "08P01");
+        if violation(&wanted) && !violation(&got) {
+            let (what, bytes) = (&case.what, show(&case.bytes));
+            let (wanted, got) = (
+                transcript::lines(&wanted.said),
+                transcript::lines(&got.said),
+            );
+            let _ = writeln!(
+                differences,
+                "{what}: {bytes}\nPostgreSQL:\n{wanted}proxy:\n{got}"
+            );
+        }
+    }
+    check_health(cluster);
+    assert!(
+        differences.is_empty(),
+        "not reported as protocol violations:\n{differences}"
+    );
+}
+
+fn check_health(cluster: &mut Cluster) {
+    let Some(proxy) = &mut cluster.proxy else {
+        return;
+    };
+    assert!(proxy.is_alive(), "the proxy is gone:\n{}", proxy.log());
+    let log = proxy.log();
+    let panic = log
+        .lines()
+        .find(|line| line.contains("panicked") || line.contains("overflow"));
+    assert_eq!(panic, None, "{log}");
+    let resident = proxy.resident_bytes();
+    assert!(
+        resident < MAX_RESIDENT_BYTES,
+        "the proxy holds {resident} bytes"
+    );
+}
+
+fn show(bytes: &[u8]) -> String {
+    let start = &bytes[..bytes.len().min(200)];
+    format!("{} bytes: {}", bytes.len(), start.escape_ascii())
+}
+
+#[test]
+fn hostile_bytes_at_startup_harm_nobody() {
+    let mut cluster = Cluster::new().trust().start();
+    let cases = startup::cases();
+    assert!(cases.len() >= 200, "{} cases", cases.len());
+    attack(&mut cluster, &cases, at_startup);
+}
+
+#[test]
+fn hostile_bytes_in_a_session_harm_nobody() {
+    let mut cluster = Cluster::new().trust().start();
+    let cases = session::cases();
+    assert!(cases.len() >= 400, "{} cases", cases.len());
+    attack(&mut cluster, &cases, in_session);
+}
+
+#[test]
+fn hostile_bytes_on_several_shards_harm_nobody() {
+    let mut cluster = Cluster::new()
+        .shards(2)
+        .trust()
+        .schema("CREATE TABLE t (id int PRIMARY KEY, name text)")
+        .rows("INSERT INTO t SELECT i, 'name' FROM generate_series(1, 10) i")
+        .sharded("t", &["id"])
+        .start();
+    let proxy = cluster.proxy();
+    let mut bystander = Bystander(proxy.raw());
+    for case in session::cases() {
+        in_session(&proxy, &case);
+        bystander.check(&case.what);
+    }
+    check_health(&mut cluster);
+}
+
+#[test]
+fn a_client_that_says_nothing_is_sent_away() {
+    let timeouts = "{ login: 500ms, probe_interval: 200ms }";
+    let cluster = Cluster::new().config("timeouts", timeouts).start();
+    for bytes in [
+        vec![],
+        vec![0, 0],
+        message::ssl_request(),
+        message::startup(&[("user", "app")]),
+    ] {
+        let mut raw = Raw::open(cluster.proxy().port);
+        raw.send(&bytes);
+        // No end is signalled: only the proxy's patience ends this.
+        let case = show(&bytes);
+        let end = raw.read_to_end(MAX_ANSWER_BYTES);
+        assert!(end.is_ok(), "{case}: still connected");
+    }
+}
