@@ -297,7 +297,7 @@ fn texts() -> Vec<Case> {
         ("statements", "SELECT 1;".repeat(2000)),
         (
             "comments",
-            format!("{}{} SELECT 1", "/*".repeat(deep), "*/".repeat(deep)),
+            format!("{}{} SELECT 1", "/*".repeat(2000), "*/".repeat(2000)),
         ),
         ("an open comment", format!("SELECT 1 {}", "/*".repeat(2000))),
         ("an open quote", "SELECT 'abc".into()),
