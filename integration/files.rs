@@ -1,4 +1,4 @@
-//! The files of docker/ against each other and the program, without an engine.
+//! README.md and the files of docker/ against each other and the program, without an engine.
 
 #![allow(
     clippy::unwrap_used,
@@ -58,6 +58,15 @@ fn every_yaml_file_parses() {
         }
     }
     assert_eq!(count, 4);
+}
+
+#[test]
+fn the_configuration_of_the_readme_is_one() {
+    let readme = include_str!("../README.md");
+    let (_, text) = readme.split_once("```yaml\n").unwrap();
+    let (text, _) = text.split_once("```\n").unwrap();
+    let found = Config::parse(text, &|_| Some("secret".to_owned()));
+    found.unwrap_or_else(|problems| panic!("{problems}"));
 }
 
 #[test]
