@@ -3,17 +3,28 @@
 //! The loader (in `topology`) fills a [`RawCatalog`]; [`Catalog::build`] holds it against the
 //! configuration and compiles it for look-ups.
 
+mod build;
+mod function;
 mod raw;
+mod relation;
 
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::config;
+use crate::config::TableRule;
 
+pub use function::Function;
+pub use function::Volatility;
 pub use raw::RawCatalog;
 pub use raw::RawColumn;
 pub use raw::RawFunction;
 pub use raw::RawRelation;
 pub use raw::StoredPlacement;
+pub use relation::Hazards;
+pub use relation::Location;
+pub use relation::Relation;
+pub use relation::TableColumn;
 
 /// Something in the schema that does not fit the configuration. The table it names is not served
 /// until it is mended; everything else is.
@@ -36,6 +47,34 @@ impl fmt::Display for Problem {
 pub struct Catalog {
     /// Changes with every build, so that plans made with an older one are known to be stale.
     pub epoch: u64,
+    shards: Vec<String>,
+    default_search_path: Vec<String>,
+    relations: Vec<Relation>,
+    /// Indexes into `relations`.
+    by_name: HashMap<String, Vec<usize>>,
+    functions: HashMap<String, Vec<Function>>,
+    /// Names in the configuration that are sharded or replicated, without their schema.
+    configured: Vec<String>,
+    /// A table that is not in the catalogue may be sharded or replicated by the wildcard.
+    wildcard: bool,
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug)]
+pub enum Lookup<'a> {
+    /// A relation of the catalogue.
+    Relation(&'a Relation),
+    /// A system catalogue or a view on one.
+    System,
+    /// Something in the session's own `pg_temp`.
+    Temporary,
+    /// Nothing that the catalogue knows.
+    Unknown {
+        /// The configuration shards or replicates a table of this name.
+        configured: bool,
+        /// It shards or replicates every table that it does not name.
+        wildcard: bool,
+    },
 }
 
 impl Catalog {
@@ -46,7 +85,111 @@ impl Catalog {
         raw: &RawCatalog,
         database: &config::Database,
     ) -> (Catalog, Vec<Problem>) {
-        let _ = (raw, database);
-        (Catalog { epoch }, Vec::new())
+        let (relations, problems) = build::relations(raw, database);
+        let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, relation) in relations.iter().enumerate() {
+            let temporary = raw.relations.get(index).is_some_and(|row| row.temporary);
+            if !temporary {
+                by_name
+                    .entry(relation.name.clone())
+                    .or_default()
+                    .push(index);
+            }
+        }
+        let elsewhere = |rule: &TableRule| !matches!(rule, TableRule::Home { .. });
+        let configured = database.tables.named.iter();
+        let configured = configured
+            .filter(|(_, rule)| elsewhere(rule))
+            .map(|(name, _)| name.rsplit('.').next().unwrap_or(name).to_owned())
+            .collect();
+        let catalog = Catalog {
+            epoch,
+            shards: database
+                .shards
+                .iter()
+                .map(|shard| shard.name.clone())
+                .collect(),
+            default_search_path: raw.default_search_path.clone(),
+            relations,
+            by_name,
+            functions: function::by_name(&raw.functions),
+            configured,
+            wildcard: database.tables.wildcard.as_ref().is_some_and(elsewhere),
+        };
+        (catalog, problems)
+    }
+
+    /// The names of the shards, by index.
+    pub fn shards(&self) -> &[String] {
+        &self.shards
+    }
+
+    /// `search_path` of a fresh session.
+    pub fn default_search_path(&self) -> &[String] {
+        &self.default_search_path
+    }
+
+    /// All relations.
+    pub fn relations(&self) -> &[Relation] {
+        &self.relations
+    }
+
+    /// What a name stands for.
+    pub fn relation(&self, schema: Option<&str>, name: &str, search_path: &[String]) -> Lookup<'_> {
+        let candidates = || {
+            let indexes = self
+                .by_name
+                .get(name)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            indexes
+                .iter()
+                .filter_map(|index| self.relations.get(*index))
+        };
+        let found = match schema {
+            Some(schema) => candidates().find(|relation| relation.schema == schema),
+            None => search_path
+                .iter()
+                .find_map(|schema| candidates().find(|relation| relation.schema == *schema)),
+        };
+        match (found, schema) {
+            (Some(relation), _) => Lookup::Relation(relation),
+            (None, Some(schema)) if schema == "pg_temp" || schema.starts_with("pg_temp_") => {
+                Lookup::Temporary
+            }
+            (None, Some(schema)) if is_system_schema(schema) => Lookup::System,
+            (None, None) if name.starts_with("pg_") => Lookup::System,
+            (None, _) => Lookup::Unknown {
+                configured: self.configured.iter().any(|known| known == name),
+                wildcard: self.wildcard,
+            },
+        }
+    }
+
+    /// The functions that a call by this name could mean, of all schemas in reach: types, which we
+    /// don't know, decide among them.
+    pub fn functions<'a>(
+        &'a self,
+        schema: Option<&'a str>,
+        name: &str,
+        search_path: &'a [String],
+    ) -> impl Iterator<Item = &'a Function> {
+        let overloads = self
+            .functions
+            .get(name)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        overloads.iter().filter(move |function| match schema {
+            Some(schema) => function.schema == schema,
+            None => function.schema == "pg_catalog" || search_path.contains(&function.schema),
+        })
     }
 }
+
+/// PostgreSQL reserves the prefix `pg_` for its own schemas.
+fn is_system_schema(schema: &str) -> bool {
+    schema == "information_schema" || schema.starts_with("pg_")
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,8 +8,21 @@
 //! [`plan`] works once per shape; [`Plan::target`] works once per execution, from the literals of the
 //! text and the bytes of the Bind message.
 
+mod bind;
+mod definition;
+mod effects;
+mod insert;
+mod keyed;
+mod names;
 mod parameters;
+mod proof;
+mod query;
+mod refusal;
+mod scatter;
 mod session_use;
+mod statement;
+mod tree;
+mod unparsed;
 
 use std::fmt;
 
@@ -18,13 +31,19 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::sharding::ShardIndex;
 use crate::sharding::ShardSet;
+use crate::sql::classify::classify;
+use crate::sql::lexer::tokenize;
 use crate::sql::shape::Literal;
 use crate::sql::shape::Shape;
 use crate::sql::statement::Statement;
 use crate::sql::token::LexOptions;
 
+use statement::Part;
+
+pub use keyed::Keyed;
 pub use parameters::Parameters;
 pub use session_use::SessionUse;
+pub use tree::Tree;
 
 /// What is to be planned: exactly one statement.
 #[derive(Clone, Copy, Debug)]
@@ -114,15 +133,34 @@ pub enum Target {
 
 /// Plans one statement. Total: what can't be served is a plan too.
 pub fn plan(request: &Request<'_>) -> Plan {
+    let text = request.text;
+    let (statement, planned) = match tokenize(text.as_bytes(), request.lex) {
+        Ok(tokens) => {
+            let statement = classify(text, &tokens);
+            let part = Part {
+                request,
+                all: &tokens,
+                tokens: &tokens,
+            };
+            let planned = statement::plan(part, &statement);
+            (statement, planned)
+        }
+        // What has no tokens is for PostgreSQL to reject.
+        Err(error) => {
+            let part = Part {
+                request,
+                all: &[],
+                tokens: &[],
+            };
+            let planned = statement::finish(part, Err(error.to_error(text.as_bytes())));
+            (Statement::Other, planned)
+        }
+    };
     Plan {
-        statement: Statement::Other,
-        route: Route::Refused(Error::refused(
-            "statement is not supported",
-            "The planner is not there yet.",
-            "Wait.",
-        )),
-        access: Access::Write,
-        session: SessionUse::NONE,
+        statement,
+        route: planned.route,
+        access: planned.access,
+        session: planned.session,
         epoch: request.catalog.epoch,
     }
 }
@@ -131,31 +169,29 @@ impl Plan {
     /// The shards of one execution.
     ///
     /// # Errors
-    /// The refusal, `23502` for a NULL shard key in an INSERT, `23514` for a key that no shard takes.
+    /// The refusal (`0A000`), `23502` for a NULL shard key in an INSERT, `23514` for a key that no
+    /// shard takes.
     pub fn target(&self, arguments: &Arguments<'_>) -> Result<Target> {
-        let _ = arguments;
         match &self.route {
             Route::Any => Ok(Target::Any),
             Route::Shard(shard) => Ok(Target::One(*shard)),
-            Route::Keyed(_) => Ok(Target::Any),
-            Route::Scatter(shards) => Ok(Target::Many(shards.clone())),
+            Route::Keyed(keyed) => keyed.target(arguments),
+            Route::Scatter(shards) => keyed::scatter(shards.clone(), arguments),
             Route::Refused(error) => Err(error.clone()),
         }
+    }
+
+    /// The plan as a short indented tree, with these names for the shards.
+    pub fn tree<'a>(&'a self, shards: &'a [String]) -> Tree<'a> {
+        Tree { plan: self, shards }
     }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.route {
-            Route::Any => write!(f, "Any"),
-            Route::Shard(shard) => write!(f, "Shard {shard}"),
-            Route::Keyed(_) => write!(f, "Keyed"),
-            Route::Scatter(_) => write!(f, "Scatter"),
-            Route::Refused(error) => write!(f, "Refused {error}"),
-        }
+        self.tree(&[]).fmt(f)
     }
 }
 
-/// How literals and parameters name the shard.
-#[derive(Clone, Debug)]
-pub struct Keyed {}
+#[cfg(test)]
+mod tests;

@@ -75,4 +75,11 @@ impl<'a> Parameters<'a> {
             (at, offset) = (at + 1, end);
         }
     }
+
+    /// The values in text format that are not NULL.
+    pub fn texts(&self) -> impl Iterator<Item = &'a [u8]> {
+        (0..)
+            .map_while(|index| Some((self.value(index)?, self.format(index))))
+            .filter_map(|(value, format)| value.filter(|_| format == Some(Format::Text)))
+    }
 }

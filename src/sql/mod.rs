@@ -1,5 +1,6 @@
 //! What was asked: tokens, shapes, classification, syntax trees; pure.
 
+pub mod analysis;
 pub mod classify;
 pub mod lexer;
 pub mod literal;

@@ -1,0 +1,326 @@
+//! Routes that depend on literals and parameters, and their evaluation for each execution.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::plan::Arguments;
+use crate::plan::Target;
+use crate::plan::refusal;
+use crate::sharding::ColumnType;
+use crate::sharding::Format;
+use crate::sharding::Key;
+use crate::sharding::KeyError;
+use crate::sharding::KeyType;
+use crate::sharding::KeyUse;
+use crate::sharding::LiteralKind;
+use crate::sharding::Placement;
+use crate::sharding::ShardIndex;
+use crate::sharding::ShardSet;
+use crate::sql::literal::literal_value;
+use crate::sql::token::TokenKind;
+
+/// Longest number that a minus sign is put before without an allocation.
+const NUMBER_BYTES: usize = 64;
+
+/// A route whose shard depends on literals and parameters: all the proofs must name the same one.
+#[derive(Clone, Debug)]
+pub struct Keyed {
+    /// What restricts each sharded table to a shard.
+    pub(super) proofs: Box<[Proof]>,
+    /// The shard of the home tables that are read along.
+    pub(super) home: Option<ShardIndex>,
+    /// What becomes of an execution whose keys are on several shards.
+    pub(super) spread: Spread,
+}
+
+/// What becomes of an execution whose keys are on several shards.
+#[derive(Clone, Debug)]
+pub(super) enum Spread {
+    /// It goes to all of them; to these if the keys can't be known.
+    Scatter(ShardSet),
+    /// It is refused.
+    Refuse(Error),
+}
+
+/// That one occurrence of a sharded table is restricted to the keys listed.
+#[derive(Clone, Debug)]
+pub(super) struct Proof {
+    /// The table's name, for messages.
+    pub table: String,
+    /// The table's placement.
+    pub placement: Arc<Placement>,
+    /// For each column of the shard key the values it may have.
+    pub parts: Box<[Part]>,
+    /// Whether the values are compared with the key or stored in it.
+    pub use_: KeyUse,
+}
+
+/// The values that a column of the shard key may have.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    /// The type of the column that they are compared with or stored in.
+    pub column: ColumnType,
+    /// The values, at least one.
+    pub values: Box<[KeyValue]>,
+}
+
+/// Where a value of the shard key comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeyValue {
+    pub source: KeySource,
+    /// The type it is cast to; 0 is none.
+    pub cast: u32,
+    /// A parameter that the statement also uses elsewhere: undeclared, its type may come from there.
+    pub shared: bool,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeySource {
+    /// A literal of the text.
+    Literal {
+        /// Its index in the shape.
+        index: usize,
+        /// A minus sign stands before it.
+        negative: bool,
+    },
+    /// A parameter, from 0.
+    Parameter(usize),
+    Null,
+    Bool(bool),
+}
+
+/// The shards that a proof names.
+enum Places {
+    /// No row can match: any shard will do.
+    None,
+    One(ShardIndex),
+    Many(ShardSet),
+}
+
+/// Keys of the columns of one row; a key of a few short columns needs no allocation.
+type Keys = SmallVec<[Key; 2]>;
+
+impl Keyed {
+    /// The shards of one execution.
+    pub(super) fn target(&self, arguments: &Arguments<'_>) -> Result<Target> {
+        let mut shard = self.home;
+        for proof in &self.proofs {
+            match proof.places(arguments) {
+                Ok(Places::None) => {}
+                Ok(Places::One(one)) if shard.is_none_or(|shard| shard == one) => shard = Some(one),
+                Ok(Places::One(_)) => return self.spread(None, arguments),
+                Ok(Places::Many(set)) => return self.spread(Some(set), arguments),
+                Err((KeyError::Unprovable(why), _)) if proof.use_ == KeyUse::Compare => {
+                    return match &self.spread {
+                        Spread::Scatter(all) => self.spread(Some(all.clone()), arguments),
+                        Spread::Refuse(_) => Err(refusal::unprovable(&proof.table, why)),
+                    };
+                }
+                Err((error, column)) => return Err(error.store_error(&proof.table, column)),
+            }
+        }
+        Ok(shard.map_or(Target::Any, Target::One))
+    }
+
+    fn spread(&self, shards: Option<ShardSet>, arguments: &Arguments<'_>) -> Result<Target> {
+        match (&self.spread, shards) {
+            (Spread::Scatter(_), Some(shards)) => scatter(shards, arguments),
+            (Spread::Scatter(all), None) => scatter(all.clone(), arguments),
+            (Spread::Refuse(error), _) => Err(error.clone()),
+        }
+    }
+}
+
+/// A target of several shards, unless a constant means something else on each.
+pub(super) fn scatter(shards: ShardSet, arguments: &Arguments<'_>) -> Result<Target> {
+    if let Some(shard) = shards.single() {
+        return Ok(Target::One(shard));
+    }
+    let literals = arguments.literals.iter();
+    let strings = literals.filter(|literal| literal.kind.is_string());
+    for literal in strings {
+        let value = literal_value(arguments.text, literal);
+        if value.is_some_and(|value| is_relative_time(value.as_bytes())) {
+            return Err(refusal::relative_time());
+        }
+    }
+    if arguments.parameters.texts().any(is_relative_time) {
+        return Err(refusal::relative_time());
+    }
+    Ok(Target::Many(shards))
+}
+
+/// Whether a date or time type would read the string as a moment relative to the transaction's start.
+fn is_relative_time(value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    [&b"now"[..], b"today", b"tomorrow", b"yesterday"]
+        .iter()
+        .any(|word| value.eq_ignore_ascii_case(word))
+}
+
+impl Proof {
+    /// The shards of the keys listed; an error comes with the name of its column.
+    fn places(&self, arguments: &Arguments<'_>) -> Result<Places, (KeyError, &str)> {
+        let mut keys = Keys::new();
+        let mut found = Places::None;
+        self.walk(arguments, &mut keys, &mut found)?;
+        Ok(found)
+    }
+
+    /// Goes through all combinations of the values of the columns behind those in `keys`.
+    fn walk(
+        &self,
+        arguments: &Arguments<'_>,
+        keys: &mut Keys,
+        found: &mut Places,
+    ) -> Result<(), (KeyError, &str)> {
+        let at = keys.len();
+        let Some(part) = self.parts.get(at) else {
+            return self.place(keys, found);
+        };
+        for value in &part.values {
+            match value.key(arguments, &part.column, self.use_) {
+                Ok(key) if key.requires_utf8() && !arguments.utf8 => {
+                    return Err((NOT_UTF8, self.column(at)));
+                }
+                Ok(key) => keys.push(key),
+                Err(error) if self.matches_nothing(error) => continue,
+                Err(error) => return Err((error, self.column(at))),
+            }
+            self.walk(arguments, keys, found)?;
+            keys.truncate(at);
+        }
+        Ok(())
+    }
+
+    /// Adds the shard of one key.
+    fn place(&self, keys: &Keys, found: &mut Places) -> Result<(), (KeyError, &str)> {
+        let shard = match self.placement.shard(keys) {
+            Ok(shard) => shard,
+            Err(error) if self.matches_nothing(error) => return Ok(()),
+            Err(error) => return Err((error, self.column(0))),
+        };
+        *found = match std::mem::replace(found, Places::None) {
+            Places::None => Places::One(shard),
+            Places::One(one) if one == shard => Places::One(one),
+            Places::One(one) => Places::Many([one, shard].into_iter().collect()),
+            Places::Many(mut set) => {
+                set.insert(shard);
+                Places::Many(set)
+            }
+        };
+        Ok(())
+    }
+
+    /// Whether any server may be asked about the value: it matches no row, or PostgreSQL rejects it.
+    fn matches_nothing(&self, error: KeyError) -> bool {
+        match error {
+            KeyError::Rejected(_) => true,
+            KeyError::Null | KeyError::OutOfRange => self.use_ == KeyUse::Compare,
+            KeyError::Unprovable(_) => false,
+        }
+    }
+
+    fn column(&self, index: usize) -> &str {
+        self.placement
+            .columns()
+            .get(index)
+            .map_or("", |column| column.name.as_str())
+    }
+}
+
+const NOT_UTF8: KeyError = KeyError::Unprovable(
+    "the key has characters beyond ASCII and the client's encoding is not UTF-8",
+);
+
+const SHARED_PARAMETER: KeyError = KeyError::Unprovable(
+    "the parameter has no declared type and is used in several places, which may give it another type",
+);
+
+const OTHER_TYPE: KeyError =
+    KeyError::Unprovable("the parameter's declared type is not the type it is cast to");
+
+const NOT_THERE: KeyError = KeyError::Unprovable("the parameter is missing");
+
+const OTHER_LITERAL: KeyError =
+    KeyError::Unprovable("the literal's type is not that of the shard key's column");
+
+impl KeyValue {
+    fn key(
+        &self,
+        arguments: &Arguments<'_>,
+        column: &ColumnType,
+        use_: KeyUse,
+    ) -> Result<Key, KeyError> {
+        match self.source {
+            KeySource::Null => Err(KeyError::Null),
+            KeySource::Bool(value) => {
+                let text = if value { "true" } else { "false" };
+                Key::from_literal(text, LiteralKind::Bool, column, use_)
+            }
+            KeySource::Literal { index, negative } => {
+                literal_key(arguments, index, negative, column, use_)
+            }
+            KeySource::Parameter(index) => self.parameter_key(arguments, index, column, use_),
+        }
+    }
+
+    fn parameter_key(
+        &self,
+        arguments: &Arguments<'_>,
+        index: usize,
+        column: &ColumnType,
+        use_: KeyUse,
+    ) -> Result<Key, KeyError> {
+        let parameters = &arguments.parameters;
+        let declared = parameters.type_oid(index);
+        let format = parameters.format(index).ok_or(NOT_THERE)?;
+        let type_oid = match (declared, self.cast) {
+            (declared, 0) => declared,
+            (0, cast) => cast,
+            (declared, cast) if declared == cast => declared,
+            _ => return Err(OTHER_TYPE),
+        };
+        // The digits of an integer mean the same as any number; its bytes don't.
+        let safe = format == Format::Text && is_integer(column.key_type);
+        if self.shared && declared == 0 && !safe {
+            return Err(SHARED_PARAMETER);
+        }
+        let value = parameters.value(index).ok_or(NOT_THERE)?;
+        Key::from_parameter(type_oid, format, value, column, use_)
+    }
+}
+
+fn is_integer(key_type: KeyType) -> bool {
+    matches!(key_type, KeyType::Int2 | KeyType::Int4 | KeyType::Int8)
+}
+
+fn literal_key(
+    arguments: &Arguments<'_>,
+    index: usize,
+    negative: bool,
+    column: &ColumnType,
+    use_: KeyUse,
+) -> Result<Key, KeyError> {
+    let literal = arguments.literals.get(index).ok_or(OTHER_LITERAL)?;
+    let kind = match literal.kind {
+        TokenKind::Number => LiteralKind::Number,
+        TokenKind::String
+        | TokenKind::EscapeString
+        | TokenKind::UnicodeString
+        | TokenKind::DollarString => LiteralKind::String,
+        _ => return Err(OTHER_LITERAL),
+    };
+    let value = literal_value(arguments.text, literal).ok_or(OTHER_LITERAL)?;
+    if !negative {
+        return Key::from_literal(&value, kind, column, use_);
+    }
+    let mut signed = SmallVec::<[u8; NUMBER_BYTES]>::from_slice(b"-");
+    signed.extend_from_slice(value.as_bytes());
+    let signed = std::str::from_utf8(&signed).map_err(|_| OTHER_LITERAL)?;
+    Key::from_literal(signed, kind, column, use_)
+}

@@ -1,0 +1,396 @@
+//! Queries (`SELECT`, `INSERT` and their like): which shard, or why none.
+
+use crate::catalog::Location;
+use crate::catalog::Lookup;
+use crate::catalog::Relation;
+use crate::error::Error;
+use crate::error::Result;
+use crate::plan::Access;
+use crate::plan::Request;
+use crate::plan::Route;
+use crate::plan::SessionUse;
+use crate::plan::bind::Bound;
+use crate::plan::bind::BoundSource;
+use crate::plan::effects;
+use crate::plan::effects::Effects;
+use crate::plan::insert;
+use crate::plan::keyed::Keyed;
+use crate::plan::keyed::Proof;
+use crate::plan::keyed::Spread;
+use crate::plan::proof::Prover;
+use crate::plan::refusal;
+use crate::plan::scatter;
+use crate::sharding::ShardIndex;
+use crate::sql::analysis::BlockKind;
+use crate::sql::analysis::Clauses;
+use crate::sql::analysis::Facts;
+use crate::sql::analysis::SourceKind;
+use crate::sql::token::Token;
+use crate::sql::token::TokenKind;
+
+/// Where the state of the whole database is kept: sequences, system catalogues, temporary tables.
+pub(super) const FIRST_SHARD: ShardIndex = 0;
+
+/// What planning a query gives.
+pub(super) struct Planned {
+    pub route: Route,
+    pub access: Access,
+    pub session: SessionUse,
+}
+
+/// A query on its way to a route.
+pub(super) struct Query<'a> {
+    pub request: &'a Request<'a>,
+    /// The tokens of the whole statement.
+    pub tokens: &'a [Token],
+    pub facts: &'a Facts,
+    pub bound: Bound<'a>,
+    /// The effects of each of its calls.
+    pub calls: Vec<Effects>,
+    /// The effects of all of them.
+    pub effects: Effects,
+}
+
+/// What the sources of a query need.
+#[derive(Default)]
+struct Needs {
+    /// The shard of its home tables.
+    home: Option<ShardIndex>,
+    /// What restricts its sharded tables.
+    proofs: Vec<Proof>,
+    /// The first sharded table that nothing restricts.
+    unproven: Option<Error>,
+    /// It uses sharded tables.
+    sharded: bool,
+    /// It uses replicated tables.
+    replicated: bool,
+}
+
+impl<'a> Query<'a> {
+    pub fn new(request: &'a Request<'a>, tokens: &'a [Token], facts: &'a Facts) -> Query<'a> {
+        let catalog = request.catalog;
+        let calls: Vec<Effects> = facts
+            .calls
+            .iter()
+            .map(|call| effects::of_call(catalog, request.search_path, &call.name, call.arguments))
+            .collect();
+        let effects = calls.iter().fold(Effects::NONE, |all, call| all | *call);
+        Query {
+            request,
+            tokens,
+            facts,
+            bound: Bound::new(facts, catalog, request.search_path),
+            calls,
+            effects,
+        }
+    }
+
+    pub fn plan(&self) -> Planned {
+        let route = if self.request.catalog.shards().len() == 1 {
+            Route::Shard(FIRST_SHARD)
+        } else {
+            self.route().unwrap_or_else(Route::Refused)
+        };
+        Planned {
+            route,
+            access: self.access(),
+            session: self.effects.session(),
+        }
+    }
+
+    fn access(&self) -> Access {
+        let locks = self
+            .facts
+            .blocks
+            .iter()
+            .any(|block| block.clauses.has(Clauses::LOCKING));
+        let temporary = self.bound.occurrences().any(|(_, _, source)| match source {
+            BoundSource::Named(Lookup::Temporary) => true,
+            BoundSource::Named(Lookup::Unknown { .. }) => self.request.temporary_tables,
+            _ => false,
+        });
+        let creates = !self.facts.created.is_empty();
+        if locks || temporary || creates || self.facts.modifies() || self.effects.write() {
+            Access::Write
+        } else {
+            Access::Read
+        }
+    }
+
+    /// The route in a database of several shards.
+    fn route(&self) -> Result<Route> {
+        if !self.facts.created.is_empty() {
+            return Err(refusal::everywhere("SELECT INTO"));
+        }
+        self.check_calls()?;
+        let needs = self.needs()?;
+        if needs.replicated && self.locks() {
+            return Err(refusal::locks_replicated());
+        }
+        if !needs.sharded {
+            return self.unsharded(&needs);
+        }
+        if let Some(name) = self.call_with(Effects::HOME) {
+            return Err(refusal::global_state(name));
+        }
+        let scatter = match needs.home {
+            None => scatter::shards(self),
+            Some(_) => Err(refusal::several_shards()),
+        };
+        match (needs.unproven, scatter) {
+            (None, Ok(shards)) => Ok(keyed(needs.proofs, None, Spread::Scatter(shards))),
+            (None, Err(error)) => {
+                let error = self.several(error);
+                Ok(keyed(needs.proofs, needs.home, Spread::Refuse(error)))
+            }
+            (Some(_), Ok(shards)) => Ok(Route::Scatter(shards)),
+            // One table alone: say what the query has that needs more than concatenation.
+            (Some(_), Err(error)) if self.facts.blocks.len() == 1 && needs.home.is_none() => {
+                Err(error)
+            }
+            (Some(error), Err(_)) => Err(error),
+        }
+    }
+
+    /// The refusal of executions whose keys are on several shards.
+    fn several(&self, scatter: Error) -> Error {
+        let mut inserts = self
+            .facts
+            .blocks
+            .iter()
+            .filter_map(|block| match &block.kind {
+                BlockKind::Insert(_) => block.sources.first(),
+                _ => None,
+            });
+        match inserts.next() {
+            Some(target) => match &target.kind {
+                SourceKind::Relation(name) => refusal::insert_several(&name.name),
+                SourceKind::Opaque => refusal::several_shards(),
+            },
+            None if self.facts.modifies() || self.facts.blocks.len() > 1 => {
+                refusal::several_shards()
+            }
+            None => scatter,
+        }
+    }
+
+    /// A query without sharded tables.
+    fn unsharded(&self, needs: &Needs) -> Result<Route> {
+        let needs_first = Effects::HOME | Effects::SERVER | Effects::WRITES;
+        match needs.home {
+            Some(home) if home != FIRST_SHARD => match self.call_with(Effects::HOME) {
+                Some(name) => Err(refusal::global_state(name)),
+                None => Ok(Route::Shard(home)),
+            },
+            Some(home) => Ok(Route::Shard(home)),
+            None if self.effects.any(needs_first) || self.facts.object_ids => {
+                Ok(Route::Shard(FIRST_SHARD))
+            }
+            None => Ok(Route::Any),
+        }
+    }
+
+    /// How often the statement names a parameter.
+    pub fn parameter_uses(&self, number: u32) -> usize {
+        let parameters = self.tokens.iter().filter(|token| {
+            let number_of = |name: &str| name.strip_prefix('$')?.parse::<u32>().ok();
+            token.kind == TokenKind::Parameter
+                && number_of(token.text(self.request.text)) == Some(number)
+        });
+        parameters.count()
+    }
+
+    fn locks(&self) -> bool {
+        let mut blocks = self.facts.blocks.iter();
+        blocks.any(|block| block.clauses.has(Clauses::LOCKING))
+    }
+
+    /// The name of the first call with one of these effects.
+    pub fn call_with(&self, effects: Effects) -> Option<&str> {
+        let mut calls = self.facts.calls.iter().zip(&self.calls);
+        calls
+            .find(|(_, call)| call.any(effects))
+            .map(|(call, _)| call.name.name.as_str())
+    }
+
+    fn check_calls(&self) -> Result<()> {
+        if let Some(name) = self.call_with(Effects::READS_TABLES) {
+            return Err(refusal::reads_tables(name));
+        }
+        match self.call_with(Effects::USER_CODE) {
+            Some(name) => Err(refusal::user_code(name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks at every occurrence of a relation.
+    fn needs(&self) -> Result<Needs> {
+        let mut needs = Needs::default();
+        let prover = Prover::new(self);
+        for (block, source, bound) in self.bound.occurrences() {
+            let BoundSource::Named(lookup) = bound else {
+                continue;
+            };
+            let relation = match lookup {
+                Lookup::Relation(relation) => relation,
+                Lookup::System | Lookup::Temporary => {
+                    needs.at_home(FIRST_SHARD)?;
+                    continue;
+                }
+                Lookup::Unknown {
+                    configured,
+                    wildcard,
+                } => {
+                    if configured || (wildcard && !self.request.temporary_tables) {
+                        return Err(refusal::undefined(self.written_name(block, source)));
+                    }
+                    needs.at_home(FIRST_SHARD)?;
+                    continue;
+                }
+            };
+            let kind = self.facts.blocks.get(block).map(|block| &block.kind);
+            let target = kind.filter(|kind| source == 0 && kind.modifies());
+            match &relation.location {
+                Location::Unserved(reason) => {
+                    return Err(refusal::unserved(&relation.name, reason));
+                }
+                Location::Home(shard) => needs.at_home(*shard)?,
+                Location::Replicated => {
+                    check_policies(relation)?;
+                    match kind {
+                        Some(BlockKind::Merge) => return Err(refusal::merge(&relation.name)),
+                        _ if target.is_some() => {
+                            return Err(refusal::writes_replicated(&relation.name));
+                        }
+                        _ => needs.replicated = true,
+                    }
+                }
+                Location::Sharded(_) => {
+                    needs.sharded = true;
+                    check_policies(relation)?;
+                    self.sharded(relation, block, source, &prover, &mut needs)?;
+                }
+            }
+        }
+        Ok(needs)
+    }
+
+    /// One occurrence of a sharded table.
+    fn sharded(
+        &self,
+        relation: &Relation,
+        block: usize,
+        source: usize,
+        prover: &Prover<'_>,
+        needs: &mut Needs,
+    ) -> Result<()> {
+        let kind = self.facts.blocks.get(block).map(|block| &block.kind);
+        let target = kind.filter(|kind| source == 0 && kind.modifies());
+        let mut verb = None;
+        match (kind, target) {
+            (Some(BlockKind::Merge), _) => return Err(refusal::merge(&relation.name)),
+            (_, Some(BlockKind::Insert(insert))) => {
+                check_hazards(relation)?;
+                insert::prove(relation, insert, prover, &mut needs.proofs)?;
+                return Ok(());
+            }
+            (_, Some(BlockKind::Update(columns))) => {
+                check_hazards(relation)?;
+                check_assigned(relation, columns)?;
+                verb = Some("UPDATE");
+            }
+            (_, Some(_)) => {
+                check_hazards(relation)?;
+                verb = Some("DELETE");
+            }
+            _ => {}
+        }
+        match prover.prove(relation, block, source) {
+            Some(proof) => needs.proofs.push(proof),
+            None => {
+                let key = key_names(relation);
+                let error = match verb {
+                    Some(verb) => refusal::write_several(verb, &relation.name, &key),
+                    None => refusal::unproven(&relation.name, &key),
+                };
+                if verb.is_some() {
+                    return Err(error);
+                }
+                needs.unproven.get_or_insert(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of a source as the statement has it.
+    fn written_name(&self, block: usize, source: usize) -> &str {
+        let source = self
+            .facts
+            .blocks
+            .get(block)
+            .and_then(|block| block.sources.get(source));
+        match source.map(|source| &source.kind) {
+            Some(SourceKind::Relation(name)) => &name.name,
+            _ => "",
+        }
+    }
+}
+
+impl Needs {
+    fn at_home(&mut self, shard: ShardIndex) -> Result<()> {
+        if self.home.is_some_and(|home| home != shard) {
+            return Err(refusal::several_homes());
+        }
+        self.home = Some(shard);
+        Ok(())
+    }
+}
+
+fn keyed(proofs: Vec<Proof>, home: Option<ShardIndex>, spread: Spread) -> Route {
+    Route::Keyed(Box::new(Keyed {
+        proofs: proofs.into_boxed_slice(),
+        home,
+        spread,
+    }))
+}
+
+/// The columns of the shard key, for messages.
+pub(super) fn key_names(relation: &Relation) -> String {
+    let columns = relation.placement().map(|placement| placement.columns());
+    let names: Vec<String> = columns
+        .unwrap_or_default()
+        .iter()
+        .map(|column| format!("\"{}\"", column.name))
+        .collect();
+    names.join(", ")
+}
+
+fn check_policies(relation: &Relation) -> Result<()> {
+    if relation.hazards.row_security {
+        return Err(refusal::hazard(&relation.name, "row security policies"));
+    }
+    Ok(())
+}
+
+fn check_hazards(relation: &Relation) -> Result<()> {
+    if relation.hazards.rules {
+        return Err(refusal::hazard(&relation.name, "rules"));
+    }
+    if relation.hazards.triggers {
+        return Err(refusal::hazard(&relation.name, "triggers"));
+    }
+    Ok(())
+}
+
+/// Refuses assignments to the shard key.
+pub(super) fn check_assigned(relation: &Relation, assigned: &[String]) -> Result<()> {
+    let key = relation.placement().map(|placement| placement.columns());
+    let moved = key
+        .unwrap_or_default()
+        .iter()
+        .find(|column| assigned.contains(&column.name));
+    match moved {
+        Some(column) => Err(refusal::assigns_key(&relation.name, &column.name)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,329 @@
+//! Statements by kind: queries are analysed, the rest goes by its names.
+
+use std::ops::Range;
+
+use crate::catalog::Location;
+use crate::catalog::Lookup;
+use crate::error::Error;
+use crate::error::Result;
+use crate::plan::Access;
+use crate::plan::Request;
+use crate::plan::Route;
+use crate::plan::SessionUse;
+use crate::plan::definition;
+use crate::plan::keyed::Spread;
+use crate::plan::names;
+use crate::plan::query::FIRST_SHARD;
+use crate::plan::query::Planned;
+use crate::plan::query::Query;
+use crate::plan::refusal;
+use crate::plan::unparsed;
+use crate::sql::analysis;
+use crate::sql::classify::classify;
+use crate::sql::parse::StopReason;
+use crate::sql::parse::Stopped;
+use crate::sql::statement::Copy;
+use crate::sql::statement::CopyDirection;
+use crate::sql::statement::CopyEndpoint;
+use crate::sql::statement::CopySource;
+use crate::sql::statement::Maintenance;
+use crate::sql::statement::Query as QueryFacts;
+use crate::sql::statement::QueryKind;
+use crate::sql::statement::Statement;
+use crate::sql::token::Token;
+
+/// A statement, or a part of one, that is being planned.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub request: &'a Request<'a>,
+    /// The tokens of the whole statement.
+    pub all: &'a [Token],
+    /// The tokens of this part.
+    pub tokens: &'a [Token],
+}
+
+impl<'a> Part<'a> {
+    /// The part of this part that lies in a range of the text.
+    fn within(self, range: &Range<u32>) -> Part<'a> {
+        let start = self
+            .tokens
+            .partition_point(|token| token.start < range.start);
+        let end = self.tokens.partition_point(|token| token.end <= range.end);
+        Part {
+            tokens: self.tokens.get(start..end).unwrap_or_default(),
+            ..self
+        }
+    }
+
+    /// Whether there is more than one shard.
+    pub fn is_sharded(self) -> bool {
+        self.request.catalog.shards().len() != 1
+    }
+}
+
+/// Plans a statement or the body of one.
+pub(super) fn plan(part: Part<'_>, statement: &Statement) -> Planned {
+    let planned = match statement {
+        Statement::Query(query) => return plan_query(part, *query),
+        Statement::Explain(explain) => return plan_explain(part, explain.analyze, &explain.body),
+        Statement::Declare { hold, body, .. } => return plan_declare(part, *hold, body),
+        Statement::Copy(copy) => return plan_copy(part, copy),
+        Statement::Ddl(ddl) => return definition::plan(part, *ddl),
+        Statement::Empty
+        | Statement::Begin(_)
+        | Statement::Commit { .. }
+        | Statement::Rollback { .. }
+        | Statement::Savepoint(_)
+        | Statement::RollbackTo(_)
+        | Statement::Release(_)
+        | Statement::SetTransaction(_)
+        | Statement::SetSessionCharacteristics(_)
+        | Statement::SetConstraints
+        | Statement::Set { .. }
+        | Statement::Reset(_)
+        | Statement::Show(_)
+        | Statement::ShowShardwire(_)
+        | Statement::Prepare { .. }
+        | Statement::Execute { .. }
+        | Statement::Deallocate(_)
+        | Statement::Fetch(_)
+        | Statement::Move(_)
+        | Statement::CloseCursor(_)
+        | Statement::Discard(_) => return for_session(part),
+        Statement::Listen(_) => Ok((FIRST_SHARD, SessionUse::PINS | SessionUse::NOT_PREPARABLE)),
+        Statement::Unlisten(_) => Ok((FIRST_SHARD, SessionUse::NONE)),
+        Statement::Notify { .. } => Ok((FIRST_SHARD, SessionUse::NOT_PREPARABLE)),
+        Statement::PrepareTransaction
+        | Statement::CommitPrepared
+        | Statement::RollbackPrepared
+        | Statement::SetTransactionSnapshot
+        | Statement::Call
+        | Statement::Do => choose(part),
+        Statement::Maintenance(Maintenance::Load) => {
+            choose(part).map(|(shard, _)| (shard, SessionUse::PINS))
+        }
+        Statement::Maintenance(Maintenance::Checkpoint) => choose(part),
+        Statement::Lock | Statement::Truncate | Statement::Maintenance(_) => at_home(part),
+        Statement::Other => choose_other(part),
+    };
+    finish(part, planned)
+}
+
+/// What the session itself interprets.
+fn for_session(part: Part<'_>) -> Planned {
+    Planned {
+        route: if part.is_sharded() {
+            Route::Any
+        } else {
+            Route::Shard(FIRST_SHARD)
+        },
+        access: Access::Read,
+        session: SessionUse::NONE,
+    }
+}
+
+/// A statement for the primary of one shard; a database of one shard refuses nothing.
+pub(super) fn finish(part: Part<'_>, planned: Result<(usize, SessionUse)>) -> Planned {
+    let (route, session) = match planned {
+        _ if !part.is_sharded() => (
+            Route::Shard(FIRST_SHARD),
+            planned.map_or(SessionUse::NONE, |(_, session)| session),
+        ),
+        Ok((shard, session)) => (Route::Shard(shard), session),
+        Err(error) => (Route::Refused(error), SessionUse::NONE),
+    };
+    Planned {
+        route,
+        access: Access::Write,
+        session,
+    }
+}
+
+/// A statement of which only the user knows the shard.
+fn choose(part: Part<'_>) -> Result<(usize, SessionUse)> {
+    let what = names::command(part);
+    if part.is_sharded() {
+        return Err(refusal::choose_shard(&what));
+    }
+    // LOAD, DO and CALL of one shard are told apart by their kind.
+    Ok((FIRST_SHARD, SessionUse::NONE))
+}
+
+fn choose_other(part: Part<'_>) -> Result<(usize, SessionUse)> {
+    match part.tokens.first() {
+        Some(token) if part.is_sharded() && !names::is_command(part, token) => {
+            let word = token.text(part.request.text);
+            Err(refusal::syntax(part.request.text, token.start, word))
+        }
+        _ => choose(part),
+    }
+}
+
+/// A statement on home tables of one shard.
+fn at_home(part: Part<'_>) -> Result<(usize, SessionUse)> {
+    let what = names::command(part);
+    if !part.is_sharded() {
+        return Ok((FIRST_SHARD, SessionUse::NONE));
+    }
+    match names::home(part, &what)? {
+        Some(shard) if !names::cascades(part) => Ok((shard, SessionUse::NONE)),
+        _ => Err(refusal::everywhere(&what)),
+    }
+}
+
+fn plan_query(part: Part<'_>, query: QueryFacts) -> Planned {
+    let analysed = if part.request.text.len() > part.request.parse_bytes {
+        Err(Stopped {
+            reason: StopReason::TooLong,
+            offset: None,
+        })
+    } else {
+        analysis::analyse(part.request.text, part.tokens)
+    };
+    let facts = match analysed {
+        Ok(facts) if names::all_known(part, &facts) => facts,
+        Ok(_) => {
+            let stopped = Stopped {
+                reason: StopReason::NotAnalysed("a table name"),
+                offset: None,
+            };
+            return unparsed::plan(part, query, stopped);
+        }
+        Err(stopped) => return unparsed::plan(part, query, stopped),
+    };
+    let mut planned = Query::new(part.request, part.all, &facts).plan();
+    if query.into.is_some_and(|into| into.temporary) {
+        planned.session |=
+            SessionUse::PINS | SessionUse::TEMPORARY_TABLES | SessionUse::NOT_PREPARABLE;
+    }
+    planned
+}
+
+/// `EXPLAIN` runs where its statement would.
+fn plan_explain(part: Part<'_>, analyze: bool, body: &Range<u32>) -> Planned {
+    let body = part.within(body);
+    let mut planned = plan(body, &classify(part.request.text, body.tokens));
+    if !analyze {
+        planned.access = Access::Read;
+        planned.session = SessionUse::NONE;
+    }
+    planned
+}
+
+/// A cursor lives on one shard.
+fn plan_declare(part: Part<'_>, hold: bool, body: &Range<u32>) -> Planned {
+    let body = part.within(body);
+    let mut planned = plan(body, &classify(part.request.text, body.tokens));
+    one_shard_only(&mut planned.route, "a cursor");
+    if hold {
+        planned.session |= SessionUse::PINS | SessionUse::NOT_PREPARABLE;
+    }
+    planned
+}
+
+/// Refuses routes of several shards, for what has no way to merge yet.
+fn one_shard_only(route: &mut Route, what: &str) {
+    let error = || {
+        Error::refused(
+            format!("{what} over several shards is not supported"),
+            "Its query needs rows of several shards.",
+            "Add a condition that equates the shard key with a constant or parameter.",
+        )
+    };
+    match route {
+        Route::Scatter(_) => *route = Route::Refused(error()),
+        Route::Keyed(keyed) => {
+            if matches!(keyed.spread, Spread::Scatter(_)) {
+                keyed.spread = Spread::Refuse(error());
+            }
+        }
+        Route::Any | Route::Shard(_) | Route::Refused(_) => {}
+    }
+}
+
+fn plan_copy(part: Part<'_>, copy: &Copy) -> Planned {
+    let mut planned = match &copy.source {
+        CopySource::Query(range) => {
+            let body = part.within(range);
+            let mut planned = plan(body, &classify(part.request.text, body.tokens));
+            one_shard_only(&mut planned.route, "COPY");
+            planned
+        }
+        CopySource::Relation { name, .. } => {
+            let lookup = part.request.catalog.relation(
+                name.schema.as_deref(),
+                &name.name,
+                part.request.search_path,
+            );
+            let reads = copy.direction == CopyDirection::To;
+            let route = if part.is_sharded() {
+                copy_route(part, lookup, &name.name, reads).unwrap_or_else(Route::Refused)
+            } else {
+                Route::Shard(FIRST_SHARD)
+            };
+            let temporary = match lookup {
+                Lookup::Temporary => true,
+                Lookup::Unknown { .. } => part.request.temporary_tables,
+                _ => false,
+            };
+            Planned {
+                route,
+                access: if reads && !temporary {
+                    Access::Read
+                } else {
+                    Access::Write
+                },
+                session: SessionUse::NONE,
+            }
+        }
+    };
+    if copy.endpoint != CopyEndpoint::Client {
+        // A file is on one machine, a program may do anything.
+        planned.access = Access::Write;
+        if matches!(planned.route, Route::Any) {
+            planned.route = Route::Refused(refusal::choose_shard("COPY with a file or program"));
+        }
+    }
+    planned
+}
+
+fn copy_route(part: Part<'_>, lookup: Lookup<'_>, name: &str, reads: bool) -> Result<Route> {
+    match lookup {
+        Lookup::System | Lookup::Temporary => Ok(Route::Shard(FIRST_SHARD)),
+        Lookup::Unknown {
+            configured,
+            wildcard,
+        } => {
+            if configured || (wildcard && !part.request.temporary_tables) {
+                return Err(refusal::undefined(name));
+            }
+            Ok(Route::Shard(FIRST_SHARD))
+        }
+        Lookup::Relation(relation) => match &relation.location {
+            Location::Home(shard) => Ok(Route::Shard(*shard)),
+            Location::Replicated if reads => Ok(Route::Any),
+            Location::Replicated => Err(refusal::writes_replicated(name)),
+            Location::Sharded(_) => Err(Error::refused(
+                format!("COPY of the sharded table \"{name}\" is not supported"),
+                "Its rows are on several shards.",
+                if reads {
+                    "Use SELECT, or COPY (SELECT … WHERE the shard key equals a constant) TO."
+                } else {
+                    "Use INSERT with the shard key."
+                },
+            )),
+            Location::Unserved(reason) => Err(refusal::unserved(name, reason)),
+        },
+    }
+}
+
+/// Whether a query by its kind may change rows.
+pub(super) fn may_write(query: QueryFacts) -> bool {
+    query.modifies
+        || query.locks_rows
+        || query.into.is_some()
+        || !matches!(
+            query.kind,
+            QueryKind::Select | QueryKind::Values | QueryKind::Table
+        )
+}

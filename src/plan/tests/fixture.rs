@@ -1,0 +1,316 @@
+//! Catalogues of tests, from a few lines of text.
+
+use crate::catalog::Catalog;
+use crate::catalog::Problem;
+use crate::catalog::RawCatalog;
+use crate::catalog::RawColumn;
+use crate::catalog::RawFunction;
+use crate::catalog::RawRelation;
+use crate::config::Config;
+use crate::plan::Arguments;
+use crate::plan::Parameters;
+use crate::plan::Plan;
+use crate::plan::Request;
+use crate::plan::plan;
+use crate::sql::shape::Shape;
+use crate::sql::shape::scan;
+use crate::sql::token::LexOptions;
+
+/// A catalogue and the session it is used from.
+pub struct Fixture {
+    pub catalog: Catalog,
+    pub search_path: Vec<String>,
+    pub temporary_tables: bool,
+    pub parse_bytes: usize,
+}
+
+/// Functions of `pg_catalog`, by volatility and kind.
+const BUILTINS: [(char, char, &str); 8] = [
+    (
+        'i',
+        'f',
+        "abs lower upper length substr replace round trunc ceil floor mod md5 left right repeat \
+         array_length cardinality jsonb_array_elements json_array_elements regexp_replace \
+         split_part date_part timezone range_merge int4 int8 text generate_series make_date xpath \
+         ts_rewrite hashint8extended pg_size_pretty array_append strpos",
+    ),
+    (
+        's',
+        'f',
+        "now to_char date_trunc concat format age to_jsonb row_to_json current_setting \
+         pg_get_userbyid inet_server_addr version current_database pg_relation_size has_table_privilege \
+         pg_table_is_visible format_type obj_description pg_get_expr array_to_string to_timestamp \
+         transaction_timestamp statement_timestamp current_schemas txid_current_snapshot \
+         pg_total_relation_size col_description currtid2 table_to_xml schema_to_xml",
+    ),
+    (
+        'v',
+        'f',
+        "random clock_timestamp timeofday gen_random_uuid pg_sleep nextval setval currval lastval \
+         set_config setseed pg_advisory_lock pg_advisory_unlock pg_try_advisory_lock \
+         pg_advisory_xact_lock pg_notify lo_create loread pg_terminate_backend pg_backend_pid \
+         pg_cancel_backend pg_logical_emit_message txid_current query_to_xml ts_stat",
+    ),
+    (
+        'i',
+        'a',
+        "count sum avg min max array_agg string_agg jsonb_agg bool_and percentile_cont",
+    ),
+    ('i', 'w', "row_number rank lag lead ntile first_value"),
+    ('s', 'a', "json_agg"),
+    ('v', 'p', "dummy_procedure"),
+    ('s', 'f', "to_date json_build_object jsonb_build_object"),
+];
+
+impl Fixture {
+    /// Reads a schema. Lines:
+    ///
+    /// ```text
+    /// shards s0 s1
+    /// table users(user_id bigint, name text): shard_key user_id
+    /// table products(id bigint seq): replicated | shard s1 | home
+    /// partition users_1 of users
+    /// view v(id bigint) of users, products
+    /// function f volatile plpgsql
+    /// wildcard shard_key tenant_id
+    /// path app, public
+    /// temporary tables
+    /// ```
+    pub fn parse(text: &str) -> (Fixture, Vec<Problem>) {
+        let mut reader = Reader::default();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            reader.line(line);
+        }
+        reader.finish()
+    }
+
+    /// Plans a statement whose parameters have these declared types.
+    pub fn plan(&self, text: &str, parameter_types: &[u32]) -> Plan {
+        let shape = self.shape(text);
+        plan(&Request {
+            text,
+            shape: &shape,
+            lex: LexOptions::default(),
+            parse_bytes: self.parse_bytes,
+            parameter_types,
+            search_path: &self.search_path,
+            temporary_tables: self.temporary_tables,
+            catalog: &self.catalog,
+        })
+    }
+
+    pub fn shape(&self, text: &str) -> Shape {
+        let mut shape = Shape::default();
+        let _ = scan(text.as_bytes(), LexOptions::default(), &mut shape);
+        shape
+    }
+
+    /// Where an execution of a planned statement runs, in words.
+    pub fn target(&self, plan: &Plan, text: &str, parameters: Parameters<'_>) -> String {
+        let shape = self.shape(text);
+        let arguments = Arguments {
+            text,
+            literals: &shape.literals,
+            parameters,
+            utf8: true,
+        };
+        match plan.target(&arguments) {
+            Ok(crate::plan::Target::Any) => "any shard".to_owned(),
+            Ok(crate::plan::Target::One(shard)) => self.catalog.shards()[shard].clone(),
+            Ok(crate::plan::Target::Many(shards)) => {
+                let names: Vec<&str> = shards
+                    .iter()
+                    .map(|shard| self.catalog.shards()[shard].as_str())
+                    .collect();
+                names.join(" + ")
+            }
+            Err(error) => {
+                let fields = error.fields();
+                let detail = fields.detail.as_deref().unwrap_or_default();
+                format!("{}: {} ({detail})", fields.code, fields.message)
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    shards: Vec<String>,
+    tables: Vec<String>,
+    raw: RawCatalog,
+    path: Vec<String>,
+    temporary_tables: bool,
+}
+
+impl Reader {
+    fn line(&mut self, line: &str) {
+        let (word, rest) = line.trim().split_once(' ').unwrap();
+        match word {
+            "shards" => self.shards = rest.split(' ').map(str::to_owned).collect(),
+            "table" => {
+                let (definition, rule) = rest.rsplit_once(':').unwrap();
+                let name = self.relation(definition, 'r');
+                self.rule(&name, rule.trim());
+            }
+            "partition" => {
+                let (name, parent) = rest.split_once(" of ").unwrap();
+                let parent = self.raw.relations[self.position(parent)].clone();
+                self.relation(&format!("{name}()"), 'r');
+                let child = self.raw.relations.last_mut().unwrap();
+                child.parent = Some(parent.oid);
+                child.columns = parent.columns;
+            }
+            "view" => {
+                let (definition, reads) = rest.split_once(" of ").unwrap();
+                self.relation(definition, 'v');
+                let reads = reads.split(", ").filter(|name| *name != "nothing");
+                let reads = reads
+                    .map(|name| self.raw.relations[self.position(name)].oid)
+                    .collect();
+                self.raw.relations.last_mut().unwrap().depends_on = reads;
+            }
+            "with" => {
+                let (what, name) = rest.split_once(" on ").unwrap();
+                let position = self.position(name);
+                let relation = &mut self.raw.relations[position];
+                relation.has_triggers |= what == "triggers";
+                relation.has_rules |= what == "rules";
+                relation.row_security |= what == "policies";
+            }
+            "function" => {
+                let words: Vec<&str> = rest.split(' ').collect();
+                self.function("public", words[0], &words[1][..1], 'f', words[2]);
+            }
+            "wildcard" => self.rule("\"*\"", rest),
+            "path" => self.path = rest.split(", ").map(str::to_owned).collect(),
+            "temporary" => self.temporary_tables = true,
+            other => panic!("unknown line: {other}"),
+        }
+    }
+
+    fn position(&self, name: &str) -> usize {
+        let found = self
+            .raw
+            .relations
+            .iter()
+            .position(|relation| relation.name == name);
+        found.unwrap_or_else(|| panic!("no relation {name}"))
+    }
+
+    fn rule(&mut self, name: &str, rule: &str) {
+        let rule = match rule.split_once(' ') {
+            None if rule == "home" => return,
+            None => "replicated: true".to_owned(),
+            Some((key, value)) => format!("{key}: {value}"),
+        };
+        self.tables.push(format!("      {name}: {{ {rule} }}"));
+    }
+
+    fn relation(&mut self, definition: &str, kind: char) -> String {
+        let (name, columns) = definition.split_once('(').unwrap();
+        let columns = columns.rsplit_once(')').unwrap().0;
+        let (schema, relation) = name.split_once('.').unwrap_or(("public", name));
+        self.raw.relations.push(RawRelation {
+            oid: 16_384 + u32::try_from(self.raw.relations.len()).unwrap(),
+            schema: schema.to_owned(),
+            name: relation.to_owned(),
+            kind,
+            columns: columns
+                .split(", ")
+                .filter(|column| !column.is_empty())
+                .map(column)
+                .collect(),
+            ..RawRelation::default()
+        });
+        name.to_owned()
+    }
+
+    fn function(&mut self, schema: &str, name: &str, volatility: &str, kind: char, language: &str) {
+        self.raw.functions.push(RawFunction {
+            schema: schema.to_owned(),
+            name: name.to_owned(),
+            volatility: volatility.chars().next().unwrap(),
+            kind,
+            language: language.to_owned(),
+            returns_set: false,
+        });
+    }
+
+    fn finish(mut self) -> (Fixture, Vec<Problem>) {
+        for (volatility, kind, names) in BUILTINS {
+            for name in names.split_whitespace() {
+                self.function(
+                    "pg_catalog",
+                    name,
+                    &volatility.to_string(),
+                    kind,
+                    "internal",
+                );
+            }
+        }
+        self.raw.default_search_path = vec!["public".to_owned()];
+        let mut yaml = "
+listen: 127.0.0.1:6432
+auth: { method: trust }
+databases:
+  shop:
+    backend: { database: shop, user: shop }
+    shards:
+"
+        .to_owned();
+        for (index, shard) in self.shards.iter().enumerate() {
+            yaml += &format!(
+                "      - {{ name: {shard}, servers: [10.0.0.{}:5432] }}\n",
+                index + 1
+            );
+        }
+        if !self.tables.is_empty() {
+            yaml += &format!("    tables:\n{}\n", self.tables.join("\n"));
+        }
+        let config =
+            Config::parse(&yaml, &|_| None).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
+        let (catalog, problems) = Catalog::build(1, &self.raw, &config.databases["shop"]);
+        let fixture = Fixture {
+            catalog,
+            search_path: if self.path.is_empty() {
+                vec!["public".to_owned()]
+            } else {
+                self.path
+            },
+            temporary_tables: self.temporary_tables,
+            parse_bytes: 1 << 20,
+        };
+        (fixture, problems)
+    }
+}
+
+fn column(definition: &str) -> RawColumn {
+    let words: Vec<&str> = definition.split(' ').collect();
+    let type_oid = match words[1] {
+        "smallint" => 21,
+        "int" => 23,
+        "bigint" => 20,
+        "text" | "ci" => 25,
+        "varchar" => 1043,
+        "bpchar" => 1042,
+        "uuid" => 2950,
+        "date" => 1082,
+        "timestamp" => 1114,
+        "timestamptz" => 1184,
+        "numeric" => 1700,
+        "bool" => 16,
+        "jsonb" => 3802,
+        "bytea" => 17,
+        other => panic!("unknown type {other}"),
+    };
+    RawColumn {
+        name: words[0].to_owned(),
+        type_oid,
+        typmod: -1,
+        collation_deterministic: words[1] != "ci",
+        not_null: false,
+        has_default: words.contains(&"seq"),
+        sequence_default: words.contains(&"seq"),
+        generated: false,
+    }
+}

@@ -1,0 +1,80 @@
+//! Golden plans: `REWRITE=1 cargo test plan` writes them anew.
+
+use std::fmt::Write;
+
+use crate::plan::Parameters;
+use crate::plan::Route;
+
+use super::fixture::Fixture;
+
+#[test]
+fn golden_plans() {
+    datadriven::walk("src/plan/testdata", |file| {
+        let mut fixture = None;
+        file.run(|case| match case.directive.as_str() {
+            "schema" => {
+                let (parsed, problems) = Fixture::parse(&case.input);
+                fixture = Some(parsed);
+                problems.iter().fold(String::new(), |mut out, problem| {
+                    let _ = writeln!(out, "{problem}");
+                    out
+                })
+            }
+            "plan" => {
+                let fixture = fixture
+                    .as_ref()
+                    .expect("a schema stands before the first plan");
+                let mut types = Vec::new();
+                for (name, values) in &case.args {
+                    assert_eq!(name, "types", "unknown argument");
+                    types = values.iter().map(|oid| oid.parse().unwrap()).collect();
+                }
+                let statements = case.input.lines().filter(|line| !line.trim().is_empty());
+                statements.fold(String::new(), |out, text| {
+                    out + &planned(fixture, text, &types)
+                })
+            }
+            "target" => target(fixture.as_ref().expect("a schema"), &case.input),
+            other => panic!("unknown directive {other}"),
+        });
+    });
+}
+
+/// The statement and its plan; the shard too if no parameter decides it.
+fn planned(fixture: &Fixture, text: &str, types: &[u32]) -> String {
+    let plan = fixture.plan(text, types);
+    let tree = plan.tree(fixture.catalog.shards()).to_string();
+    let tree = tree.replace('\n', "\n    ");
+    let mut out = format!("{text}\n    {tree}\n");
+    if matches!(plan.route, Route::Keyed(_)) && !text.contains('$') {
+        let target = fixture.target(&plan, text, Parameters::none());
+        let _ = writeln!(out, "    → {target}");
+    }
+    out
+}
+
+/// Executions of one statement: the first line is the statement, each further one has its
+/// parameters in text format, `NULL` for null; `types=…` before them declares types.
+fn target(fixture: &Fixture, input: &str) -> String {
+    let mut lines = input.lines();
+    let text = lines.next().unwrap();
+    let mut out = String::new();
+    for line in lines {
+        let mut types = Vec::new();
+        let mut values = Vec::new();
+        for word in line.split(' ') {
+            if let Some(oids) = word.strip_prefix("types=") {
+                types = oids.split(',').map(|oid| oid.parse().unwrap()).collect();
+            } else if word == "NULL" {
+                values.extend((-1_i32).to_be_bytes());
+            } else {
+                values.extend(i32::try_from(word.len()).unwrap().to_be_bytes());
+                values.extend(word.as_bytes());
+            }
+        }
+        let plan = fixture.plan(text, &types);
+        let target = fixture.target(&plan, text, Parameters::new(&types, &[], &values));
+        let _ = writeln!(out, "{line} → {target}");
+    }
+    out
+}
