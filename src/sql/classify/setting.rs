@@ -11,6 +11,7 @@ use crate::sql::statement::SetScope;
 use crate::sql::statement::SetValue;
 use crate::sql::statement::Statement;
 use crate::sql::token::LexOptions;
+use crate::sql::token::Token;
 use crate::sql::token::TokenKind;
 use crate::sql::token::slice;
 
@@ -207,10 +208,16 @@ pub(super) fn show(mut rest: Cursor) -> Option<Statement> {
 }
 
 /// The values in a [`SetValue::Text`]: `a, "B", 'c', -1` gives `a`, `B`, `c`, `-1`; `None` if the
-/// text is anything else (an interval), or a value can't be told.
-pub fn setting_values(text: &str, value: Range<u32>, options: LexOptions) -> Option<Vec<String>> {
+/// text is anything else (an interval), or a value can't be told: a backslash between plain quotes
+/// means what `standard_conforming_strings` makes of it.
+pub fn setting_values(text: &str, value: Range<u32>) -> Option<Vec<String>> {
     let text = slice(text, value);
-    let tokens = tokenize(text.as_bytes(), options).ok()?;
+    let tokens = tokenize(text.as_bytes(), LexOptions::default()).ok()?;
+    let ambiguous =
+        |token: &Token| token.kind == TokenKind::String && token.text(text).contains('\\');
+    if tokens.iter().any(ambiguous) {
+        return None;
+    }
     let mut values = Vec::new();
     for mut item in Cursor::new(text, &tokens).list()? {
         let numeric = item.tokens().iter().all(|token| {

@@ -133,10 +133,10 @@ fn set_is_one_statement_in_all_its_spellings() {
 
 #[test]
 fn set_values_are_read() {
-    let values = |text: &str| setting_values(text, 0..text.len() as u32, LexOptions::default());
+    let values = |text: &str| setting_values(text, 0..text.len() as u32);
     let read = values("Public, \"Mine\", 'it''s', -1, +2.5, on").unwrap();
     assert_eq!(read, ["public", "Mine", "it's", "-1", "2.5", "on"]);
-    for wrong in ["", "a,", "a b", "INTERVAL '1'", "1 -", "'x"] {
+    for wrong in ["", "a,", "a b", "INTERVAL '1'", "1 -", "'x", r"'\'"] {
         assert_eq!(values(wrong), None, "{wrong}");
     }
 }

@@ -257,7 +257,7 @@ pub fn ours(text: &str) -> String {
         } => {
             let value = match value {
                 SetValue::Text(range) => {
-                    format!("{:?}", setting_values(text, range, LexOptions::default()))
+                    format!("{:?}", setting_values(text, range))
                 }
                 SetValue::Default => "default".to_owned(),
                 SetValue::Current => "current".to_owned(),
