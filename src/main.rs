@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use shardwire::admin::check;
 use shardwire::config::{Config, Log, LogFormat};
 use shardwire::{demo, proxy};
 
@@ -26,6 +27,8 @@ struct Arguments {
 enum Command {
     /// Runs a throw-away sharded, replicated cluster on this machine with the proxy in front.
     Demo,
+    /// Checks the configuration and every server it names, and reports everything wrong at once.
+    Check,
 }
 
 /// Exit code when the configuration is wrong, as `sysexits.h` has it.
@@ -54,6 +57,12 @@ async fn run(arguments: Arguments) -> ExitCode {
         Some(Command::Demo) => {
             start_log(&Log::default());
             outcome(demo::run(proxy::serve).await)
+        }
+        Some(Command::Check) => {
+            let env = |name: &str| std::env::var(name).ok();
+            let outcome = check::command(&arguments.config, &env).await;
+            print!("{}", outcome.text);
+            ExitCode::from(outcome.code)
         }
         None => serve(arguments.config).await,
     }

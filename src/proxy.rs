@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
+use crate::admin::http::{Endpoint, Overview, Table};
 use crate::auth::users::Users;
 use crate::backend::dial::Target;
 use crate::config::{self, Config};
@@ -42,6 +43,38 @@ struct Lasting {
     seed: [u8; 32],
 }
 
+/// The running proxy as the status page and the readiness probe see it.
+struct Running(Arc<ArcSwap<Reception>>);
+
+impl Overview for Running {
+    fn topologies(&self) -> Vec<Arc<Topology>> {
+        let reception = self.0.load();
+        reception
+            .databases
+            .values()
+            .map(|database| Arc::clone(&database.topology))
+            .collect()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        let mut pools = Table {
+            title: "Pools".to_owned(),
+            columns: vec!["database", "server", "open", "idle", "in use", "waiting"],
+            rows: Vec::new(),
+        };
+        for (name, database) in &self.0.load().databases {
+            for pool in database.pools().iter().flatten() {
+                let counts = pool.counts();
+                let mut row = vec![name.clone(), pool.target().address.to_string()];
+                let numbers = [counts.open, counts.idle, counts.leased, counts.waiting];
+                row.extend(numbers.map(|number| number.to_string()));
+                pools.rows.push(row);
+            }
+        }
+        vec![pools]
+    }
+}
+
 /// Serves a configuration until SIGINT or SIGTERM. SIGHUP reads it anew from `path`, if it came from
 /// one, and takes it whole or not at all.
 ///
@@ -59,8 +92,15 @@ pub async fn serve(config: Config, path: Option<PathBuf>) -> Result<()> {
     for address in &config.listen {
         listeners.push(Listener::bind(address).await?);
     }
+    let endpoint = match config.metrics {
+        Some(address) => Some(Endpoint::bind(address).await?),
+        None => None,
+    };
     let reception = Arc::new(ArcSwap::from(build(&config, None, &lasting)?));
     let mut tasks = JoinSet::new();
+    if let Some(endpoint) = endpoint {
+        tasks.spawn(endpoint.serve(metrics, Arc::new(Running(Arc::clone(&reception)))));
+    }
     for listener in listeners {
         tasks.spawn(accept(listener, Arc::clone(&reception)));
     }
@@ -192,7 +232,7 @@ fn open(config: &Config, database: &Arc<config::Database>, lasting: &Lasting) ->
         .collect();
     Ok(Database::new(
         Arc::clone(database),
-        config.limits.clone(),
+        (config.limits.clone(), config.timeouts.idle_client),
         topology,
         lasting.session_families.of(&database.name),
         pools,

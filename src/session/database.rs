@@ -1,6 +1,7 @@
 //! What all sessions of one database share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use quick_cache::sync::Cache;
 
@@ -21,6 +22,8 @@ pub struct Database {
     pub config: Arc<config::Database>,
     /// Bounds on what clients may use.
     pub limits: config::Limits,
+    /// A client that is idle outside a transaction for longer is closed.
+    pub idle_client: Option<Duration>,
     /// Its replica sets and catalogue.
     pub topology: Arc<Topology>,
     /// Counters and histograms, resolved once.
@@ -55,18 +58,21 @@ pub struct Question<'a> {
 }
 
 impl Database {
-    /// Puts a database together; `pools` are by shard and server.
+    /// Puts a database together; `bounds` are its limits and `timeouts.idle_client`, `pools` are by
+    /// shard and server.
     pub fn new(
         config: Arc<config::Database>,
-        limits: config::Limits,
+        bounds: (config::Limits, Option<Duration>),
         topology: Arc<Topology>,
         metrics: SessionMetrics,
         pools: Vec<Vec<Arc<Pool>>>,
     ) -> Database {
+        let (limits, idle_client) = bounds;
         let plans = Cache::new(limits.plan_cache_entries as usize);
         Database {
             config,
             limits,
+            idle_client,
             topology,
             metrics,
             pools,

@@ -258,7 +258,7 @@ impl Session {
     fn failed(&mut self, frame: &[u8], in_place: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
         let error = report::read(frame::body(frame));
         self.take_back_given_up();
-        if error.is_fatal() {
+        if report::is_fatal(frame::body(frame)) {
             if let Some(held) = &mut self.server {
                 held.last_words = Some(error);
             }

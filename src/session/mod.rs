@@ -157,11 +157,28 @@ impl Session {
     /// Handles what the client has sent, then moves bytes until there is something to decide.
     async fn step(&mut self) -> Result<(), Stop> {
         self.handle_frames().await?;
-        match self.exchange(true).await? {
+        match self.listen().await? {
             Event::Heard => Ok(()),
             Event::Answered => self.answered().await,
             Event::Told(signal) => self.told(signal),
         }
+    }
+
+    /// Exchanges bytes; a client that stays silent outside a transaction for too long is closed.
+    async fn listen(&mut self) -> Result<Event, Stop> {
+        let is_idle = self.server.is_none() && self.transaction == Transaction::Idle;
+        let Some(limit) = self.database.idle_client.filter(|_| is_idle) else {
+            return self.exchange(true).await;
+        };
+        tokio::time::timeout(limit, self.exchange(true))
+            .await
+            .unwrap_or_else(|_| {
+                let message = "terminating connection due to idle-session timeout";
+                Err(Stop::Session(Error::fatal(
+                    SqlState::IDLE_SESSION_TIMEOUT,
+                    message,
+                )))
+            })
     }
 
     /// Handles every whole frame, unless the server is behind.

@@ -23,6 +23,7 @@ use crate::sql::shape::Shape;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::wire::backend::{Status, backend_key_data, parameter_status, ready_for_query};
+use crate::wire::startup::options;
 
 /// Bytes of a cancel key's secret before protocol 3.2.
 const SHORT_SECRET_BYTES: usize = 4;
@@ -220,56 +221,17 @@ fn startup_parameters(parameters: &[(String, String)]) -> Result<Vec<(String, St
     let mut settings: Vec<(String, String)> = Vec::new();
     for (name, value) in parameters {
         match name.as_str() {
-            "options" => settings.extend(options(value)?),
+            "options" => settings.extend(lower_case(options(value)?)),
             _ => settings.push((name.to_ascii_lowercase(), value.clone())),
         }
     }
     Ok(settings)
 }
 
-/// `-c name=value`, `-cname=value` and `--name=value`, with backslashes before spaces that are meant.
-fn options(text: &str) -> Result<Vec<(String, String)>> {
-    let mut words = vec![String::new()];
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '\\' => words
-                .last_mut()
-                .map(|word| word.extend(letters.next()))
-                .unwrap_or_default(),
-            space if space.is_ascii_whitespace() => words.push(String::new()),
-            other => words
-                .last_mut()
-                .map(|word| word.push(other))
-                .unwrap_or_default(),
-        }
-    }
-    words.retain(|word| !word.is_empty());
-    let mut settings = Vec::new();
-    let mut words = words.into_iter();
-    while let Some(word) = words.next() {
-        let assignment = match word.strip_prefix("-c").or_else(|| word.strip_prefix("--")) {
-            Some("") => words.next().unwrap_or_default(),
-            Some(rest) => rest.to_owned(),
-            None => return Err(bad_option(&word)),
-        };
-        let (name, value) = assignment
-            .split_once('=')
-            .ok_or_else(|| bad_option(&assignment))?;
-        settings.push((
-            name.replace('-', "_").to_ascii_lowercase(),
-            value.to_owned(),
-        ));
-    }
-    Ok(settings)
-}
-
-fn bad_option(word: &str) -> Error {
-    Error::fatal(
-        SqlState::SYNTAX_ERROR,
-        format!("invalid command-line argument for server process: {word}"),
-    )
-    .hint("Startup options are written -c name=value.")
+fn lower_case(settings: Vec<(String, String)>) -> impl Iterator<Item = (String, String)> {
+    settings
+        .into_iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value))
 }
 
 /// The parameters that are not what the server does anyway.
@@ -306,16 +268,6 @@ fn into_fatal(error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn options_are_read_as_postgres_reads_them() {
-        let all = options("-c search_path=a,b --work-mem=1MB -c geqo=off").unwrap();
-        let expected = [("search_path", "a,b"), ("work_mem", "1MB"), ("geqo", "off")];
-        assert_eq!(all, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
-        let escaped = options(r"-c application_name=a\ b").unwrap();
-        assert_eq!(escaped, [("application_name".to_owned(), "a b".to_owned())]);
-        assert!(options("nonsense").is_err());
-    }
 
     #[test]
     fn parameters_that_change_nothing_are_left_out() {
