@@ -4,7 +4,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
@@ -48,11 +48,16 @@ pub struct Connection {
     statements: LruCache<StatementId, ()>,
     /// When it was made.
     pub born: Instant,
+    /// Whether it has yet to show that it leads to the right shard.
+    pub is_new: bool,
+    /// How long the proxy waits for its own statements.
+    patience: Duration,
 }
 
 impl Connection {
-    /// A connection that has just logged in; it keeps up to `statements` prepared statements.
-    pub fn new(dialed: Dialed, statements: u32) -> Connection {
+    /// A connection that has just logged in; it keeps up to `statements` prepared statements, and the
+    /// proxy waits for `patience` for its own statements on it.
+    pub fn new(dialed: Dialed, statements: u32, patience: Duration) -> Connection {
         let capacity = NonZeroUsize::new(statements as usize).unwrap_or(NonZeroUsize::MIN);
         Connection {
             socket: Duplex::new(dialed.stream),
@@ -65,6 +70,8 @@ impl Connection {
             unnamed: None,
             statements: LruCache::new(capacity),
             born: Instant::now(),
+            is_new: true,
+            patience,
         }
     }
 
@@ -133,7 +140,12 @@ impl Connection {
     ) -> Result<Vec<(String, String)>, Failed> {
         let mut reported = Vec::new();
         if let Some(sql) = settings.change_from(&self.settings) {
-            self.run_reporting(&sql, &mut reported).await?;
+            let mut note = |tag, body: &[u8]| {
+                if tag == b'S' {
+                    reported.extend(parameter(body));
+                }
+            };
+            self.run_noting(&sql, &mut note).await?;
         }
         self.settings = Arc::clone(settings);
         Ok(reported)
@@ -142,15 +154,44 @@ impl Connection {
     /// Runs statements of the proxy's own, outside the client's sight, and drops their rows.
     ///
     /// # Errors
-    /// The server's error, or the loss of the connection.
+    /// The server's error, or the loss of the connection, which it is also when no answer comes in
+    /// time.
     pub async fn run(&mut self, sql: &str) -> Result<(), Failed> {
-        self.run_reporting(sql, &mut Vec::new()).await
+        self.run_noting(sql, &mut |_, _| {}).await
     }
 
-    async fn run_reporting(
+    /// Runs a query of the proxy's own; tells whether it returned a row.
+    ///
+    /// # Errors
+    /// As [`Connection::run`].
+    pub async fn returns_row(&mut self, sql: &str) -> Result<bool, Failed> {
+        let mut rows = 0;
+        self.run_noting(sql, &mut |tag, _| rows += u32::from(tag == b'D'))
+            .await?;
+        Ok(rows > 0)
+    }
+
+    async fn run_noting(
         &mut self,
         sql: &str,
-        reported: &mut Vec<(String, String)>,
+        note: &mut (dyn FnMut(u8, &[u8]) + Send),
+    ) -> Result<(), Failed> {
+        let patience = self.patience;
+        tokio::time::timeout(patience, self.converse(sql, note))
+            .await
+            .unwrap_or_else(|_| {
+                let message = format!("the server did not answer within {patience:?}");
+                Err(Failed::Lost(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    message,
+                )))
+            })
+    }
+
+    async fn converse(
+        &mut self,
+        sql: &str,
+        note: &mut (dyn FnMut(u8, &[u8]) + Send),
     ) -> Result<(), Failed> {
         self.unnamed = None;
         frontend::write_query(self.socket.output.tail(), sql.as_bytes());
@@ -159,11 +200,10 @@ impl Connection {
         loop {
             while let Some((tag, frame_bytes)) = self.next_frame()? {
                 let frame = self.socket.input.bytes().get(..frame_bytes).unwrap_or(&[]);
-                match tag {
-                    b'E' if failure.is_none() => failure = Some(report::read(frame::body(frame))),
-                    b'S' => reported.extend(parameter(frame::body(frame))),
-                    _ => {}
+                if tag == b'E' && failure.is_none() {
+                    failure = Some(report::read(frame::body(frame)));
                 }
+                note(tag, frame::body(frame));
                 self.socket.input.consume(frame_bytes);
                 if tag == b'Z' {
                     return failure.map_or(Ok(()), |error| Err(Failed::Refused(error)));

@@ -140,7 +140,11 @@ impl Pool {
                 Turn::Place(place) => {
                     let dialed = dial(&self.target, &self.connector).await?;
                     place.fill();
-                    let connection = Box::new(Connection::new(dialed, self.statements));
+                    let connection = Box::new(Connection::new(
+                        dialed,
+                        self.statements,
+                        self.limits.queue_timeout,
+                    ));
                     return Ok(Lease::new(connection, Arc::clone(self)));
                 }
             }

@@ -404,7 +404,12 @@ pub(super) async fn lease_for(
         let pool = database.pool(shard, node.index).ok_or_else(no_such_shard)?;
         pool.at_generation(node.generation());
         match pool.lease().await {
-            Ok(lease) => return Ok((lease, Arc::clone(node))),
+            Ok(mut lease) => {
+                if lease.is_new {
+                    identify(&mut lease, node).await?;
+                }
+                return Ok((lease, Arc::clone(node)));
+            }
             Err(error) if !is_server_failure(&error) => return Err(error),
             Err(error) => {
                 node.mark_failed(&error.fields().message);
@@ -415,6 +420,28 @@ pub(super) async fn lease_for(
             }
         }
     }
+}
+
+/// Has a new connection show that it leads to the shard that the configuration says: its address may
+/// lead elsewhere than when the server was last probed.
+async fn identify(lease: &mut Lease, node: &Server) -> Result<()> {
+    if let Some(sql) = node.identity_query() {
+        match lease.returns_row(&sql).await {
+            Ok(true) => {}
+            Ok(false) | Err(Failed::Refused(_)) => {
+                node.mark_failed("it is not the shard that the configuration says");
+                return Err(Error::new(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("server {} is not shard {}", node.address, node.shard_name),
+                )
+                .detail("Its table shardwire.shard names another shard or another cluster.")
+                .hint("Run shardwire check, and look for addresses that were exchanged."));
+            }
+            Err(Failed::Lost(cause)) => return Err(lost(&cause)),
+        }
+    }
+    lease.is_new = false;
+    Ok(())
 }
 
 /// Whether a request ends with ReadyForQuery.
