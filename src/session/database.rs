@@ -135,7 +135,7 @@ impl Database {
         }
         let search_path = match &question.context.search_path {
             Some(path) => path.as_slice(),
-            None => &[],
+            None => catalog.default_search_path(),
         };
         let planned = Arc::new(plan(&Request {
             text: question.text,
