@@ -1,16 +1,19 @@
 //! The sample of `shardwire demo` on its servers, without the proxy.
 
+use std::net::TcpListener;
 use std::sync::atomic::AtomicBool;
 
 use shardwire::config::Config;
 use shardwire::demo::Cluster;
-use shardwire::demo::postgres::free_port;
 
-/// proxy.yaml on ports that are free now.
+/// proxy.yaml on other ports. They are below those that the system gives to connections and to
+/// listeners that take any, so that nobody takes one before its server starts.
 fn configuration() -> Config {
+    let first = 20_000 + u16::try_from(std::process::id() % 2_500).unwrap() * 4;
+    let mut free = (first..).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     let mut text = include_str!("../proxy.yaml").to_owned();
     for port in 15432..=15435 {
-        text = text.replace(&format!(":{port}"), &format!(":{}", free_port().unwrap()));
+        text = text.replace(&format!(":{port}"), &format!(":{}", free.next().unwrap()));
     }
     Config::parse(&text, &|_| None).unwrap()
 }
