@@ -81,11 +81,23 @@ fn starts_word(byte: u8) -> bool {
     matches!(class(byte), Class::Word | Class::Prefix)
 }
 
+/// The bytes that a word may hold behind its first.
+const CONTINUES_WORD: [bool; 256] = {
+    let mut continues = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        continues[byte] = matches!(
+            CLASSES[byte],
+            Class::Word | Class::Prefix | Class::Digit | Class::Dollar
+        );
+        byte += 1;
+    }
+    continues
+};
+
+#[inline]
 fn continues_word(byte: u8) -> bool {
-    matches!(
-        class(byte),
-        Class::Word | Class::Prefix | Class::Digit | Class::Dollar
-    )
+    CONTINUES_WORD[byte as usize]
 }
 
 fn is_operator(byte: u8) -> bool {
@@ -123,7 +135,7 @@ impl<'a> Lexer<'a> {
     ///
     /// # Errors
     /// Where PostgreSQL's scanner would stop with an error of its own.
-    #[inline]
+    #[inline(always)]
     pub fn next_token(&mut self) -> Result<Option<Token>, LexError> {
         self.skip_space()?;
         let start = self.at;
@@ -193,10 +205,9 @@ impl<'a> Lexer<'a> {
 
     #[inline]
     fn word(&mut self) -> TokenKind {
-        self.at += 1;
-        while continues_word(self.peek(0)) {
-            self.at += 1;
-        }
+        let rest = self.text.get(self.at + 1..).unwrap_or_default();
+        let length = rest.iter().position(|byte| !continues_word(*byte));
+        self.at += 1 + length.unwrap_or(rest.len());
         TokenKind::Word
     }
 
@@ -372,7 +383,23 @@ impl<'a> Lexer<'a> {
         Ok(TokenKind::Operator)
     }
 
+    #[inline]
     fn number(&mut self) -> Result<TokenKind, LexError> {
+        // Most numbers are a few digits and nothing else.
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        if let Some(length) = rest.iter().position(|byte| !byte.is_ascii_digit())
+            && rest
+                .get(length)
+                .is_some_and(|byte| *byte != b'.' && !continues_word(*byte))
+        {
+            self.at += length;
+            return Ok(TokenKind::Number);
+        }
+        self.odd_number()
+    }
+
+    #[inline(never)]
+    fn odd_number(&mut self) -> Result<TokenKind, LexError> {
         match number_end(self.text, self.at) {
             Some(end) => self.at = end,
             None => return Err(error(self.at, LexReason::TrailingJunk)),

@@ -31,6 +31,7 @@ mod digest;
 mod keyword;
 
 use digest::Digest;
+use keyword::Head;
 use keyword::Keyword;
 
 /// A literal of a text.
@@ -217,7 +218,7 @@ impl StatementScan {
         self.end = token.end;
         let lexeme = bytes(text, token.start, token.end);
         if token.kind == TokenKind::Word {
-            return self.word(lexeme, out);
+            return self.word(text, token.start, lexeme, out);
         }
         if self.mode == Mode::Undecided && first != b'(' {
             self.mode = Mode::Verbatim;
@@ -269,23 +270,28 @@ impl StatementScan {
 
     #[inline]
     fn punctuation(&mut self, lexeme: &[u8], first: u8, out: &mut Shape) {
-        let mut after = Before::Other;
-        match lexeme {
-            b"(" => self.open(),
-            b")" => self.close(),
-            b"." => after = Before::Dot,
-            b"::" => after = Before::Cast,
-            _ => {}
-        }
-        self.before = after;
+        let single = lexeme.len() == 1;
+        self.before = match first {
+            b'(' => {
+                self.open();
+                Before::Other
+            }
+            b')' => {
+                self.close();
+                Before::Other
+            }
+            b'.' if single => Before::Dot,
+            b':' if lexeme == b"::" => Before::Cast,
+            _ => Before::Other,
+        };
         if self.mode != Mode::Lifted {
             return;
         }
-        if lexeme.len() > 1 || !matches!(first, b'(' | b')' | b'[' | b']' | b',' | b'.' | b':') {
+        if single && matches!(first, b'(' | b')' | b'[' | b']' | b',' | b'.' | b':') {
+            out.digest.push(first);
+        } else {
             out.digest.push(tag::PUNCTUATION);
             out.digest.extend(lexeme);
-        } else {
-            out.digest.push(first);
         }
     }
 
@@ -313,28 +319,39 @@ impl StatementScan {
     }
 
     #[inline]
-    fn word(&mut self, lexeme: &[u8], out: &mut Shape) {
-        let keyword = Keyword::of(lexeme);
+    fn word(&mut self, text: &[u8], start: u32, lexeme: &[u8], out: &mut Shape) {
+        let behind = text.get(start as usize..).unwrap_or_default();
+        let head = Head::new(behind, lexeme.len());
+        let keyword = Keyword::of(head, lexeme);
         if self.mode == Mode::Undecided {
-            self.mode = if keyword == Keyword::Query {
-                // Parentheses before the first word were not hashed; their number is.
-                out.digest.extend(&self.depth.to_le_bytes());
-                Mode::Lifted
-            } else {
-                Mode::Verbatim
-            };
+            self.decide(keyword, out);
         }
         if self.mode == Mode::Verbatim {
-            self.routine(lexeme, keyword);
+            self.routine(keyword);
             self.before = Before::after(self.before, keyword);
             return;
         }
         out.digest.push(tag::WORD);
-        out.digest.extend_lower(lexeme);
-        if !matches!(self.before, Before::Dot | Before::As) {
+        out.digest.extend_short(head.bytes(), lexeme.len());
+        for rest in lexeme.chunks(8).skip(1) {
+            out.digest
+                .extend_short(Head::new(rest, rest.len()).bytes(), rest.len());
+        }
+        if keyword != Keyword::No && !matches!(self.before, Before::Dot | Before::As) {
             self.clause(keyword);
         }
         self.before = Before::after(self.before, keyword);
+    }
+
+    /// Takes the first word.
+    fn decide(&mut self, keyword: Keyword, out: &mut Shape) {
+        self.mode = if keyword == Keyword::Query {
+            // Parentheses before the first word were not hashed; their number is.
+            out.digest.extend(&self.depth.to_le_bytes());
+            Mode::Lifted
+        } else {
+            Mode::Verbatim
+        };
     }
 
     /// Follows the clauses whose literals steer planning.
@@ -362,10 +379,10 @@ impl StatementScan {
     }
 
     /// Follows a `CREATE FUNCTION … BEGIN ATOMIC … END`.
-    fn routine(&mut self, lexeme: &[u8], keyword: Keyword) {
+    fn routine(&mut self, keyword: Keyword) {
         let label = matches!(self.before, Before::Dot | Before::As);
         self.routine = match (self.routine, keyword) {
-            (Routine::Start, _) if lexeme.eq_ignore_ascii_case(b"create") => Routine::Create,
+            (Routine::Start, Keyword::Create) => Routine::Create,
             (Routine::Create, Keyword::OrReplace) => Routine::Create,
             (Routine::Create, Keyword::Routine) => Routine::Header,
             (Routine::Start | Routine::Create, _) => Routine::No,
