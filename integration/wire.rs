@@ -15,6 +15,7 @@ mod script;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{env, fs};
 
 use shardwire::demo::postgres::Server;
@@ -39,6 +40,11 @@ const RESET: &str = "
     INSERT INTO t SELECT i, 'name ' || i FROM generate_series(1, 5) i;
 ";
 
+/// Longest wait for a message; scripts hold nothing that takes time.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// Stands at the end of an answer that does not end.
+const TIMEOUT: &str = "no answer in time\n";
+
 struct Target<'a> {
     name: &'a str,
     endpoint: Endpoint,
@@ -52,6 +58,7 @@ impl Target<'_> {
         self.sessions.entry(name.to_owned()).or_insert_with(|| {
             let mut raw = endpoint.raw();
             raw.fragment = fragment;
+            raw.set_patience(PATIENCE);
             raw
         })
     }
@@ -71,16 +78,14 @@ impl Target<'_> {
                 let (bytes, answers) = messages(&block.input);
                 let raw = self.session(session);
                 let _ = raw.try_send(&bytes);
-                let frames = raw.read_until(b'Z', answers);
-                show(&frames, b'Z', answers)
+                show(raw, b'Z', answers)
             }
             "read" => {
                 let tag = script::tag(block.argument("until").unwrap());
                 let count = block
                     .argument("count")
                     .map_or(1, |text| text.parse().unwrap());
-                let frames = self.session(session).read_until(tag, count);
-                show(&frames, tag, count)
+                show(self.session(session), tag, count)
             }
             other => panic!("no directive is called {other}"),
         }
@@ -94,6 +99,7 @@ impl Target<'_> {
         match Raw::login_with(&self.endpoint, &parameters) {
             Ok(mut raw) => {
                 raw.fragment = self.fragment;
+                raw.set_patience(PATIENCE);
                 let lines = raw.parameters.iter();
                 let shown = lines
                     .map(|(name, value)| format!("{name}={value}\n"))
@@ -106,10 +112,13 @@ impl Target<'_> {
     }
 }
 
-/// The lines, and that the connection ended if the awaited messages did not come.
-fn show(frames: &[Frame], tag: u8, count: usize) -> String {
-    let mut out = transcript::lines(frames);
-    if frames.iter().filter(|frame| frame.tag == tag).count() < count {
+/// The messages that come, as lines, and why they stop before the awaited one.
+fn show(raw: &mut Raw, tag: u8, count: usize) -> String {
+    let (frames, end) = raw.try_read_until(tag, count);
+    let mut out = transcript::lines(&frames);
+    if end.is_err() {
+        out.push_str(TIMEOUT);
+    } else if frames.iter().filter(|frame| frame.tag == tag).count() < count {
         out.push_str("connection closed\n");
     }
     out
@@ -132,7 +141,17 @@ fn scripts() -> Vec<PathBuf> {
 /// Runs all blocks on a target; the answers.
 fn answers(server: &Server, target: &mut Target, blocks: &[Block]) -> Vec<String> {
     run_as_superuser(server, RESET);
-    let answers = blocks.iter().map(|block| target.run(block)).collect();
+    let mut answers: Vec<String> = Vec::new();
+    for block in blocks {
+        // Who has stopped answering will not begin again; the rest of the file says nothing.
+        if answers
+            .last()
+            .is_some_and(|answer| answer.ends_with(TIMEOUT))
+        {
+            break;
+        }
+        answers.push(target.run(block));
+    }
     target.sessions.clear();
     answers
 }

@@ -74,6 +74,21 @@ impl Pair {
         self.compare(Mode::Simple, sql, &[], true);
     }
 
+    /// The proxy gives what PostgreSQL gives (rows in any order unless the statement says ORDER
+    /// BY) or refuses; never anything else. Returns whether it did it.
+    pub fn same_or_refused(&mut self, sql: &str) -> bool {
+        let got = outcome(&frames(&mut self.proxy, Mode::Text, sql, &[]));
+        if got.reports.iter().any(|(code, _)| code == "0A000") {
+            self.refused(sql);
+            return false;
+        }
+        let ordered = sql.to_uppercase().contains("ORDER BY");
+        for mode in MODES {
+            self.compare(mode, sql, &[], ordered);
+        }
+        true
+    }
+
     /// The proxy must refuse it as unsupported, saying why and what to write instead, and must
     /// still be of use afterwards.
     pub fn refused(&mut self, sql: &str) {

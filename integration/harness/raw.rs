@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 
@@ -134,6 +135,11 @@ impl Raw {
         }
     }
 
+    /// How long a read waits, instead of [`DEADLINE`].
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
+    }
+
     /// Says that nothing more will be sent.
     pub fn finish_sending(&mut self) {
         // The peer may have hung up already.
@@ -226,14 +232,26 @@ impl Raw {
 
     /// Messages up to and with the `count`th of a tag, or up to the end of the connection.
     pub fn read_until(&mut self, tag: u8, count: usize) -> Vec<Frame> {
+        let (frames, end) = self.try_read_until(tag, count);
+        end.unwrap_or_else(|error| panic!("no message in time: {error}"));
+        frames
+    }
+
+    /// As [`Raw::read_until`]; what came, and an error when nothing more comes in time.
+    pub fn try_read_until(&mut self, tag: u8, count: usize) -> (Vec<Frame>, io::Result<()>) {
         let mut frames = Vec::new();
         let mut left = count;
         while left > 0 {
-            let Some(frame) = self.read() else { break };
-            left -= usize::from(frame.tag == tag);
-            frames.push(frame);
+            match self.try_read() {
+                Ok(Some(frame)) => {
+                    left -= usize::from(frame.tag == tag);
+                    frames.push(frame);
+                }
+                Ok(None) => break,
+                Err(error) => return (frames, Err(error)),
+            }
         }
-        frames
+        (frames, Ok(()))
     }
 
     /// Runs a simple query to its end.
