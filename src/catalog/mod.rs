@@ -13,6 +13,7 @@ use std::fmt;
 
 use crate::config;
 use crate::config::TableRule;
+use crate::sharding::ShardIndex;
 
 pub use function::Function;
 pub use function::Volatility;
@@ -55,6 +56,8 @@ pub struct Catalog {
     functions: HashMap<String, Vec<Function>>,
     /// Names in the configuration that are sharded or replicated, without their schema.
     configured: Vec<String>,
+    /// Names in the configuration that have a home, without their schema, and its shard.
+    homes: Vec<(String, ShardIndex)>,
     /// A table that is not in the catalogue may be sharded or replicated by the wildcard.
     wildcard: bool,
 }
@@ -74,6 +77,8 @@ pub enum Lookup<'a> {
         configured: bool,
         /// It shards or replicates every table that it does not name.
         wildcard: bool,
+        /// The shard where a table of this name would be at home.
+        home: ShardIndex,
     },
 }
 
@@ -97,11 +102,18 @@ impl Catalog {
             }
         }
         let elsewhere = |rule: &TableRule| !matches!(rule, TableRule::Home { .. });
-        let configured = database.tables.named.iter();
-        let configured = configured
-            .filter(|(_, rule)| elsewhere(rule))
-            .map(|(name, _)| name.rsplit('.').next().unwrap_or(name).to_owned())
-            .collect();
+        let mut configured = Vec::new();
+        let mut homes = Vec::new();
+        for (name, rule) in &database.tables.named {
+            let name = name.rsplit('.').next().unwrap_or(name).to_owned();
+            match rule {
+                TableRule::Home { shard } => homes.push((name, *shard)),
+                TableRule::Sharded { .. } | TableRule::Replicated => configured.push(name),
+            }
+        }
+        if let Some(TableRule::Home { shard }) = &database.tables.wildcard {
+            homes.push(("*".to_owned(), *shard));
+        }
         let catalog = Catalog {
             epoch,
             shards: database
@@ -114,6 +126,7 @@ impl Catalog {
             by_name,
             functions: function::by_name(&raw.functions),
             configured,
+            homes,
             wildcard: database.tables.wildcard.as_ref().is_some_and(elsewhere),
         };
         (catalog, problems)
@@ -162,8 +175,25 @@ impl Catalog {
             (None, _) => Lookup::Unknown {
                 configured: self.configured.iter().any(|known| known == name),
                 wildcard: self.wildcard,
+                home: self.home_of(name),
             },
         }
+    }
+
+    /// The shard where an unknown table is at home: the first, unless the configuration says where.
+    fn home_of(&self, name: &str) -> ShardIndex {
+        let named = self
+            .homes
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, shard)| *shard);
+        let wildcard = || {
+            self.homes
+                .iter()
+                .find(|(known, _)| known == "*")
+                .map(|(_, shard)| *shard)
+        };
+        named.or_else(wildcard).unwrap_or(0)
     }
 
     /// The functions that a call by this name could mean, of all schemas in reach: types, which we

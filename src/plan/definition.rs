@@ -12,6 +12,7 @@ use crate::plan::refusal;
 use crate::plan::statement::Part;
 use crate::plan::statement::finish;
 use crate::sharding::ShardIndex;
+use crate::sql::literal::identifier_value;
 use crate::sql::relations::relations;
 use crate::sql::statement::Ddl;
 use crate::sql::statement::DdlObject;
@@ -71,6 +72,12 @@ fn shard(part: Part<'_>, ddl: Ddl) -> Result<ShardIndex> {
         return Err(everywhere());
     }
     match (home, ddl.verb, ddl.object) {
+        // Unless the configuration gives it a home, a new table is at home on the first shard.
+        (Some(shard), DdlVerb::Create, DdlObject::Table | DdlObject::TableAs)
+            if shard != FIRST_SHARD && !makes_home(part, shard) =>
+        {
+            Err(everywhere())
+        }
         (Some(shard), _, _) => Ok(shard),
         // Names of nothing: a new home table, or PostgreSQL's own error.
         (None, DdlVerb::Create | DdlVerb::Drop | DdlVerb::Alter | DdlVerb::Refresh, _) => {
@@ -99,4 +106,27 @@ fn places_by_wildcard(part: Part<'_>, object: DdlObject) -> bool {
                 Lookup::System | Lookup::Temporary => false,
             }
         })
+}
+
+/// Whether the configuration gives the table that is made this home.
+fn makes_home(part: Part<'_>, shard: ShardIndex) -> bool {
+    let text = part.request.text;
+    let names = part
+        .tokens
+        .iter()
+        .skip_while(|token| !token.is_word(text, "table"))
+        .skip(1);
+    let mut names = names.filter(|token| {
+        !["if", "not", "exists"]
+            .iter()
+            .any(|word| token.is_word(text, word))
+    });
+    let Some(name) = names.next().and_then(|token| identifier_value(text, token)) else {
+        return false;
+    };
+    let lookup = part
+        .request
+        .catalog
+        .relation(None, &name, part.request.search_path);
+    matches!(lookup, Lookup::Unknown { home, .. } if home == shard)
 }

@@ -195,6 +195,38 @@ fn builtin_effects(name: &str, arguments: usize, volatility: Volatility) -> Effe
     }
 }
 
+/// Functions, some of them volatile, that only report on the server.
+fn asks_server(name: &str) -> bool {
+    let prefixes = [
+        "pg_is_",
+        "pg_last_",
+        "pg_get_",
+        "pg_stat_get_",
+        "pg_ls_",
+        "pg_control_",
+    ];
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
+        || matches!(
+            name,
+            "pg_backend_pid"
+                | "pg_lock_status"
+                | "pg_prepared_xact"
+                | "pg_prepared_statement"
+                | "pg_cursor"
+                | "pg_blocking_pids"
+                | "pg_safe_snapshot_blocking_pids"
+                | "pg_sequence_last_value"
+                | "pg_stat_file"
+                | "pg_read_file"
+                | "pg_read_binary_file"
+                | "pg_notification_queue_usage"
+                | "pg_xact_status"
+                | "txid_status"
+                | "pg_current_xact_id_if_assigned"
+                | "txid_current_if_assigned"
+        )
+}
+
 fn listed_effects(name: &str, arguments: usize) -> Option<Effects> {
     let reads_tables = [
         "query_to_",
@@ -212,11 +244,13 @@ fn listed_effects(name: &str, arguments: usize) -> Option<Effects> {
         "setseed" => Effects::PINS | Effects::RANDOM,
         "pg_notify" => Effects::WRITES | Effects::RANDOM | Effects::HOME | Effects::NOTIFIES,
         "loread" | "lowrite" => Effects::WRITES | Effects::RANDOM | Effects::HOME,
+        "txid_current" | "pg_current_xact_id" => Effects::WRITES | Effects::SERVER,
         "now" | "transaction_timestamp" | "statement_timestamp" => Effects::CLOCK,
         "age" if arguments == 1 => Effects::CLOCK,
         "ts_stat" => Effects::READS_TABLES | Effects::SERVER,
         "ts_rewrite" if arguments == 2 => Effects::READS_TABLES | Effects::SERVER,
         _ if is_random(name) => Effects::RANDOM,
+        _ if asks_server(name) => Effects::RANDOM | Effects::SERVER,
         _ if reads_tables.iter().any(|prefix| name.starts_with(prefix)) => {
             Effects::READS_TABLES | Effects::SERVER
         }

@@ -1,5 +1,6 @@
 //! Routes that depend on literals and parameters, and their evaluation for each execution.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -244,6 +245,8 @@ const SHARED_PARAMETER: KeyError = KeyError::Unprovable(
 const OTHER_TYPE: KeyError =
     KeyError::Unprovable("the parameter's declared type is not the type it is cast to");
 
+const ROUNDED: KeyError = KeyError::Unprovable("the cast rounds the value");
+
 const NOT_THERE: KeyError = KeyError::Unprovable("the parameter is missing");
 
 const OTHER_LITERAL: KeyError =
@@ -263,7 +266,13 @@ impl KeyValue {
                 Key::from_literal(text, LiteralKind::Bool, column, use_)
             }
             KeySource::Literal { index, negative } => {
-                literal_key(arguments, index, negative, column, use_)
+                let (value, kind) = literal(arguments, index)?;
+                // A cast rounds what is no integer.
+                let digits = || value.bytes().all(|byte| byte.is_ascii_digit());
+                if kind == LiteralKind::Number && is_integer_oid(self.cast) && !digits() {
+                    return Err(ROUNDED);
+                }
+                literal_key(&value, kind, negative, column, use_)
             }
             KeySource::Parameter(index) => self.parameter_key(arguments, index, column, use_),
         }
@@ -299,13 +308,16 @@ fn is_integer(key_type: KeyType) -> bool {
     matches!(key_type, KeyType::Int2 | KeyType::Int4 | KeyType::Int8)
 }
 
-fn literal_key(
-    arguments: &Arguments<'_>,
+/// The OIDs of `smallint`, `integer` and `bigint`.
+fn is_integer_oid(oid: u32) -> bool {
+    KeyType::from_oid(oid).is_some_and(is_integer)
+}
+
+/// The value and kind of a literal that can be a key.
+fn literal<'a>(
+    arguments: &Arguments<'a>,
     index: usize,
-    negative: bool,
-    column: &ColumnType,
-    use_: KeyUse,
-) -> Result<Key, KeyError> {
+) -> Result<(Cow<'a, str>, LiteralKind), KeyError> {
     let literal = arguments.literals.get(index).ok_or(OTHER_LITERAL)?;
     let kind = match literal.kind {
         TokenKind::Number => LiteralKind::Number,
@@ -316,8 +328,18 @@ fn literal_key(
         _ => return Err(OTHER_LITERAL),
     };
     let value = literal_value(arguments.text, literal).ok_or(OTHER_LITERAL)?;
+    Ok((value, kind))
+}
+
+fn literal_key(
+    value: &str,
+    kind: LiteralKind,
+    negative: bool,
+    column: &ColumnType,
+    use_: KeyUse,
+) -> Result<Key, KeyError> {
     if !negative {
-        return Key::from_literal(&value, kind, column, use_);
+        return Key::from_literal(value, kind, column, use_);
     }
     let mut signed = SmallVec::<[u8; NUMBER_BYTES]>::from_slice(b"-");
     signed.extend_from_slice(value.as_bytes());

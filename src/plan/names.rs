@@ -1,5 +1,7 @@
 //! What the tokens of a statement name, for what is not parsed and as a check on what is.
 
+use std::borrow::Cow;
+
 use crate::catalog::Location;
 use crate::catalog::Lookup;
 use crate::error::Result;
@@ -11,6 +13,7 @@ use crate::plan::statement::Part;
 use crate::sharding::ShardIndex;
 use crate::sql::analysis::Facts;
 use crate::sql::analysis::Name;
+use crate::sql::literal::identifier_value;
 use crate::sql::relations::relations;
 use crate::sql::token::Token;
 use crate::sql::token::TokenKind;
@@ -139,6 +142,8 @@ pub(super) fn home(part: Part<'_>, what: &str) -> Result<Option<ShardIndex>> {
             Lookup::Unknown {
                 configured: true, ..
             } => return Err(refusal::everywhere(what)),
+            // A name of anything, unless the configuration gives it a home elsewhere.
+            Lookup::Unknown { home, .. } if home != FIRST_SHARD => home,
             Lookup::System | Lookup::Unknown { .. } => continue,
         };
         if home.is_some_and(|home| home != shard) {
@@ -189,14 +194,7 @@ fn after_keywords<'a>(part: Part<'a>) -> impl Iterator<Item = Name> + 'a {
 }
 
 fn name_of(text: &str, token: &Token) -> Option<String> {
-    match token.kind {
-        TokenKind::Word => Some(token.text(text).to_ascii_lowercase()),
-        TokenKind::QuotedIdentifier => {
-            let inner = token.text(text).strip_prefix('"')?.strip_suffix('"')?;
-            Some(inner.replace("\"\"", "\""))
-        }
-        _ => None,
-    }
+    identifier_value(text, token).map(Cow::into_owned)
 }
 
 /// Whether the analysis has found every relation of the catalogue that stands where only relations

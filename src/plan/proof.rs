@@ -6,7 +6,7 @@
 //! link each column of T's key to a constant, rows of T with another key change nothing: in any
 //! combination they take part in, one of the links fails, and it fails too when T is null-extended
 //! instead, since equality is never true of NULL. Equalities of the blocks around T's hold for every
-//! row that survives there, so they count as well, except those that only restrict a part.
+//! row that survives there, so they count as well.
 
 use std::sync::Arc;
 
@@ -76,22 +76,19 @@ impl<'a> Prover<'a> {
 
     /// The values that a column can have: those of the shortest list it is linked to.
     fn part(&self, column: ColumnId) -> Option<Part> {
-        let usable = self.usable(column);
         let mut linked = vec![column];
         let mut best: Option<Part> = None;
         let mut next = 0;
         while let Some(at) = linked.get(next).copied() {
             next += 1;
             let column_type = self.query.bound.key_type(at)?;
-            for equation in &usable {
+            for equation in self.usable(column, at) {
                 let other = match (equation.column == at, equation.equals) {
                     (true, Equal::Values(values)) => {
                         let part = self.values(values, column_type);
-                        let shorter = part.as_ref().is_some_and(|part| {
-                            best.as_ref()
-                                .is_none_or(|best| part.values.len() < best.values.len())
-                        });
-                        if shorter {
+                        let length =
+                            |part: &Option<Part>| part.as_ref().map(|part| part.values.len());
+                        if part.is_some() && (best.is_none() || length(&part) < length(&best)) {
                             best = part;
                         }
                         continue;
@@ -113,34 +110,37 @@ impl<'a> Prover<'a> {
         best
     }
 
-    /// The equalities that may restrict a column's table.
-    fn usable(&self, column: ColumnId) -> Vec<&Equation<'a>> {
-        let bound = &self.query.bound;
-        let mut usable: Vec<&Equation<'a>> = Vec::new();
-        if let Some(equations) = bound.equations.get(column.block) {
-            usable.extend(equations.iter().filter(|equation| {
-                let restricts = equation.restricts.as_ref();
-                restricts.is_none_or(|sources| sources.contains(&column.source))
-            }));
-        }
-        let mut block = column.block;
-        while let Some(outer) = self
-            .query
-            .facts
-            .blocks
-            .get(block)
-            .and_then(|block| block.outer.as_ref())
-        {
-            if outer.block >= block {
-                break;
-            }
-            block = outer.block;
-            if let Some(equations) = bound.equations.get(block) {
-                let global = |equation: &&Equation<'a>| equation.restricts.is_none();
-                usable.extend(equations.iter().filter(global));
-            }
-        }
-        usable
+    /// The equalities of column `at` that may restrict the table of `column`, to which it is linked.
+    ///
+    /// A column that is linked to another is not null where the other is not: then its own source is
+    /// not null-extended, and the equalities that restrict that source hold.
+    fn usable(&self, column: ColumnId, at: ColumnId) -> impl Iterator<Item = &Equation<'a>> {
+        let facts = self.query.facts;
+        let mut next = Some(column.block);
+        let blocks = std::iter::from_fn(move || {
+            let block = next?;
+            let outer = facts
+                .blocks
+                .get(block)
+                .and_then(|block| block.outer.as_ref());
+            next = outer
+                .map(|outer| outer.block)
+                .filter(|outer| *outer < block);
+            Some(block)
+        });
+        blocks.flat_map(move |block| {
+            let equations = self.query.bound.equations.get(block);
+            let equations = equations.map(Vec::as_slice).unwrap_or_default();
+            equations
+                .iter()
+                .filter(move |equation| match &equation.restricts {
+                    None => true,
+                    Some(sources) => {
+                        (block == column.block && sources.contains(&column.source))
+                            || (block == at.block && sources.contains(&at.source))
+                    }
+                })
+        })
     }
 
     /// The values as a part of a key of this type; none if one of them proves nothing.

@@ -240,11 +240,14 @@ impl<'a> Query<'a> {
                 Lookup::Unknown {
                     configured,
                     wildcard,
+                    home,
                 } => {
                     if configured || (wildcard && !self.request.temporary_tables) {
                         return Err(refusal::undefined(self.written_name(block, source)));
                     }
-                    needs.at_home(FIRST_SHARD)?;
+                    // A temporary table is where all of them are.
+                    let temporary = self.request.temporary_tables;
+                    needs.at_home(if temporary { FIRST_SHARD } else { home })?;
                     continue;
                 }
             };
@@ -258,7 +261,9 @@ impl<'a> Query<'a> {
                 Location::Replicated => {
                     check_policies(relation)?;
                     match kind {
-                        Some(BlockKind::Merge) => return Err(refusal::merge(&relation.name)),
+                        Some(BlockKind::Merge) if source == 0 => {
+                            return Err(refusal::merge(&relation.name));
+                        }
                         _ if target.is_some() => {
                             return Err(refusal::writes_replicated(&relation.name));
                         }

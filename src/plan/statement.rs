@@ -293,11 +293,13 @@ fn copy_route(part: Part<'_>, lookup: Lookup<'_>, name: &str, reads: bool) -> Re
         Lookup::Unknown {
             configured,
             wildcard,
+            home,
         } => {
-            if configured || (wildcard && !part.request.temporary_tables) {
+            let temporary = part.request.temporary_tables;
+            if configured || (wildcard && !temporary) {
                 return Err(refusal::undefined(name));
             }
-            Ok(Route::Shard(FIRST_SHARD))
+            Ok(Route::Shard(if temporary { FIRST_SHARD } else { home }))
         }
         Lookup::Relation(relation) => match &relation.location {
             Location::Home(shard) => Ok(Route::Shard(*shard)),

@@ -25,11 +25,7 @@ impl fmt::Display for Tree<'_> {
         match &self.plan.route {
             Route::Any => write!(f, "Any")?,
             Route::Shard(shard) => write!(f, "Home {}", self.shard(*shard))?,
-            Route::Keyed(keyed) => {
-                write!(f, "Single")?;
-                self.flags(f)?;
-                return self.keyed(keyed, f);
-            }
+            Route::Keyed(keyed) => self.keyed(keyed, f)?,
             Route::Scatter(shards) => write!(f, "Scatter concat {}", self.set(shards))?,
             Route::Refused(error) => {
                 let fields = error.fields();
@@ -63,6 +59,7 @@ impl Tree<'_> {
         format!("({})", names.join(", "))
     }
 
+    /// What the session must take care of.
     fn flags(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.plan.access == Access::Write {
             write!(f, ", write")?;
@@ -74,19 +71,24 @@ impl Tree<'_> {
     }
 
     fn keyed(&self, keyed: &Keyed, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let several = matches!(keyed.spread, Spread::Scatter(_))
+            && keyed
+                .proofs
+                .iter()
+                .any(|proof| proof.parts.iter().any(|part| part.values.len() > 1));
+        write!(f, "{}", if several { "Scatter concat" } else { "Single" })?;
+        if let Some(home) = keyed.home {
+            write!(f, " {}", self.shard(home))?;
+        }
+        if let [proof] = keyed.proofs.as_ref() {
+            write!(f, " ")?;
+            return write_proof(proof, f);
+        }
         for proof in &keyed.proofs {
             write!(f, "\n  ")?;
             write_proof(proof, f)?;
         }
-        if let Some(home) = keyed.home {
-            write!(f, "\n  on {} only", self.shard(home))?;
-        }
-        match &keyed.spread {
-            Spread::Scatter(shards) => {
-                write!(f, "\n  else scatter concat {}", self.set(shards))
-            }
-            Spread::Refuse(_) => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -72,6 +72,7 @@ impl Fixture {
     /// partition users_1 of users
     /// view v(id bigint) of users, products
     /// function f volatile plpgsql
+    /// rule missing shard s1
     /// wildcard shard_key tenant_id
     /// path app, public
     /// temporary tables
@@ -148,8 +149,8 @@ impl Reader {
         match word {
             "shards" => self.shards = rest.split(' ').map(str::to_owned).collect(),
             "table" => {
-                let (definition, rule) = rest.rsplit_once(':').unwrap();
-                let name = self.relation(definition, 'r');
+                let (definition, rule) = rest.split_once("): ").unwrap();
+                let name = self.relation(&format!("{definition})"), 'r');
                 self.rule(&name, rule.trim());
             }
             "partition" => {
@@ -180,6 +181,10 @@ impl Reader {
             "function" => {
                 let words: Vec<&str> = rest.split(' ').collect();
                 self.function("public", words[0], &words[1][..1], 'f', words[2]);
+            }
+            "rule" => {
+                let (name, rule) = rest.split_once(' ').unwrap();
+                self.rule(name, rule);
             }
             "wildcard" => self.rule("\"*\"", rest),
             "path" => self.path = rest.split(", ").map(str::to_owned).collect(),

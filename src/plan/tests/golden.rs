@@ -46,7 +46,15 @@ fn planned(fixture: &Fixture, text: &str, types: &[u32]) -> String {
     let tree = plan.tree(fixture.catalog.shards()).to_string();
     let tree = tree.replace('\n', "\n    ");
     let mut out = format!("{text}\n    {tree}\n");
-    if matches!(plan.route, Route::Keyed(_)) && !text.contains('$') {
+    let decided = match plan.route {
+        Route::Keyed(_) => true,
+        // A constant may forbid to scatter.
+        Route::Scatter(_) => fixture
+            .target(&plan, text, Parameters::none())
+            .contains("0A000"),
+        _ => false,
+    };
+    if decided && !text.contains('$') {
         let target = fixture.target(&plan, text, Parameters::none());
         let _ = writeln!(out, "    → {target}");
     }

@@ -17,7 +17,6 @@ use sqlparser::parser::ParserOptions;
 use sqlparser::tokenizer::Token as ParserToken;
 
 use crate::sql::token::Token;
-use crate::sql::token::TokenKind;
 
 /// How deep expressions and queries may nest.
 const DEPTH: usize = 100;
@@ -58,15 +57,6 @@ pub enum StopReason {
 
 /// Parses the tokens of one query (`SELECT`, `INSERT` and their like).
 pub(in crate::sql) fn parse(text: &str, tokens: &[Token]) -> Result<Tree, Stopped> {
-    if let Some(token) = tokens
-        .iter()
-        .find(|token| token.kind == TokenKind::UnicodeIdentifier)
-    {
-        return Err(Stopped {
-            reason: StopReason::Unknown,
-            offset: Some(token.start),
-        });
-    }
     let mended = mend::mend(piece::pieces(text, tokens));
     if !convert::shallow(&mended.pieces, DEPTH, OPERATORS) {
         return Err(Stopped {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::sql::literal::identifier_value;
 use crate::sql::token::Token;
 use crate::sql::token::TokenKind;
 
@@ -58,22 +59,11 @@ fn piece_text<'a>(text: &'a str, token: &Token) -> Cow<'a, str> {
             cut(Cow::Owned(written.to_ascii_lowercase()))
         }
         TokenKind::Word => cut(Cow::Borrowed(written)),
-        TokenKind::QuotedIdentifier => cut(unquoted(written)),
+        TokenKind::QuotedIdentifier | TokenKind::UnicodeIdentifier => {
+            cut(identifier_value(text, token).unwrap_or_default())
+        }
         kind if kind.is_string() => Cow::Borrowed(""),
         _ => Cow::Borrowed(written),
-    }
-}
-
-/// The name inside `"…"`.
-fn unquoted(written: &str) -> Cow<'_, str> {
-    let inner = written
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'));
-    let inner = inner.unwrap_or(written);
-    if inner.contains('"') {
-        Cow::Owned(inner.replace("\"\"", "\""))
-    } else {
-        Cow::Borrowed(inner)
     }
 }
 
