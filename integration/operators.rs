@@ -64,7 +64,7 @@ fn mistakes_in_the_file_are_all_reported_with_their_places() {
     let wrong = right
         .replace("listen:", "lisen:")
         .replace("shard_key: [id]", "shard_ky: [id]");
-    check_fails(&cluster, &wrong, &["lisen", "shard_ky", "line"]);
+    check_fails(&cluster, &wrong, &["proxy.yaml:1:1: lisen", "shard_ky"]);
     serve_fails(&cluster, &wrong, &["lisen", "shard_ky"]);
     check_fails(&cluster, "listen: [", &["proxy.yaml"]);
     serve_fails(&cluster, "", &["databases"]);
@@ -150,7 +150,7 @@ fn a_shard_added_without_moving_rows_is_an_error() {
     cluster.start_proxy();
     cluster.proxy().raw().rows("SELECT * FROM t WHERE id = 1");
     cluster.proxy = None;
-    check_fails(&cluster, &three, &["slot"]);
+    check_fails(&cluster, &three, &["placed for 2 shards", "has 3"]);
     assert_no_writes(&cluster, &three);
 }
 
@@ -390,7 +390,7 @@ fn a_long_query_is_cancelled() {
     for sql in [
         "SELECT pg_sleep(600)",
         "SELECT name, pg_sleep(600) FROM t WHERE id = 1",
-        "SELECT id, pg_sleep(600) FROM t",
+        "SELECT id FROM t, generate_series(1, 1000000000) AS number WHERE number < 0",
     ] {
         let mut raw = proxy.raw();
         let (process_id, secret) = raw.key.clone().unwrap();

@@ -376,10 +376,10 @@ impl Cluster {
     fn spread(&self) {
         for table in &self.builder.tables {
             for (number, shard) in self.shards.iter().enumerate() {
-                let condition = self.condition(table, number);
+                let (functions, condition) = self.condition(table, number);
                 let name = &table.name;
-                // Replicated and home tables may hold nothing: nothing then fails.
-                let select = format!("COPY (SELECT * FROM {name} WHERE {condition}) TO STDOUT;");
+                let select =
+                    format!("{functions} COPY (SELECT * FROM {name} WHERE {condition}) TO STDOUT;");
                 let rows = self.oracle.psql(DATABASE, &select).unwrap();
                 if !rows.is_empty() {
                     let script = format!(
@@ -391,40 +391,50 @@ impl Cluster {
         }
     }
 
-    fn condition(&self, table: &Table, shard: usize) -> String {
-        match &table.rows {
+    /// Functions to make first, and the condition that the rows of a shard meet.
+    fn condition(&self, table: &Table, shard: usize) -> (String, String) {
+        let condition = match &table.rows {
             Rows::Everywhere => "true".to_owned(),
             Rows::Home(home) => (*home == shard).to_string(),
             Rows::Where(conditions) => conditions[shard].clone(),
             Rows::Hashed(key) => {
-                let slot = self.slot_expression(&table.name, key);
+                let (functions, slot) = self.slot(&table.name, key);
                 let start = |shard: usize| shard * SLOTS / self.shards.len();
                 let (first, end) = (start(shard), start(shard + 1));
-                format!("{slot} >= {first} AND {slot} < {end}")
+                return (functions, format!("{slot} >= {first} AND {slot} < {end}"));
             }
-        }
+        };
+        (String::new(), condition)
     }
 
-    /// The slot of a row in SQL: PostgreSQL's extended hash functions, found in its own catalogue.
-    pub fn slot_expression(&self, table: &str, key: &[String]) -> String {
-        let mut seed = "0".to_owned();
+    /// The slot of a row in SQL. PostgreSQL's own extended hash functions are found in its
+    /// catalogue; they are wrapped, because not all can be called with their type as they are.
+    fn slot(&self, table: &str, key: &[String]) -> (String, String) {
+        let mut functions = String::new();
+        let mut hash = "0".to_owned();
         for column in key {
             let ask = format!(
-                "SELECT p.amproc::regproc, t.typname FROM pg_attribute a \
+                "SELECT f.prosrc, t.oid::regtype FROM pg_attribute a \
                  JOIN pg_type t ON t.oid = CASE WHEN a.atttypid IN (20, 21, 23) THEN 20 \
                                 WHEN a.atttypid = 1043 THEN 25 ELSE a.atttypid END \
                  JOIN pg_opclass c ON c.opcmethod = 405 AND c.opcdefault AND c.opcintype = t.oid \
                  JOIN pg_amproc p ON p.amprocfamily = c.opcfamily AND p.amproclefttype = t.oid \
                                  AND p.amprocnum = 2 \
+                 JOIN pg_proc f ON f.oid = p.amproc \
                  WHERE a.attrelid = '{table}'::regclass AND a.attname = '{column}'"
             );
             let found = self.oracle.psql(DATABASE, &ask).unwrap();
-            let (function, kind) = found.trim().split_once('|').unwrap_or_else(|| {
+            let (symbol, kind) = found.trim().split_once('|').unwrap_or_else(|| {
                 panic!("{table}.{column} has no hash function");
             });
-            seed = format!("{function}({column}::{kind}, {seed})");
+            let _ = writeln!(
+                functions,
+                "CREATE OR REPLACE FUNCTION pg_temp.key_hash({kind}, bigint) RETURNS bigint \
+                 LANGUAGE internal IMMUTABLE AS '{symbol}';"
+            );
+            hash = format!("pg_temp.key_hash({column}::{kind}, {hash})");
         }
-        format!("({seed} & {})", SLOTS - 1)
+        (functions, format!("({hash} & {})", SLOTS - 1))
     }
 
     /// Waits until every secondary has what its primary has.
