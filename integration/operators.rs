@@ -67,7 +67,8 @@ fn mistakes_in_the_file_are_all_reported_with_their_places() {
     check_fails(&cluster, &wrong, &["proxy.yaml:1:1: lisen", "shard_ky"]);
     serve_fails(&cluster, &wrong, &["lisen", "shard_ky"]);
     check_fails(&cluster, "listen: [", &["proxy.yaml"]);
-    serve_fails(&cluster, "", &["databases"]);
+    serve_fails(&cluster, "", &["empty"]);
+    serve_fails(&cluster, "log: { level: info }", &["databases"]);
     let missing = right.replace(
         &format!("password: {PASSWORD}"),
         "password: \"${NO_SUCH_VARIABLE}\"",

@@ -414,7 +414,7 @@ impl Cluster {
         let mut hash = "0".to_owned();
         for column in key {
             let ask = format!(
-                "SELECT f.prosrc, t.oid::regtype FROM pg_attribute a \
+                "SELECT f.prosrc, t.typname FROM pg_attribute a \
                  JOIN pg_type t ON t.oid = CASE WHEN a.atttypid IN (20, 21, 23) THEN 20 \
                                 WHEN a.atttypid = 1043 THEN 25 ELSE a.atttypid END \
                  JOIN pg_opclass c ON c.opcmethod = 405 AND c.opcdefault AND c.opcintype = t.oid \
