@@ -49,6 +49,8 @@ pub struct Fields {
     pub hint: Option<Text>,
     /// 1-based character offset into the statement.
     pub position: Option<u32>,
+    /// Where it happened (field `W`).
+    pub context: Option<Text>,
 }
 
 impl Error {
@@ -61,6 +63,7 @@ impl Error {
             detail: None,
             hint: None,
             position: None,
+            context: None,
         }))
     }
 
@@ -102,6 +105,12 @@ impl Error {
     /// Adds the 1-based character position in the statement.
     pub fn position(mut self, position: u32) -> Error {
         self.0.position = Some(position);
+        self
+    }
+
+    /// Adds the CONTEXT.
+    pub fn context(mut self, context: impl Into<Text>) -> Error {
+        self.0.context = Some(context.into());
         self
     }
 

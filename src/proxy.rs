@@ -218,7 +218,8 @@ fn open(config: &Config, database: &Arc<config::Database>, lasting: &Lasting) ->
             database: database.backend.database.clone(),
             user: database.backend.user.clone(),
             password: database.backend.password.clone(),
-            application_name: "shardwire".to_owned(),
+            // A client that gives no name has none.
+            application_name: String::new(),
             parameters: Vec::new(),
             connect_timeout: config.timeouts.connect,
         };

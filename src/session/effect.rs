@@ -1,7 +1,8 @@
 //! What a statement does to its session once it has completed; pure.
 
 use crate::sql::statement::{
-    DiscardTarget, ResetTarget, SetScope, SetValue, Statement, TransactionModes,
+    CopyDirection, CopyEndpoint, DiscardTarget, Maintenance, ResetTarget, SetScope, SetValue,
+    Statement, TransactionModes,
 };
 use crate::sql::token::slice;
 
@@ -40,6 +41,10 @@ pub enum Effect {
     RollbackTo(String),
     /// `RELEASE`.
     Release(String),
+    /// `BEGIN`; ReadyForQuery tells the rest.
+    Begin,
+    /// `COPY … FROM STDIN`: what the client sends next is data.
+    CopyIn,
     /// `COMMIT` or `ROLLBACK`; the tag tells which it was in the end.
     End,
     /// A definition has changed: the catalogue must be read again.
@@ -82,14 +87,23 @@ impl Effect {
             Statement::Savepoint(name) => Effect::Savepoint(name.clone()),
             Statement::RollbackTo(name) => Effect::RollbackTo(name.clone()),
             Statement::Release(name) => Effect::Release(name.clone()),
-            Statement::Commit { .. } | Statement::Rollback { .. } => Effect::End,
+            Statement::Begin(_) => Effect::Begin,
+            Statement::Copy(copy)
+                if copy.direction == CopyDirection::From
+                    && copy.endpoint == CopyEndpoint::Client =>
+            {
+                Effect::CopyIn
+            }
+            Statement::Commit { .. }
+            | Statement::Rollback { .. }
+            | Statement::PrepareTransaction => Effect::End,
             Statement::Prepare { .. }
             | Statement::Listen(_)
             | Statement::Declare { hold: true, .. } => Effect::Pin,
             Statement::Ddl(ddl) if ddl.temporary => Effect::Pin,
             Statement::Query(query) if query.into.is_some() => Effect::Pin,
-            Statement::Ddl(_) | Statement::Do | Statement::Call => Effect::Schema,
-            Statement::Maintenance(crate::sql::statement::Maintenance::Load) => Effect::Pin,
+            Statement::Ddl(_) => Effect::Schema,
+            Statement::Maintenance(Maintenance::Load) => Effect::Pin,
             _ => Effect::None,
         }
     }

@@ -7,6 +7,7 @@
 //! [`HIGH_WATER_BYTES`] and a read.
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::backend::connection::LARGEST_HELD_FRAME_BYTES;
@@ -14,11 +15,16 @@ use crate::backend::report;
 use crate::net::buffer::Buffer;
 use crate::session::control::Signal;
 use crate::session::effect::Effect;
+use crate::session::prepared::{SERVER_NAME_BYTES, SERVER_NAME_PREFIX};
 use crate::session::replies::{Expect, Reply};
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::txn::Transaction;
 use crate::wire::backend::Status;
+use crate::wire::buffer::message;
 use crate::wire::frame::{self, HEADER_BYTES};
+
+/// A Flush message.
+const FLUSH: &[u8] = b"H\0\0\0\x04";
 
 /// What ended an exchange.
 #[derive(Debug)]
@@ -37,12 +43,27 @@ impl Session {
         std::future::poll_fn(|cx| self.poll_exchange(cx, listen)).await
     }
 
-    /// Waits until every request that was sent has its answer.
+    /// Waits for a statement on whose effect the meaning of the client's next message depends.
+    pub(super) async fn settle(&mut self) -> Result<(), Stop> {
+        let Some(held) = &mut self.server else {
+            return Ok(());
+        };
+        if !held.replies.has_effects() || held.replies.is_copying() {
+            return Ok(());
+        }
+        if self.batch.is_sent() {
+            // Without it the server may keep its answer until the batch ends.
+            held.lease.socket.output.push(FLUSH);
+        }
+        self.drain().await
+    }
+
+    /// Waits until every request that was sent has its answer, or the server takes COPY data.
     pub(super) async fn drain(&mut self) -> Result<(), Stop> {
         while self
             .server
             .as_ref()
-            .is_some_and(|held| !held.replies.is_empty())
+            .is_some_and(|held| !held.replies.is_empty() && !held.replies.is_copying())
         {
             if let Event::Told(Signal::Terminate) = self.exchange(false).await? {
                 self.told(Signal::Terminate)?;
@@ -54,6 +75,14 @@ impl Session {
     fn poll_exchange(&mut self, cx: &mut Context<'_>, listen: bool) -> Poll<Result<Event, Stop>> {
         if let Err(stop) = self.poll_server(cx) {
             return Poll::Ready(Err(stop));
+        }
+        if !listen
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|held| held.replies.is_copying())
+        {
+            return Poll::Ready(Ok(Event::Answered));
         }
         let all_answered = self
             .server
@@ -270,8 +299,26 @@ impl Session {
         }
         if in_place.is_none() {
             self.database.metrics.error(error.code().as_str());
+            return self.with_clients_names(frame);
         }
         in_place
+    }
+
+    /// An error that speaks of a statement by the name that servers know, with the client's name for
+    /// it.
+    fn with_clients_names(&self, frame: &[u8]) -> Option<Box<[u8]>> {
+        let at = memchr::memmem::find(frame, SERVER_NAME_PREFIX)?;
+        let known = frame.get(at..at + SERVER_NAME_BYTES)?;
+        let name = self.statements.name_of(known)?;
+        let body = frame::body(frame);
+        let at = at - HEADER_BYTES;
+        let mut renamed = Vec::with_capacity(frame.len());
+        message(&mut renamed, b'E', |out| {
+            out.extend_from_slice(body.get(..at).unwrap_or(&[]));
+            out.extend_from_slice(name);
+            out.extend_from_slice(body.get(at + SERVER_NAME_BYTES..).unwrap_or(&[]));
+        });
+        Some(renamed.into())
     }
 
     /// Undoes what was noted of requests that the server has not carried out.
@@ -280,10 +327,12 @@ impl Session {
             if let Expect::Parse { id, seen } = expect {
                 if let Some(held) = &mut self.server {
                     held.lease.unlearn(id);
-                    held.lease.unnamed = None;
+                    if held.lease.unnamed == Some(id) {
+                        held.lease.unnamed = None;
+                    }
                 }
-                if seen {
-                    self.statements.reject(id);
+                if let Some(name) = seen {
+                    self.statements.reject(&name, id);
                 }
             }
         }
@@ -292,7 +341,12 @@ impl Session {
     /// A statement has completed: does what it does to the session.
     pub(super) fn complete(&mut self, effect: Effect, tag: &[u8]) {
         match effect {
-            Effect::End if tag.starts_with(b"ROLLBACK") => self.settings.roll_back(),
+            Effect::End if tag.starts_with(b"ROLLBACK") => {
+                self.settings.roll_back();
+                if let Some(held) = &mut self.server {
+                    held.is_lost |= held.is_reset;
+                }
+            }
             Effect::End => self.settings.commit(),
             Effect::Schema => self.memory.schema_changed = true,
             Effect::Pin => self.memory.is_pinned = true,
@@ -306,11 +360,25 @@ impl Session {
                     self.memory.temporary_tables = false;
                     // The proxy's own settings were checked when they were made.
                     let _ = self.settings.complete(&effect);
+                    self.note_reset();
                 }
             }
             Effect::Deallocate(Some(name)) => self.statements.remove(name.as_bytes()),
+            Effect::ResetAll => {
+                // As above.
+                let _ = self.settings.complete(&effect);
+                self.note_reset();
+            }
             // As above.
             other => drop(self.settings.complete(&other)),
+        }
+    }
+
+    /// The server has its own defaults for every setting now, not the client's.
+    fn note_reset(&mut self) {
+        if let Some(held) = &mut self.server {
+            held.lease.settings = Arc::default();
+            held.is_reset = true;
         }
     }
 
@@ -330,6 +398,8 @@ impl Session {
                 *wrote_at = Some(std::time::Instant::now());
             }
             if self.unit.has_failed {
+                // What a RESET ALL did is undone, and what stands now is not known.
+                held.is_lost |= held.is_reset;
                 self.settings.roll_back();
             } else {
                 self.settings.commit();

@@ -39,15 +39,17 @@ pub struct Batch {
     /// It failed: the rest, up to its Sync, is ignored.
     skipping: bool,
     /// Parses that wait for a server.
-    pending: Vec<Arc<Prepared>>,
+    pending: Vec<(Box<[u8]>, Arc<Prepared>)>,
     /// A portal over several shards.
     scatter: Option<ScatterPortal>,
 }
 
 impl Batch {
-    /// A simple Query stands alone.
+    /// A simple Query stands alone: it ends what came before it.
     pub fn start_simple(&mut self) {
         self.extended = false;
+        self.sent = false;
+        self.bound = false;
     }
 
     /// Whether a message of the extended protocol is at hand.
@@ -138,7 +140,7 @@ impl Session {
                 return Err(Error::new(SqlState::SYNTAX_ERROR, message).into());
             }
         };
-        let id = statement_id(parse.text, &types);
+        let id = statement_id(!parse.name.is_empty(), parse.text, &types);
         let server_name = match parse.name {
             b"" => Box::default(),
             _ => server_name(id).into_bytes().into(),
@@ -153,7 +155,7 @@ impl Session {
             context: self.settings.context().fingerprint(),
         });
         self.statements.put(parse.name, Arc::clone(&prepared));
-        self.batch.pending.push(prepared);
+        self.batch.pending.push((parse.name.into(), prepared));
         Ok(())
     }
 
@@ -251,7 +253,7 @@ impl Session {
         let Some(held) = &mut self.server else {
             return Ok(());
         };
-        held.announce(&prepared, false);
+        held.announce(&prepared, None);
         held.bind(frame, &bind, &prepared);
         self.batch.sent = true;
         self.batch.bound = true;
@@ -283,15 +285,15 @@ impl Session {
     /// Sends the Parses that wait to the server that is held.
     pub(super) fn send_pending(&mut self) {
         let Some(held) = &mut self.server else { return };
-        for prepared in self.batch.pending.drain(..) {
-            held.announce(&prepared, true);
+        for (name, prepared) in self.batch.pending.drain(..) {
+            held.announce(&prepared, Some(&name));
             self.batch.sent = true;
         }
     }
 
     /// Sends the Parses that wait to any server that has their tables.
-    async fn place_pending(&mut self) -> Result<(), Stop> {
-        let Some(first) = self.batch.pending.first().cloned() else {
+    pub(super) async fn place_pending(&mut self) -> Result<(), Stop> {
+        let Some((_, first)) = self.batch.pending.first().cloned() else {
             return Ok(());
         };
         let text = std::str::from_utf8(&first.text).unwrap_or_default();
@@ -330,8 +332,7 @@ impl Session {
     }
 
     async fn describe(&mut self, frame: &[u8]) -> Result<(), Stop> {
-        let wrong = "invalid DESCRIBE message subtype";
-        let (subject, name) = frontend::subject(frame::body(frame), wrong)?;
+        let (subject, name) = frontend::subject(frame::body(frame), "DESCRIBE")?;
         match subject {
             Subject::Portal => self.describe_portal(frame, name).await,
             Subject::Statement => self.describe_statement(name).await,
@@ -350,9 +351,8 @@ impl Session {
                 let words = self.describe_local(&prepared).await?;
                 self.say(words);
             }
-            Some(Portal::OnServer(_)) if self.server.is_some() => {
-                self.forward(frame, Expect::Describe);
-            }
+            // A cursor made by DECLARE is a portal that only the server knows.
+            _ if self.server.is_some() => self.forward(frame, Expect::Describe),
             _ => return Err(no_portal(name).into()),
         }
         Ok(())
@@ -377,7 +377,7 @@ impl Session {
         let Some(held) = &mut self.server else {
             return Ok(());
         };
-        held.announce(&prepared, false);
+        held.announce(&prepared, None);
         let out = held.lease.socket.output.tail();
         frontend::write_subject(out, b'D', Subject::Statement, &prepared.server_name);
         held.replies.push(Expect::Describe);
@@ -393,7 +393,7 @@ impl Session {
             Statement::Show(_) | Statement::ShowShardwire(_)
         ) && let Some(local) = self.local(&prepared.plan, text).await?
         {
-            words = self.perform(local)?.description;
+            words = self.perform(local).await?.description;
         }
         if words.is_empty() {
             no_data(&mut words);
@@ -426,6 +426,11 @@ impl Session {
                 self.forward(frame, Expect::Execute(effects));
                 Ok(())
             }
+            _ if self.server.is_some() => {
+                self.unit.make_final();
+                self.forward(frame, Expect::Execute(None));
+                Ok(())
+            }
             _ => Err(no_portal(name).into()),
         }
     }
@@ -440,26 +445,26 @@ impl Session {
             )
             .into());
         };
-        let answer = self.perform(local)?;
+        let answer = self.perform(local).await?;
         self.database.metrics.local.inc();
-        let mut words = answer.rows;
+        let mut words = answer.status;
+        words.extend_from_slice(&answer.rows);
         command_complete(&mut words, &answer.tag);
         self.say(words);
         Ok(())
     }
 
     fn close(&mut self, frame: &[u8]) -> Result<(), Stop> {
-        let wrong = "invalid CLOSE message subtype";
-        let (subject, name) = frontend::subject(frame::body(frame), wrong)?;
+        let (subject, name) = frontend::subject(frame::body(frame), "CLOSE")?;
         let is_on_server = match subject {
             Subject::Statement => {
                 self.statements.remove(name);
                 false
             }
             Subject::Portal => {
-                let portal = self.statements.portal(name).cloned();
+                let is_local = matches!(self.statements.portal(name), Some(Portal::Local(_)));
                 self.statements.remove_portal(name);
-                matches!(portal, Some(Portal::OnServer(_))) && self.server.is_some()
+                !is_local && self.server.is_some()
             }
         };
         if is_on_server {

@@ -33,6 +33,10 @@ pub struct Held {
     pub wrote: bool,
     /// It serves a statement beside the client's transaction, which it is not part of.
     pub is_detached: bool,
+    /// A RESET ALL has made its settings the server's defaults; a rollback would undo that.
+    pub is_reset: bool,
+    /// What state it is in is not known: it must be closed.
+    pub is_lost: bool,
     /// What the server said before it closed the connection.
     pub last_words: Option<Error>,
     /// Counts as an operation in flight.
@@ -46,11 +50,12 @@ impl Held {
         self.replies.push(expect);
     }
 
-    /// Makes sure the server has the statement. `seen`: the client waits for ParseComplete.
-    pub fn announce(&mut self, prepared: &Prepared, seen: bool) {
+    /// Makes sure the server has the statement. `seen`: the client waits for ParseComplete, under this
+    /// name.
+    pub fn announce(&mut self, prepared: &Prepared, seen: Option<&[u8]>) {
         let id = prepared.id;
         if prepared.is_unnamed() {
-            if seen || self.lease.unnamed != Some(id) {
+            if seen.is_some() || self.lease.unnamed != Some(id) {
                 self.parse(prepared, seen);
                 self.lease.unnamed = Some(id);
             }
@@ -59,16 +64,17 @@ impl Held {
                 self.close(evicted);
             }
             self.parse(prepared, seen);
-        } else if seen {
+        } else if seen.is_some() {
             let mut words = Vec::new();
             parse_complete(&mut words);
             self.replies.push(Expect::Local(words.into()));
         }
     }
 
-    fn parse(&mut self, prepared: &Prepared, seen: bool) {
+    fn parse(&mut self, prepared: &Prepared, seen: Option<&[u8]>) {
         let out = self.lease.socket.output.tail();
         frontend::write_parse(out, &prepared.server_name, &prepared.text, &prepared.types);
+        let seen = seen.map(Box::from);
         self.replies.push(Expect::Parse {
             id: prepared.id,
             seen,

@@ -1,16 +1,21 @@
 //! Statements that the proxy answers itself: lazy transaction control and its own settings.
 
 use crate::admin::show;
+use crate::backend::connection::Failed;
 use crate::error::{Error, Result};
+use crate::plan::Access;
 use crate::plan::Plan;
-use crate::session::Session;
 use crate::session::effect::Effect;
+use crate::session::route::Need;
 use crate::session::settings::is_own;
-use crate::sql::statement::{Begin, IsolationLevel, ResetTarget, Statement, TransactionModes};
+use crate::session::{Session, Stop};
+use crate::sql::statement::{
+    Begin, IsolationLevel, ResetTarget, SetScope, SetValue, Statement, TransactionModes,
+};
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 use crate::txn::{Opening, Transaction};
-use crate::wire::backend::{Column, data_row, row_description};
+use crate::wire::backend::{Column, data_row, parameter_status, row_description};
 
 /// What the proxy does itself.
 pub(super) enum Local {
@@ -26,6 +31,8 @@ pub(super) enum Local {
     },
     /// Changes one of the proxy's own settings.
     Set { effect: Effect, tag: &'static str },
+    /// Gives a setting the value back that the client's startup packet named, which no server knows.
+    Revert { effect: Effect, tag: &'static str },
     /// Answers rows.
     Show(show::Table),
 }
@@ -33,6 +40,8 @@ pub(super) enum Local {
 /// An answer of the proxy's own.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
+    /// ParameterStatus.
+    pub status: Vec<u8>,
     /// RowDescription, if it has rows.
     pub description: Vec<u8>,
     /// DataRows.
@@ -78,12 +87,34 @@ impl Session {
                 let value = self.settings.context().show(name)?;
                 Some(Local::Show(show::Table::setting(name, value)))
             }
+            Statement::Reset(_) if self.reverts(plan) => Some(Local::Revert {
+                effect: Effect::of(&plan.statement, text),
+                tag: "RESET",
+            }),
+            Statement::Set { .. } if self.reverts(plan) => Some(Local::Revert {
+                effect: Effect::of(&plan.statement, text),
+                tag: "SET",
+            }),
             Statement::ShowShardwire(noun) => Some(Local::Show(self.show_shardwire(noun)?)),
             statement => match &self.transaction {
                 Transaction::Begun(_) => self.local_begun(statement, text),
                 _ => None,
             },
         })
+    }
+
+    /// Whether a statement gives a setting the value back that the startup packet named.
+    pub(super) fn reverts(&self, plan: &Plan) -> bool {
+        match &plan.statement {
+            Statement::Reset(ResetTarget::Name(name)) => self.settings.has_default(name),
+            Statement::Set {
+                scope: SetScope::Session,
+                name,
+                value: SetValue::Default,
+                ..
+            } => self.settings.has_default(name),
+            _ => false,
+        }
     }
 
     /// In a transaction that no shard knows of: what ends it or can wait for the shard.
@@ -143,7 +174,7 @@ impl Session {
     ///
     /// # Errors
     /// `22023` and `42704` for the proxy's own settings.
-    pub(super) fn perform(&mut self, local: Local) -> Result<Answer> {
+    pub(super) async fn perform(&mut self, local: Local) -> Result<Answer, Stop> {
         match local {
             Local::Begin { opening, tag } => {
                 self.transaction = Transaction::Begun(opening);
@@ -171,8 +202,39 @@ impl Session {
                 }
                 Ok(tagged(tag))
             }
+            Local::Revert { effect, tag } => self.revert(&effect, tag).await,
             Local::Show(table) => Ok(rows(&table)),
         }
+    }
+
+    /// Changes the session's settings first, then the server's, which reports what it has become.
+    async fn revert(&mut self, effect: &Effect, tag: &str) -> Result<Answer, Stop> {
+        self.hold(Need {
+            shard: None,
+            access: Access::Read,
+            may_detach: true,
+        })
+        .await?;
+        self.settings.complete(effect)?;
+        if self.transaction == Transaction::Idle {
+            self.settings.commit();
+        }
+        let mut answer = tagged(tag);
+        if let Some(held) = &mut self.server {
+            match held.lease.apply_reporting(self.settings.server()).await {
+                Ok(reported) => {
+                    for (name, value) in reported {
+                        parameter_status(&mut answer.status, &name, &value);
+                    }
+                }
+                Err(Failed::Refused(error)) => return Err(Stop::Statement(error)),
+                Err(Failed::Lost(cause)) => return Err(Stop::Lost(cause)),
+            }
+        }
+        if self.may_let_go() {
+            self.let_go();
+        }
+        Ok(answer)
     }
 
     /// Ends a transaction that no shard knows of.

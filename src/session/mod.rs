@@ -253,6 +253,16 @@ impl Session {
         if self.is_skipping() && !matches!(tag, b'S' | b'X' | b'c' | b'f') {
             return Ok(());
         }
+        if !matches!(tag, b'S' | b'H' | b'c' | b'f') {
+            self.settle().await?;
+            if let Some(held) = &mut self.server
+                && held.replies.is_copying()
+            {
+                // It has no place among COPY data; the server says so, and ends the connection.
+                held.lease.socket.output.push(frame);
+                return Ok(());
+            }
+        }
         match tag {
             b'Q' => self.query(frame).await,
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended(tag, frame).await,
@@ -261,7 +271,12 @@ impl Session {
                 Ok(())
             }
             b'F' => self.function_call(frame).await,
-            b'X' => Err(Stop::Gone),
+            b'X' => {
+                // What was asked before is still answered.
+                self.drain().await?;
+                let _ = self.client.socket.flush().await;
+                Err(Stop::Gone)
+            }
             _ => Err(Stop::Session(Error::protocol(format!(
                 "invalid frontend message type {tag}"
             )))),
@@ -304,11 +319,15 @@ impl Session {
         }
     }
 
-    /// Tells the client why its session ends.
+    /// Tells the client why its session ends, behind the answers to what it asked before.
     async fn farewell(&mut self, error: &Error) {
+        let limit = std::time::Duration::from_secs(5);
+        let _ = tokio::time::timeout(limit, self.drain()).await;
+        if self.server.as_ref().is_some_and(|held| held.rest > 0) {
+            return;
+        }
         self.database.metrics.error(error.code().as_str());
         error_response(self.client.socket.output.tail(), error);
-        let limit = std::time::Duration::from_secs(5);
         // The client may not be reading any more; then it is not told.
         let _ = tokio::time::timeout(limit, self.client.socket.flush()).await;
     }

@@ -36,16 +36,23 @@ impl Prepared {
     }
 }
 
+/// How the names that servers know begin.
+pub const SERVER_NAME_PREFIX: &[u8] = b"shardwire_";
+
+/// How long they are.
+pub const SERVER_NAME_BYTES: usize = SERVER_NAME_PREFIX.len() + 32;
+
 /// The name under which servers know a named statement.
 pub fn server_name(id: StatementId) -> String {
-    let mut name = String::with_capacity(42);
+    let mut name = String::with_capacity(SERVER_NAME_BYTES);
     let _ = write!(name, "shardwire_{id:032x}");
     name
 }
 
-/// Identifies a statement by its text and types.
-pub fn statement_id(text: &[u8], types: &[u32]) -> StatementId {
+/// Identifies a statement by its text and types, and whether it has a name.
+pub fn statement_id(is_named: bool, text: &[u8], types: &[u32]) -> StatementId {
     let mut hasher = Xxh3::new();
+    hasher.update(&[u8::from(is_named)]);
     hasher.update(text);
     hasher.update(&[0]);
     for oid in types {
@@ -61,15 +68,6 @@ pub enum Portal {
     OnServer(Arc<Prepared>),
     /// The proxy itself executes it.
     Local(Arc<Prepared>),
-}
-
-impl Portal {
-    /// The statement that was bound.
-    pub fn statement(&self) -> &Arc<Prepared> {
-        match self {
-            Portal::OnServer(prepared) | Portal::Local(prepared) => prepared,
-        }
-    }
 }
 
 /// A client's prepared statements and portals.
@@ -114,16 +112,20 @@ impl Statements {
         }
     }
 
-    /// Forgets the statement of this id, which the server did not accept.
-    pub fn reject(&mut self, id: StatementId) {
-        if self
-            .unnamed
-            .as_ref()
-            .is_some_and(|prepared| prepared.id == id)
-        {
-            self.unnamed = None;
+    /// Forgets the statement of this name if it is of this id, which the server did not accept.
+    pub fn reject(&mut self, name: &[u8], id: StatementId) {
+        if self.get(name).is_some_and(|prepared| prepared.id == id) {
+            self.remove(name);
         }
-        self.named.retain(|_, prepared| prepared.id != id);
+    }
+
+    /// The client's name for a statement that servers know by `server_name`.
+    pub fn name_of(&self, server_name: &[u8]) -> Option<&[u8]> {
+        let found = self
+            .named
+            .iter()
+            .find(|(_, prepared)| *prepared.server_name == *server_name);
+        found.map(|(name, _)| &**name)
     }
 
     /// Forgets every statement.
@@ -174,14 +176,16 @@ mod tests {
 
     #[test]
     fn ids_tell_texts_and_types_apart() {
-        let id = statement_id(b"SELECT $1", &[23]);
-        assert_eq!(id, statement_id(b"SELECT $1", &[23]));
-        assert_ne!(id, statement_id(b"SELECT $1", &[20]));
-        assert_ne!(id, statement_id(b"SELECT $2", &[23]));
+        let id = statement_id(true, b"SELECT $1", &[23]);
+        assert_eq!(id, statement_id(true, b"SELECT $1", &[23]));
+        assert_ne!(id, statement_id(false, b"SELECT $1", &[23]));
+        assert_ne!(id, statement_id(true, b"SELECT $1", &[20]));
+        assert_ne!(id, statement_id(true, b"SELECT $2", &[23]));
     }
 
     #[test]
     fn server_names_fit_an_identifier() {
-        assert!(server_name(u128::MAX).len() < 64);
+        assert_eq!(server_name(u128::MAX).len(), SERVER_NAME_BYTES);
+        assert!(SERVER_NAME_BYTES < 64);
     }
 }

@@ -32,12 +32,12 @@ pub enum Expect {
     Opening,
     /// A simple Query: what its statements do to the session, in their order.
     Query(Effects),
-    /// A Parse, of the client's own (`seen`) or of the proxy's.
+    /// A Parse, of the client's own or of the proxy's.
     Parse {
         /// The statement it prepares.
         id: StatementId,
-        /// Whether the client waits for ParseComplete.
-        seen: bool,
+        /// The client's name for it, if the client waits for ParseComplete.
+        seen: Option<Box<[u8]>>,
     },
     /// A Bind.
     Bind,
@@ -94,6 +94,8 @@ pub struct Replies {
     skipping: bool,
     /// The server takes COPY data and ignores Syncs.
     copying: bool,
+    /// A request with effects is among those that are due.
+    effects: bool,
 }
 
 impl Replies {
@@ -105,6 +107,11 @@ impl Replies {
     /// How many answers are due.
     pub fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Whether a statement is under way on whose effect the meaning of the next message depends.
+    pub fn has_effects(&self) -> bool {
+        self.effects && !self.queue.is_empty()
     }
 
     /// Whether the server ignores everything up to the next Sync.
@@ -129,6 +136,8 @@ impl Replies {
             _ if self.skipping => return Some(expect),
             _ => {}
         }
+        let has_effects = matches!(expect, Expect::Query(Some(_)) | Expect::Execute(Some(_)));
+        self.effects = has_effects || self.has_effects();
         self.queue.push_back(expect);
         None
     }
@@ -153,7 +162,11 @@ impl Replies {
             (b'C', Some(Expect::Opening)) => Reply::Drop,
             (b'Z', Some(Expect::QuietSync)) => self.answered(Reply::Drop),
             (b'Z', Some(Expect::Opening)) if body == b"T" => self.answered(Reply::Drop),
-            (b'1', Some(Expect::Parse { seen, .. })) | (b'3', Some(Expect::Close { seen })) => {
+            (b'1', Some(Expect::Parse { seen, .. })) => {
+                let seen = seen.is_some();
+                self.answered(if seen { Reply::Forward } else { Reply::Drop })
+            }
+            (b'3', Some(Expect::Close { seen })) => {
                 let seen = *seen;
                 self.answered(if seen { Reply::Forward } else { Reply::Drop })
             }
@@ -271,7 +284,10 @@ mod tests {
     }
 
     fn parse() -> Expect {
-        Expect::Parse { id: 1, seen: true }
+        Expect::Parse {
+            id: 1,
+            seen: Some(Box::default()),
+        }
     }
 
     #[test]
@@ -296,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_hidden_parse_is_dropped() {
-        let hidden = Expect::Parse { id: 1, seen: false };
+        let hidden = Expect::Parse { id: 1, seen: None };
         let mut replies = queue(vec![
             hidden,
             Expect::Bind,

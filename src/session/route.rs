@@ -59,7 +59,7 @@ impl Session {
     pub(super) async fn hold(&mut self, need: Need) -> Result<(), Stop> {
         if self.server.is_some() {
             if self.suits(&need) {
-                return Ok(());
+                return self.reapply().await;
             }
             self.drain().await?;
             if self.batch.is_only_prepared() && !self.transaction.is_on_shard() {
@@ -96,9 +96,31 @@ impl Session {
             rest: 0,
             wrote: false,
             is_detached,
+            is_reset: false,
+            is_lost: false,
             last_words: None,
         });
         self.prepare_held().await
+    }
+
+    /// Gives a connection that is still held its settings back after RESET ALL.
+    async fn reapply(&mut self) -> Result<(), Stop> {
+        if !self.server.as_ref().is_some_and(|held| held.is_reset) {
+            return Ok(());
+        }
+        self.drain().await?;
+        let Some(held) = &mut self.server else {
+            return Ok(());
+        };
+        if self.transaction != Transaction::Failed {
+            held.is_reset = false;
+            match held.lease.apply(self.settings.server()).await {
+                Ok(()) => {}
+                Err(Failed::Refused(error)) => return Err(Stop::Statement(error)),
+                Err(Failed::Lost(cause)) => return Err(Stop::Lost(cause)),
+            }
+        }
+        Ok(())
     }
 
     /// Ends, out of the client's sight, a batch that has only prepared statements on the server, so that
@@ -246,13 +268,14 @@ impl Session {
             return;
         };
         let undisturbed = self.registered.control.end();
-        let in_order = held.replies.is_empty()
+        let in_order = !held.is_lost
+            && held.replies.is_empty()
             && held.rest == 0
             && held.lease.socket.input.is_empty()
             && held.lease.socket.output.is_empty()
             && held.generation == held.node.generation();
         if undisturbed && in_order {
-            if !Arc::ptr_eq(&held.lease.settings, self.settings.server()) {
+            if !held.is_reset && !Arc::ptr_eq(&held.lease.settings, self.settings.server()) {
                 held.lease.settings = Arc::clone(self.settings.server());
             }
             held.lease.give_back();
@@ -303,6 +326,12 @@ impl Session {
             return Ok(());
         }
         let mut error = match held.last_words.take() {
+            // The client broke the protocol in a way that only the server could notice.
+            Some(words) if words.code() == SqlState::PROTOCOL_VIOLATION => {
+                return Err(Stop::Session(Error::protocol(
+                    words.fields().message.clone(),
+                )));
+            }
             Some(words) => Error::new(words.code(), words.fields().message.clone()),
             None if commits => Error::new(
                 SqlState::TRANSACTION_RESOLUTION_UNKNOWN,

@@ -133,7 +133,7 @@ impl Session {
         self.send_pending();
         let bind = Bind::read(frame::body(&kept.bind))?;
         if let Some(held) = &mut self.server {
-            held.announce(&kept.prepared, false);
+            held.announce(&kept.prepared, None);
             held.bind(&kept.bind, &bind, &kept.prepared);
             if kept.is_described {
                 let out = held.lease.socket.output.tail();

@@ -272,6 +272,11 @@ impl SessionSettings {
         &self.now.server
     }
 
+    /// Whether the startup packet named a value for the setting.
+    pub fn has_default(&self, name: &str) -> bool {
+        self.defaults.server.get(name).is_some()
+    }
+
     /// What planning depends on.
     pub fn context(&self) -> &Arc<Context> {
         &self.now.context

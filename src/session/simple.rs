@@ -35,8 +35,9 @@ pub(super) enum Study {
 impl Session {
     /// Handles Query.
     pub(super) async fn query(&mut self, frame: &[u8]) -> Result<(), Stop> {
-        self.batch.start_simple();
         let text = frontend::query(frame::body(frame))?;
+        self.place_pending().await?;
+        self.batch.start_simple();
         self.statements.remove(b"");
         self.unit.note(frame);
         match self.study(text, &[])? {
@@ -150,7 +151,10 @@ impl Session {
     /// What can't stand among several statements of one message, because the proxy would have to
     /// answer it itself.
     fn check_in_many(&self, plan: &Plan) -> Result<()> {
-        if self.is_own_statement(plan) || matches!(self.transaction, Transaction::Broken) {
+        if self.is_own_statement(plan)
+            || self.reverts(plan)
+            || matches!(self.transaction, Transaction::Broken)
+        {
             return Err(Error::refused(
                 "this statement can't be sent together with others",
                 "The proxy answers it itself, the others belong to a server.",
@@ -176,9 +180,10 @@ impl Session {
 
     async fn query_locally(&mut self, local: Local) -> Result<(), Stop> {
         self.drain().await?;
-        let answer = self.perform(local)?;
+        let answer = self.perform(local).await?;
         self.database.metrics.local.inc();
-        let mut words = answer.description;
+        let mut words = answer.status;
+        words.extend_from_slice(&answer.description);
         words.extend_from_slice(&answer.rows);
         command_complete(&mut words, &answer.tag);
         self.finish_simple(words).await

@@ -113,6 +113,9 @@ fn report(out: &mut Vec<u8>, tag: u8, severity: &str, error: &Error) {
         if let Some(position) = fields.position {
             field(body, b'P', &position.to_string());
         }
+        if let Some(context) = &fields.context {
+            field(body, b'W', context);
+        }
         body.push(0);
     });
 }

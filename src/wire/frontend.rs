@@ -2,7 +2,8 @@
 //!
 //! Every reader takes exactly one frame's body, checks it to its last byte and borrows from it.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::sqlstate::SqlState;
 use crate::wire::buffer::{Reader, cstring, malformed, message};
 
 /// Longest frame of a message type that carries no user data (PostgreSQL's `PQ_SMALL_MESSAGE_LIMIT`).
@@ -97,8 +98,8 @@ impl<'a> Bind<'a> {
         let formats = reader.bytes(formats * 2)?;
         let count = reader.u16()?;
         let values = reader.rest();
-        for _ in 0..count {
-            skip_value(&mut reader)?;
+        for number in 1..=count {
+            skip_value(&mut reader).map_err(|error| error.context(parameter(portal, number)))?;
         }
         let values = &values[..values.len() - reader.rest().len()];
         let results = usize::from(reader.u16()?);
@@ -112,6 +113,17 @@ impl<'a> Bind<'a> {
             count,
             values,
         })
+    }
+}
+
+/// Names a parameter as PostgreSQL does in CONTEXT.
+fn parameter(portal: &[u8], number: u16) -> String {
+    match portal {
+        b"" => format!("unnamed portal parameter ${number}"),
+        name => format!(
+            "portal \"{}\" parameter ${number}",
+            String::from_utf8_lossy(name)
+        ),
     }
 }
 
@@ -144,17 +156,20 @@ pub enum Subject {
     Portal,
 }
 
-/// Describe and Close: the kind and the name.
-pub fn subject<'a>(body: &'a [u8], wrong: &'static str) -> Result<(Subject, &'a [u8])> {
+/// Describe and Close (`message` is which): the kind and the name.
+pub fn subject<'a>(body: &'a [u8], message: &str) -> Result<(Subject, &'a [u8])> {
     let mut reader = Reader::new(body);
-    let subject = match reader.u8()? {
-        b'S' => Subject::Statement,
-        b'P' => Subject::Portal,
-        _ => return Err(malformed(wrong)),
-    };
+    let kind = reader.u8()?;
     let name = reader.cstring()?;
     reader.end()?;
-    Ok((subject, name))
+    match kind {
+        b'S' => Ok((Subject::Statement, name)),
+        b'P' => Ok((Subject::Portal, name)),
+        other => Err(Error::new(
+            SqlState::PROTOCOL_VIOLATION,
+            format!("invalid {message} message subtype {other}"),
+        )),
+    }
 }
 
 /// Appends a Describe (`D`) or Close (`C`) frame.
