@@ -148,11 +148,9 @@ impl Session {
                 Poll::Ready(Ok(0)) => return Err(Stop::Lost(io::ErrorKind::UnexpectedEof.into())),
                 Poll::Ready(Ok(_)) => self.take_replies()?,
             }
-            if self
-                .server
-                .as_ref()
-                .is_none_or(|held| held.replies.is_empty())
-            {
+            // A connection that stays is read until it has nothing to say, so that its next word wakes
+            // the task.
+            if self.may_let_go() {
                 break;
             }
         }

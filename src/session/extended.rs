@@ -500,7 +500,11 @@ impl Session {
     }
 
     async fn sync(&mut self, body: &[u8]) -> Result<(), Stop> {
-        frontend::empty(body)?;
+        if let Err(error) = frontend::empty(body) {
+            // PostgreSQL is ready again at once: there is no other Sync to wait for.
+            self.batch.extended = false;
+            return Err(error.into());
+        }
         if !self.is_skipping() {
             self.drop_scatter().await?;
             self.place_pending().await?;
