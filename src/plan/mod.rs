@@ -37,6 +37,7 @@ use crate::sql::shape::Literal;
 use crate::sql::shape::Shape;
 use crate::sql::statement::Statement;
 use crate::sql::token::LexOptions;
+use crate::sql::token::Token;
 
 use statement::Part;
 
@@ -136,11 +137,12 @@ pub fn plan(request: &Request<'_>) -> Plan {
     let text = request.text;
     let (statement, planned) = match tokenize(text.as_bytes(), request.lex) {
         Ok(tokens) => {
-            let statement = classify(text, &tokens);
+            let tokens = without_semicolons(text, &tokens);
+            let statement = classify(text, tokens);
             let part = Part {
                 request,
-                all: &tokens,
-                tokens: &tokens,
+                all: tokens,
+                tokens,
             };
             let planned = statement::plan(part, &statement);
             (statement, planned)
@@ -163,6 +165,21 @@ pub fn plan(request: &Request<'_>) -> Plan {
         session: planned.session,
         epoch: request.catalog.epoch,
     }
+}
+
+/// The tokens of the statement alone, which may stand between semicolons (`;;SELECT 1;`).
+fn without_semicolons<'a>(text: &str, mut tokens: &'a [Token]) -> &'a [Token] {
+    while let [rest @ .., last] = tokens
+        && last.is_symbol(text, ";")
+    {
+        tokens = rest;
+    }
+    while let [first, rest @ ..] = tokens
+        && first.is_symbol(text, ";")
+    {
+        tokens = rest;
+    }
+    tokens
 }
 
 impl Plan {
