@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
@@ -33,6 +34,10 @@ use crate::error::Result;
 /// The annotated default configuration, which fits the demo.
 const CONFIGURATION: &str = include_str!("../../proxy.yaml");
 
+/// What clients get after Ctrl-C. The servers are about to vanish; nobody wants to wait for a psql
+/// that is still open in another window.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Runs the demo until SIGINT or SIGTERM, then removes it. `serve` is the proxy, which stands above
 /// this layer: it serves a configuration (which comes from no file) and returns on those signals.
 ///
@@ -44,7 +49,8 @@ where
     S: FnOnce(Config, Option<PathBuf>) -> F,
     F: Future<Output = Result<()>>,
 {
-    let config = configuration()?;
+    let mut config = configuration()?;
+    config.timeouts.shutdown = PATIENCE;
     check_addresses(&config)?;
     let mut end = End::new()?;
     println!("Starting PostgreSQL servers (Ctrl-C ends the demo and removes everything) …");
