@@ -240,6 +240,12 @@ impl Session {
             .take(header.tag, frame::body(frame), &mut self.given_up);
         match reply {
             Reply::Forward | Reply::CopyIn => *run = range.end,
+            Reply::ForwardWith(words) => {
+                *run = range.end;
+                input.move_to(*run, &mut self.client.socket.output);
+                *run = 0;
+                self.client.socket.output.push(&words);
+            }
             Reply::Completed(effect) => {
                 if let Some(effect) = effect {
                     self.complete(effect, frame.get(HEADER_BYTES..).unwrap_or(&[]));

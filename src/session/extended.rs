@@ -40,6 +40,8 @@ pub struct Batch {
     skipping: bool,
     /// Parses that wait for a server.
     pending: Vec<(Box<[u8]>, Arc<Prepared>)>,
+    /// Rows of the proxy's own that the EXPLAIN at hand begins with.
+    explanation: Box<[u8]>,
     /// A portal over several shards.
     scatter: Option<ScatterPortal>,
 }
@@ -237,7 +239,17 @@ impl Session {
             };
             let target = self.target(&prepared.plan, &arguments);
             drop(arguments);
-            let shard = match target? {
+            let target = target?;
+            let mut rows = Box::default();
+            let target = if self.explains(&prepared.plan) {
+                let explained = self.explain(&prepared.plan, &target)?;
+                rows = explained.rows;
+                explained.shard.map_or(Target::Any, Target::One)
+            } else {
+                target
+            };
+            self.batch.explanation = rows;
+            let shard = match target {
                 Target::Many(shards) => {
                     return self.bind_scatter(frame, prepared, shards).await;
                 }
@@ -422,6 +434,12 @@ impl Session {
                 let effects = effects(&prepared.plan, text);
                 if let Some(held) = &mut self.server {
                     held.wrote |= is_write;
+                }
+                let rows = std::mem::take(&mut self.batch.explanation);
+                if !rows.is_empty()
+                    && let Some(held) = &mut self.server
+                {
+                    held.replies.push(Expect::Local(rows));
                 }
                 self.forward(frame, Expect::Execute(effects));
                 Ok(())

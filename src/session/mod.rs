@@ -19,6 +19,7 @@ pub mod control;
 pub mod database;
 mod effect;
 mod exchange;
+mod explain;
 mod extended;
 pub mod handshake;
 mod held;
@@ -272,8 +273,10 @@ impl Session {
             }
             b'F' => self.function_call(frame).await,
             b'X' => {
-                // What was asked before is still answered.
-                self.drain().await?;
+                // What was asked before is still answered, but for a batch without its Sync.
+                if !self.batch.is_sent() {
+                    self.drain().await?;
+                }
                 let _ = self.client.socket.flush().await;
                 Err(Stop::Gone)
             }
@@ -322,7 +325,9 @@ impl Session {
     /// Tells the client why its session ends, behind the answers to what it asked before.
     async fn farewell(&mut self, error: &Error) {
         let limit = std::time::Duration::from_secs(5);
-        let _ = tokio::time::timeout(limit, self.drain()).await;
+        if !self.batch.is_sent() {
+            let _ = tokio::time::timeout(limit, self.drain()).await;
+        }
         if self.server.as_ref().is_some_and(|held| held.rest > 0) {
             return;
         }

@@ -32,6 +32,8 @@ pub enum Expect {
     Opening,
     /// A simple Query: what its statements do to the session, in their order.
     Query(Effects),
+    /// A simple Query of one EXPLAIN: rows of the proxy's own that go before the server's.
+    Explain(Box<[u8]>),
     /// A Parse, of the client's own or of the proxy's.
     Parse {
         /// The statement it prepares.
@@ -64,6 +66,16 @@ pub enum Expect {
     Refused(Box<[u8]>),
 }
 
+impl Expect {
+    /// Whether ReadyForQuery is what ends it.
+    pub fn ends_unit(&self) -> bool {
+        matches!(
+            self,
+            Expect::Query(_) | Expect::Explain(_) | Expect::Sync | Expect::FunctionCall
+        )
+    }
+}
+
 /// What statements do to the session once they have completed; nothing for most, and then no memory.
 pub type Effects = Option<Box<VecDeque<Effect>>>;
 
@@ -72,6 +84,8 @@ pub type Effects = Option<Box<VecDeque<Effect>>>;
 pub enum Reply {
     /// Pass it on.
     Forward,
+    /// Pass it on, and these bytes behind it.
+    ForwardWith(Box<[u8]>),
     /// Drop it.
     Drop,
     /// Pass it on; a statement has completed and did this to the session.
@@ -177,6 +191,8 @@ impl Replies {
             | (b'T', Some(Expect::Query(_)))
             | (b'H' | b'W' | b'c', Some(Expect::Query(_) | Expect::Execute(_)))
             | (b'V', Some(Expect::FunctionCall)) => Reply::Forward,
+            (b'T', Some(Expect::Explain(rows))) => Reply::ForwardWith(std::mem::take(rows)),
+            (b'C', Some(Expect::Explain(_))) => Reply::Completed(None),
             (b's', Some(Expect::Execute(_))) => self.answered(Reply::Forward),
             (b'C' | b'I', Some(Expect::Query(effects))) => {
                 Reply::Completed(effects.as_mut().and_then(|effects| effects.pop_front()))
@@ -189,7 +205,7 @@ impl Replies {
                 self.start_copying();
                 Reply::CopyIn
             }
-            (b'Z', Some(Expect::Query(_) | Expect::Sync | Expect::FunctionCall)) => {
+            (b'Z', Some(ends)) if ends.ends_unit() => {
                 self.copying = false;
                 match body.first().copied().and_then(Status::from_byte) {
                     Some(status) => self.answered(Reply::Ready(status)),
@@ -217,9 +233,7 @@ impl Replies {
             None => return Reply::Failed(None),
             // Nothing that can fail is sent this way; what follows must not run without it.
             Some(Expect::Opening) => return Reply::OutOfStep,
-            Some(Expect::Query(_) | Expect::FunctionCall | Expect::Sync) => {
-                return Reply::Failed(None);
-            }
+            Some(request) if request.ends_unit() => return Reply::Failed(None),
             _ => {}
         }
         loop {

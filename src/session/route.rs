@@ -311,7 +311,7 @@ impl Session {
         self.registered.control.end();
         self.memory.is_pinned = self.is_session_pooled();
         self.given_up.extend(held.replies.clear());
-        let units = self.given_up.iter().filter(|due| ends_unit(due)).count();
+        let units = self.given_up.iter().filter(|due| due.ends_unit()).count();
         let commits = self.given_up.iter().any(commits);
         self.take_back_given_up();
         held.node.mark_failed("a connection to it broke");
@@ -471,14 +471,6 @@ async fn identify(lease: &mut Lease, node: &Server) -> Result<()> {
     }
     lease.is_new = false;
     Ok(())
-}
-
-/// Whether a request ends with ReadyForQuery.
-fn ends_unit(expect: &Expect) -> bool {
-    matches!(
-        expect,
-        Expect::Query(_) | Expect::Sync | Expect::FunctionCall
-    )
 }
 
 /// Whether a request would have ended the transaction.

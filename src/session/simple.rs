@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
 use crate::session::database::{Database, Question};
 use crate::session::effect::{Effect, characteristics};
+use crate::session::explain::Explained;
 use crate::session::local::Local;
 use crate::session::replies::{Effects, Expect};
 use crate::session::route::Need;
@@ -84,7 +85,12 @@ impl Session {
         let target = self.target(plan, &arguments);
         drop(arguments);
         self.shape.literals = literals;
-        match target? {
+        let target = target?;
+        if self.explains(plan) {
+            let explained = self.explain(plan, &target)?;
+            return self.query_explain(frame, plan, explained).await;
+        }
+        match target {
             Target::Many(shards) => self.scatter_query(text, plan, shards).await,
             Target::One(shard) => {
                 self.count_route(Some(shard));
@@ -96,6 +102,23 @@ impl Session {
                 self.send_query(frame, self.need(plan, None), effects).await
             }
         }
+    }
+
+    async fn query_explain(
+        &mut self,
+        frame: &[u8],
+        plan: &Plan,
+        explained: Explained,
+    ) -> Result<(), Stop> {
+        self.count_route(explained.shard);
+        self.unit.make_final();
+        self.hold(self.need(plan, explained.shard)).await?;
+        if let Some(held) = &mut self.server {
+            held.wrote |= plan.access == Access::Write;
+            held.lease.unnamed = None;
+            held.send(frame, Expect::Explain(explained.rows));
+        }
+        Ok(())
     }
 
     /// Several statements in one message are one transaction, so they must agree on a shard.
@@ -229,7 +252,9 @@ impl Session {
         }
         match self.shape.statements.as_slice() {
             [] => Ok(Study::Empty),
-            [_] => {
+            [statement] => {
+                // Without a semicolon behind it; offsets stay as they are.
+                let utf8 = slice(utf8, 0..statement.end);
                 let question = Question {
                     text: utf8,
                     shape: &self.shape,
