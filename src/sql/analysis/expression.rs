@@ -27,6 +27,7 @@ use super::Walk;
 use super::Walker;
 use super::absent;
 use super::name;
+use super::no_keyword;
 
 /// Words that the grammar reads as calls although no parentheses follow.
 const NILADIC: [&str; 6] = [
@@ -73,8 +74,11 @@ impl Walker<'_> {
     /// Leaves, and nodes with one or two children; false for others.
     fn simple(&mut self, expression: &Expr, scope: &Scope) -> Walk<bool> {
         match expression {
-            Expr::Identifier(ident) => self.identifier(ident, scope.block),
-            Expr::CompoundIdentifier(parts) => self.column_name(parts.last()),
+            Expr::Identifier(ident) => self.identifier(ident, scope.block)?,
+            Expr::CompoundIdentifier(parts) => {
+                parts.first().map_or(Ok(()), no_keyword)?;
+                self.column_name(parts.last());
+            }
             Expr::Value(_) | Expr::Wildcard(_) | Expr::QualifiedWildcard(..) => {}
             Expr::Nested(inner)
             | Expr::IsFalse(inner)
@@ -271,15 +275,17 @@ impl Walker<'_> {
         self.query(query, Some(scope.clone())).map(|_| ())
     }
 
-    fn identifier(&mut self, ident: &Ident, block: BlockId) {
+    fn identifier(&mut self, ident: &Ident, block: BlockId) -> Walk {
         if ident.quote_style.is_none() && NILADIC.contains(&ident.value.as_str()) {
             let name = Name {
                 schema: None,
                 name: ident.value.clone(),
             };
             self.call(name, 0, block);
+            return Ok(());
         }
         self.column_name(Some(ident));
+        no_keyword(ident)
     }
 
     fn column_name(&mut self, ident: Option<&Ident>) {

@@ -23,6 +23,7 @@ use super::Walk;
 use super::Walker;
 use super::absent;
 use super::name;
+use super::no_keyword;
 use super::parts;
 
 impl Walker<'_> {
@@ -211,6 +212,11 @@ impl Walker<'_> {
             "a table of another dialect",
         )?;
         let block = left.block;
+        if args.is_none() {
+            parts(relation)?
+                .first()
+                .map_or(Ok(()), |first| no_keyword(first))?;
+        }
         let relation = name(relation)?;
         if let Some(args) = args {
             absent(args.settings.is_none() && sample.is_none(), "SETTINGS")?;
@@ -281,6 +287,7 @@ impl Walker<'_> {
                 alias.at.is_none() && alias.name.quote_style != Some('\''),
                 "an alias of another dialect",
             )?;
+            no_keyword(&alias.name)?;
             source.alias = Some(alias.name.value.clone());
             source.columns = alias
                 .columns

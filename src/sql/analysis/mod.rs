@@ -16,6 +16,7 @@ use sqlparser::ast::ObjectNamePart;
 use sqlparser::ast::Spanned;
 use sqlparser::ast::Statement;
 
+use crate::sql::classify::is_reserved;
 use crate::sql::parse;
 use crate::sql::parse::StopReason;
 use crate::sql::parse::Stopped;
@@ -147,6 +148,14 @@ impl Walker<'_> {
     }
 }
 
+/// Fails if the parser crate took one of PostgreSQL's reserved words for a name.
+fn no_keyword(ident: &Ident) -> Walk {
+    absent(
+        ident.quote_style.is_some() || !is_reserved(&ident.value),
+        "a keyword where a name should stand",
+    )
+}
+
 /// The parts of a dotted name.
 fn parts(name: &ObjectName) -> Walk<Vec<&Ident>> {
     name.0
@@ -181,3 +190,6 @@ fn absent(is_absent: bool, what: &'static str) -> Walk {
         Err(StopReason::NotAnalysed(what))
     }
 }
+
+#[cfg(test)]
+mod tests;

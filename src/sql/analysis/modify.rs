@@ -37,6 +37,7 @@ use super::Walker;
 use super::absent;
 use super::condition::plain;
 use super::name;
+use super::no_keyword;
 use super::parts;
 
 impl Walker<'_> {
@@ -158,7 +159,9 @@ impl Walker<'_> {
                 // `a.b` assigns a field of column `a`.
                 columns.extend(parts(target)?.first().map(|part| part.value.clone()));
             }
-            self.expression(&assignment.value, scope)?;
+            if !is_default(&assignment.value) {
+                self.expression(&assignment.value, scope)?;
+            }
         }
         Ok(columns)
     }
@@ -234,6 +237,9 @@ impl Walker<'_> {
                 sample: None,
                 index_hints,
             } if with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty() => {
+                parts(relation)?
+                    .first()
+                    .map_or(Ok(()), |first| no_keyword(first))?;
                 let relation = name(relation)?;
                 self.add_source(block, SourceKind::Relation(relation), alias.as_ref())
             }
@@ -332,4 +338,9 @@ fn expands(expression: &Expr) -> bool {
         Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|part| part.value == "_star"),
         _ => false,
     }
+}
+
+/// Whether the expression is the word `DEFAULT`.
+fn is_default(expression: &Expr) -> bool {
+    matches!(expression, Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value == "default")
 }

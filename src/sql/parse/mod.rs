@@ -57,13 +57,14 @@ pub enum StopReason {
 
 /// Parses the tokens of one query (`SELECT`, `INSERT` and their like).
 pub(in crate::sql) fn parse(text: &str, tokens: &[Token]) -> Result<Tree, Stopped> {
-    let mended = mend::mend(piece::pieces(text, tokens));
-    if !convert::shallow(&mended.pieces, DEPTH, OPERATORS) {
+    let pieces = piece::pieces(text, tokens);
+    if !convert::shallow(&pieces, DEPTH, OPERATORS) {
         return Err(Stopped {
             reason: StopReason::TooDeep,
             offset: None,
         });
     }
+    let mended = mend::mend(pieces);
     let parser_tokens = convert::convert(mended.pieces);
     let dialect = PostgreSqlDialect {};
     let mut parser = Parser::new(&dialect)
