@@ -8,6 +8,7 @@
 )]
 
 mod demo;
+mod drivers;
 mod harness;
 mod hostile;
 mod launcher;
