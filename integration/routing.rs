@@ -240,6 +240,7 @@ fn statements_over_several_shards_concatenate() {
 /// Traps that sharding proxies are known to fall into, among statements of every kind. Which are
 /// answered grows over time; none may ever be answered wrongly.
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn nothing_is_answered_wrongly() {
     let cluster = cluster();
     let mut pair = Pair::new(&cluster);
@@ -562,4 +563,28 @@ fn queries_are_counted_by_route() {
     proxy.rows("SELECT * FROM users");
     assert_eq!(counted("single", process) - single, 10.0);
     assert_eq!(counted("scatter", process) - scatter, 1.0);
+}
+
+#[test]
+fn a_transaction_opens_on_its_shard_only() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema(SCHEMA)
+        .rows(ROWS)
+        .sharded("users", &["user_id"])
+        .setting("log_statement", "all")
+        .start();
+    let mut proxy = cluster.proxy().raw();
+    let shards = [0, 1].map(|shard: usize| &cluster.shards[shard].primary);
+    let owner = usize::from(count(&cluster, 1, "users", "user_id = 1") == 1);
+    proxy.rows("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    let begun = |shard: usize| {
+        shards[shard]
+            .log()
+            .contains("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    };
+    assert!(!begun(0) && !begun(1), "before the first statement");
+    proxy.rows("SELECT name FROM users WHERE user_id = 1");
+    proxy.rows("COMMIT");
+    assert!(begun(owner) && !begun(1 - owner));
 }

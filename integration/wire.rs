@@ -21,9 +21,8 @@ use std::{env, fs};
 use shardwire::demo::postgres::Server;
 
 use crate::harness::cluster::{run_as_superuser, template};
-use crate::harness::raw::Frame;
 use crate::harness::transcript;
-use crate::harness::{Cluster, Endpoint, Raw};
+use crate::harness::{Cluster, Endpoint, Raw, message};
 use script::{Block, messages};
 
 /// The PostgreSQL that the answers in the files are from; its texts differ between versions.
@@ -229,4 +228,26 @@ fn login_parameters_are_postgresqls() {
     assert_eq!(proxy.parameters, oracle.parameters);
     let (_, secret) = proxy.key.unwrap();
     assert_eq!(secret.len(), 4, "protocol 3.0 has secrets of four bytes");
+}
+
+#[test]
+fn encryption_is_declined_and_the_startup_goes_on() {
+    let cluster = Cluster::new()
+        .trust()
+        .config("tls", "{ mode: off }")
+        .start();
+    for endpoint in [cluster.proxy(), cluster.oracle()] {
+        let mut raw = Raw::open(endpoint.port);
+        for request in [message::gss_request(), message::ssl_request()] {
+            raw.send(&request);
+            assert_eq!(raw.read_byte(), Some(b'N'));
+        }
+        raw.send(&message::startup(&[
+            ("user", &endpoint.user),
+            ("database", "app"),
+        ]));
+        let frames = raw.read_until(b'Z', 1);
+        assert_eq!(transcript::line(&frames[0]), "Authentication 0");
+        assert_eq!(raw.rows("SELECT 1"), [["1"]]);
+    }
 }

@@ -143,6 +143,38 @@ fn node_postgres() {
     }
 }
 
+#[tokio::test]
+async fn tokio_postgres() {
+    for shards in [1, 2] {
+        let cluster = cluster(shards);
+        let mut client = cluster.proxy().connect().await;
+        let by_id = client
+            .prepare("SELECT name FROM users WHERE user_id = $1")
+            .await
+            .unwrap();
+        for id in 1..=30_i64 {
+            let row = client.query_one(&by_id, &[&id]).await.unwrap();
+            assert_eq!(row.get::<_, String>(0), format!("user {id}"));
+        }
+        // Its pipelining: both are under way at once.
+        let (one, two) = tokio::join!(
+            client.query_one(&by_id, &[&1_i64]),
+            client.query_one(&by_id, &[&2_i64]),
+        );
+        assert_eq!(one.unwrap().get::<_, String>(0), "user 1");
+        assert_eq!(two.unwrap().get::<_, String>(0), "user 2");
+        let transaction = client.transaction().await.unwrap();
+        let changed = "UPDATE users SET name = $1 WHERE user_id = $2";
+        transaction
+            .execute(changed, &[&"lost", &5_i64])
+            .await
+            .unwrap();
+        transaction.rollback().await.unwrap();
+        let row = client.query_one(&by_id, &[&5_i64]).await.unwrap();
+        assert_eq!(row.get::<_, String>(0), "user 5");
+    }
+}
+
 #[test]
 fn psql_shows_what_it_shows_on_postgresql() {
     for shards in [1, 2] {
@@ -164,9 +196,9 @@ fn psql_shows_what_it_shows_on_postgresql() {
             ],
             &["SELECT 1 AS one \\gset", "\\echo :one"],
             &[
-                "BEGIN",
-                "UPDATE users SET name = 'x' WHERE user_id = 1",
-                "ROLLBACK",
+                "BEGIN;",
+                "UPDATE users SET name = 'x' WHERE user_id = 1;",
+                "ROLLBACK;",
             ],
             &["SELECT name FROM users WHERE user_id = 1 \\gdesc"],
         ] {

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
-pub use compare::{Mode, Pair};
+pub use compare::Pair;
 pub use process::Proxy;
 pub use raw::Raw;
 
@@ -37,11 +37,6 @@ impl Endpoint {
 
     /// A tokio-postgres client; its connection runs as a task of the current runtime.
     pub async fn connect(&self) -> tokio_postgres::Client {
-        self.try_connect().await.unwrap()
-    }
-
-    /// As [`Endpoint::connect`], for logins that may fail.
-    pub async fn try_connect(&self) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
         let (client, connection) = tokio_postgres::Config::new()
             .host("127.0.0.1")
             .port(self.port)
@@ -50,9 +45,10 @@ impl Endpoint {
             .dbname(&self.database)
             .connect_timeout(DEADLINE)
             .connect(tokio_postgres::NoTls)
-            .await?;
+            .await
+            .unwrap();
         tokio::spawn(connection);
-        Ok(client)
+        client
     }
 
     /// The libpq connection string, for drivers.

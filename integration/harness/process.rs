@@ -79,11 +79,6 @@ impl Proxy {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    /// The file it runs on.
-    pub fn config_file(&self) -> PathBuf {
-        self.directory.join("proxy.yaml")
-    }
-
     /// Sends a signal by name: `HUP`, `TERM`, `INT`.
     pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.pid());

@@ -49,6 +49,7 @@ fn tags() -> Vec<Case> {
 }
 
 /// Bodies that end too early, too late, or count wrongly.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn bodies() -> Vec<Case> {
     let mut cases = Vec::new();
     let messages = [
@@ -151,6 +152,7 @@ fn bodies() -> Vec<Case> {
 }
 
 /// Messages where they have no place.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn order() -> Vec<Case> {
     let copy = || query("COPY (SELECT 1) TO STDOUT");
     let none: &[Option<Vec<u8>>] = &[];
@@ -265,6 +267,7 @@ fn order() -> Vec<Case> {
 }
 
 /// Texts that parsers choke on.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn texts() -> Vec<Case> {
     let deep = 20_000;
     let texts: Vec<(&str, String)> = vec![

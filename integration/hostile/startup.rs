@@ -140,6 +140,7 @@ fn requests() -> Vec<Case> {
     ]
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn parameters() -> Vec<Case> {
     let long = "x".repeat(9000);
     let many: Vec<(String, String)> = (0..400)
