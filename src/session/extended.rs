@@ -231,14 +231,15 @@ impl Session {
                 return self.bind_locally(bind.portal, prepared).await;
             }
             self.shape.hint = None;
-            let arguments = Arguments {
-                text,
-                literals: &prepared.literals,
-                parameters: Parameters::new(&prepared.types, bind.formats, bind.values),
-                utf8: !self.settings.context().foreign_encoding,
+            let target = {
+                let arguments = Arguments {
+                    text,
+                    literals: &prepared.literals,
+                    parameters: Parameters::new(&prepared.types, bind.formats, bind.values),
+                    utf8: !self.settings.context().foreign_encoding,
+                };
+                self.target(&prepared.plan, &arguments)
             };
-            let target = self.target(&prepared.plan, &arguments);
-            drop(arguments);
             let target = target?;
             let mut rows = Box::default();
             let target = if self.explains(&prepared.plan) {

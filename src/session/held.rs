@@ -40,7 +40,7 @@ pub struct Held {
     /// What the server said before it closed the connection.
     pub last_words: Option<Error>,
     /// Counts as an operation in flight.
-    pub operation: Operation,
+    pub _operation: Operation,
 }
 
 impl Held {

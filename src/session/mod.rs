@@ -126,33 +126,30 @@ impl From<Error> for Stop {
 impl Session {
     /// Serves the client until it leaves, the session fails, or the proxy drains.
     pub async fn run(mut self) {
-        loop {
-            let stop = match self.step().await {
-                Ok(()) => continue,
-                Err(stop) => stop,
-            };
-            let stop = match stop {
-                Stop::Statement(error) => self.refuse(error).await.err(),
-                Stop::Words(words) => self.fail_with(words).await.err(),
-                Stop::Lost(cause) => self.server_lost(&cause).err(),
-                other => Some(other),
-            };
-            match stop {
-                None => {}
-                // What is left is handled like any other stop on the next turn.
-                Some(Stop::Lost(cause)) => {
-                    if self.server_lost(&cause).is_err() {
-                        break;
-                    }
-                }
-                Some(Stop::Session(error)) | Some(Stop::Statement(error)) => {
-                    self.farewell(&error).await;
-                    break;
-                }
-                Some(Stop::Gone | Stop::Words(_)) => break,
+        let end = loop {
+            if let Err(stop) = self.step().await
+                && let Err(end) = self.recover(stop).await
+            {
+                break end;
             }
+        };
+        if let Stop::Session(error) | Stop::Statement(error) = end {
+            self.farewell(&error).await;
         }
         self.end().await;
+    }
+
+    /// Goes on after what ends a statement; fails with what ends the session.
+    async fn recover(&mut self, stop: Stop) -> Result<(), Stop> {
+        let told = match stop {
+            Stop::Statement(error) => self.refuse(error).await,
+            Stop::Words(words) => self.fail_with(words).await,
+            other => Err(other),
+        };
+        match told {
+            Err(Stop::Lost(cause)) => self.server_lost(&cause),
+            other => other,
+        }
     }
 
     /// Handles what the client has sent, then moves bytes until there is something to decide.

@@ -118,11 +118,6 @@ impl Replies {
         self.queue.is_empty()
     }
 
-    /// How many answers are due.
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
     /// Whether a statement is under way on whose effect the meaning of the next message depends.
     pub fn has_effects(&self) -> bool {
         self.effects && !self.queue.is_empty()
@@ -445,9 +440,9 @@ mod tests {
             let mut replies = queue(vec![parse(), Expect::Bind, Expect::Describe,
                 Expect::Execute(None), Expect::Sync, Expect::Query(None)]);
             for tag in tags {
-                let before = replies.len();
+                let before = replies.queue.len();
                 replies.take(tag, b"I", &mut Vec::new());
-                prop_assert!(replies.len() <= before);
+                prop_assert!(replies.queue.len() <= before);
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::pool::Lease;
 use crate::session::database::Database;
 use crate::session::held::Held;
 use crate::session::replies::{Expect, Replies};
+use crate::session::settings::SessionSettings;
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
 use crate::sqlstate::SqlState;
@@ -86,7 +87,7 @@ impl Session {
         let (lease, node) = self.lease(shard, access).await?;
         self.registered.control.begin(&lease);
         self.server = Some(Held {
-            operation: node.operate(),
+            _operation: node.operate(),
             generation: node.generation(),
             is_primary: access == Access::Write || node.state().role == Some(Role::Primary),
             lease,
@@ -384,13 +385,14 @@ impl Session {
                 .server
                 .as_ref()
                 .is_some_and(|held| held.replies.is_empty() && held.rest == 0);
-        if clean && let Some(held) = &mut self.server {
-            if held.lease.run("DISCARD ALL").await.is_ok() {
-                held.lease.settings = Arc::new(Settings::default());
-                held.lease.forget_statements();
-                self.settings = Default::default();
-                self.let_go();
-            }
+        if clean
+            && let Some(held) = &mut self.server
+            && held.lease.run("DISCARD ALL").await.is_ok()
+        {
+            held.lease.settings = Arc::new(Settings::default());
+            held.lease.forget_statements();
+            self.settings = SessionSettings::default();
+            self.let_go();
         }
         self.drop_held();
     }

@@ -74,16 +74,15 @@ impl Session {
             return self.send_query(frame, self.need(plan, None), effects).await;
         }
         let literals = std::mem::take(&mut self.shape.literals);
-        let utf8 = !self.settings.context().foreign_encoding;
-        let parameters = Parameters::none();
-        let arguments = Arguments {
-            text,
-            literals: &literals,
-            parameters,
-            utf8,
+        let target = {
+            let arguments = Arguments {
+                text,
+                literals: &literals,
+                parameters: Parameters::none(),
+                utf8: !self.settings.context().foreign_encoding,
+            };
+            self.target(plan, &arguments)
         };
-        let target = self.target(plan, &arguments);
-        drop(arguments);
         self.shape.literals = literals;
         let target = target?;
         if self.explains(plan) {
