@@ -1,3 +1,5 @@
+//! Placements, views and names of a small schema.
+
 use super::*;
 
 use crate::config::Config;

@@ -83,3 +83,54 @@ impl<'a> Parameters<'a> {
             .filter_map(|(value, format)| value.filter(|_| format == Some(Format::Text)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(values: &[Option<&[u8]>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for value in values {
+            let length = value.map_or(-1, |value| i32::try_from(value.len()).unwrap());
+            bytes.extend(length.to_be_bytes());
+            bytes.extend(value.unwrap_or_default());
+        }
+        bytes
+    }
+
+    #[test]
+    fn values_are_found_in_any_order() {
+        let bytes = values(&[Some(b"a"), None, Some(b""), Some(b"bcd")]);
+        let parameters = Parameters::new(&[20], &[], &bytes);
+        for index in [0, 3, 1, 2, 2, 0] {
+            let expected = [Some(&b"a"[..]), None, Some(b""), Some(b"bcd")][index];
+            assert_eq!(parameters.value(index), Some(expected));
+        }
+        assert_eq!(parameters.value(4), None);
+        assert_eq!((parameters.type_oid(0), parameters.type_oid(1)), (20, 0));
+        assert_eq!(
+            parameters.texts().collect::<Vec<_>>(),
+            [&b"a"[..], b"", b"bcd"]
+        );
+    }
+
+    #[test]
+    fn one_format_is_for_all() {
+        let format = |codes: &'static [u8], index| Parameters::new(&[], codes, &[]).format(index);
+        assert_eq!(format(&[], 7), Some(Format::Text));
+        assert_eq!(format(&[0, 1], 7), Some(Format::Binary));
+        assert_eq!(format(&[0, 0, 0, 1], 1), Some(Format::Binary));
+        assert_eq!(format(&[0, 0, 0, 1], 2), None);
+        assert_eq!(format(&[0, 9], 0), None);
+    }
+
+    #[test]
+    fn torn_bytes_have_no_values() {
+        let bytes = values(&[Some(b"abc")]);
+        for end in 0..bytes.len() {
+            assert_eq!(Parameters::new(&[], &[], &bytes[..end]).value(0), None);
+        }
+        let long = i32::MAX.to_be_bytes();
+        assert_eq!(Parameters::new(&[], &[], &long).value(0), None);
+    }
+}

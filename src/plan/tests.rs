@@ -2,3 +2,65 @@
 
 mod fixture;
 mod golden;
+
+use crate::plan::Access;
+use crate::plan::Parameters;
+use crate::plan::Route;
+
+use fixture::Fixture;
+
+const SCHEMA: &str = "shards s0 s1
+table users(user_id bigint, name text): shard_key user_id
+table log(id bigint): home";
+
+#[test]
+fn long_texts_are_not_parsed() {
+    let (mut fixture, _) = Fixture::parse(SCHEMA);
+    fixture.parse_bytes = 30;
+    let plan = fixture.plan("SELECT name FROM users WHERE user_id = 1", &[]);
+    assert!(plan.to_string().contains("too long"), "{plan}");
+    let plan = fixture.plan("SELECT id FROM log WHERE id = 1 AND true", &[]);
+    assert!(matches!(plan.route, Route::Shard(0)), "{plan}");
+    assert_eq!(plan.access, Access::Write);
+}
+
+#[test]
+fn binary_parameters_name_the_shard_that_text_names() {
+    let (fixture, _) = Fixture::parse(SCHEMA);
+    let text = "SELECT count(*) FROM users WHERE user_id = $1";
+    let plan = fixture.plan(text, &[]);
+    for key in [1_i64, 42, -7] {
+        let digits = key.to_string();
+        let mut as_text = u32::try_from(digits.len()).unwrap().to_be_bytes().to_vec();
+        as_text.extend(digits.as_bytes());
+        let mut as_binary = 8_u32.to_be_bytes().to_vec();
+        as_binary.extend(key.to_be_bytes());
+        let by_text = fixture.target(&plan, text, Parameters::new(&[], &[], &as_text));
+        let by_binary = fixture.target(&plan, text, Parameters::new(&[], &[0, 1], &as_binary));
+        assert_eq!(by_text, by_binary);
+        assert!(by_text.starts_with('s'), "{by_text}");
+    }
+}
+
+/// The type of such a parameter comes from its first use: eight bytes may be a float.
+#[test]
+fn bytes_of_a_parameter_used_elsewhere_prove_nothing() {
+    let (fixture, _) = Fixture::parse(SCHEMA);
+    let text = "SELECT count(*) FROM users WHERE length(name) > $1 AND user_id = $1";
+    let mut value = 8_u32.to_be_bytes().to_vec();
+    value.extend(1_i64.to_be_bytes());
+    let plan = fixture.plan(text, &[]);
+    let undeclared = fixture.target(&plan, text, Parameters::new(&[], &[0, 1], &value));
+    assert!(undeclared.starts_with("0A000"), "{undeclared}");
+    let declared = fixture.target(&plan, text, Parameters::new(&[20], &[0, 1], &value));
+    assert_eq!(declared, "s0");
+}
+
+#[test]
+fn missing_parameters_are_refused() {
+    let (fixture, _) = Fixture::parse(SCHEMA);
+    let text = "DELETE FROM users WHERE user_id = $1";
+    let plan = fixture.plan(text, &[]);
+    let target = fixture.target(&plan, text, Parameters::none());
+    assert!(target.starts_with("0A000"), "{target}");
+}
