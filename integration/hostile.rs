@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use crate::harness::raw::Frame;
-use crate::harness::{Cluster, DEADLINE, Endpoint, Raw, message, transcript};
+use crate::harness::{Cluster, DEADLINE, Endpoint, Proxy, Raw, message, transcript};
 
 /// Bytes and what they are.
 pub struct Case {
@@ -110,9 +110,25 @@ fn attack(cluster: &mut Cluster, cases: &[Case], send: fn(&Endpoint, &Case) -> R
         }
     }
     check_health(cluster);
+    check_growth(cluster, cases, send);
     assert!(
         differences.is_empty(),
         "not reported as protocol violations:\n{differences}"
+    );
+}
+
+/// Attacks once more: what a first round needed for good, a second one does not need again.
+fn check_growth(cluster: &mut Cluster, cases: &[Case], send: fn(&Endpoint, &Case) -> Reaction) {
+    let resident = |cluster: &Cluster| cluster.proxy.as_ref().map_or(0, Proxy::resident_bytes);
+    let before = resident(cluster);
+    for case in cases {
+        send(&cluster.proxy(), case);
+    }
+    check_health(cluster);
+    let growth = resident(cluster).saturating_sub(before);
+    assert!(
+        growth < MAX_GROWTH_BYTES,
+        "a second round has added {growth} bytes to {before}"
     );
 }
 

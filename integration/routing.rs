@@ -577,11 +577,11 @@ fn a_transaction_opens_on_its_shard_only() {
     let mut proxy = cluster.proxy().raw();
     let shards = [0, 1].map(|shard: usize| &cluster.shards[shard].primary);
     let owner = usize::from(count(&cluster, 1, "users", "user_id = 1") == 1);
-    proxy.rows("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    proxy.rows("BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE");
     let begun = |shard: usize| {
         shards[shard]
             .log()
-            .contains("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            .contains("BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE")
     };
     assert!(!begun(0) && !begun(1), "before the first statement");
     proxy.rows("SELECT name FROM users WHERE user_id = 1");
