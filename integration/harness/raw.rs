@@ -71,7 +71,11 @@ impl Raw {
         raw.send(&message::startup(&parameters));
         let mut scram = None;
         loop {
-            let frame = raw.read().expect("the server hangs up during login");
+            let Some(frame) = raw.read() else {
+                // As an error without a code: who asks for one gets none.
+                let body = b"Mthe server hangs up during login\0\0".to_vec();
+                return Err(Frame { tag: b'E', body });
+            };
             match frame.tag {
                 b'R' => raw.authenticate(&frame.body, endpoint, &mut scram),
                 b'S' => {
