@@ -7,7 +7,7 @@ use quick_cache::sync::Cache;
 
 use crate::config;
 use crate::error::Result;
-use crate::plan::{Plan, Request, plan};
+use crate::plan::{Plan, Request, Route, plan};
 use crate::pool::Pool;
 use crate::session::metrics::SessionMetrics;
 use crate::session::settings::Context;
@@ -147,7 +147,8 @@ impl Database {
             temporary_tables: question.temporary_tables,
             catalog: &catalog,
         }));
-        if !question.temporary_tables {
+        // A refusal speaks of its own text (where parsing stopped, which literal), not of the shape.
+        if !question.temporary_tables && !matches!(planned.route, Route::Refused(_)) {
             self.plans.insert(key, Arc::clone(&planned));
         }
         Ok(planned)
