@@ -74,6 +74,12 @@ impl Error {
         error
     }
 
+    /// The same error, ending the session.
+    pub fn into_fatal(mut self) -> Error {
+        self.0.severity = Severity::Fatal;
+        self
+    }
+
     /// A statement that is refused before anything happened (`0A000`): why, and what to write instead.
     pub fn refused(
         message: impl Into<Text>,

@@ -48,6 +48,8 @@ pub struct Connection {
     statements: LruCache<StatementId, ()>,
     /// When it was made.
     pub born: Instant,
+    /// The process id of the client that used it last; 0 if none has.
+    pub last_client: i32,
     /// Whether it has yet to show that it leads to the right shard.
     pub is_new: bool,
     /// How long the proxy waits for its own statements.
@@ -70,6 +72,7 @@ impl Connection {
             unnamed: None,
             statements: LruCache::new(capacity),
             born: Instant::now(),
+            last_client: 0,
             is_new: true,
             patience,
         }

@@ -151,6 +151,19 @@ impl Pool {
         }
     }
 
+    /// Leases the idle connection that `client` was the last to use, if nobody has used it since.
+    pub fn lease_last_of(self: &Arc<Pool>, client: i32) -> Option<Lease> {
+        let mut state = self.state.lock();
+        let at = state
+            .idle
+            .iter()
+            .rposition(|idle| idle.connection.last_client == client)?;
+        let connection = state.idle.remove(at).connection;
+        drop(state);
+        let mut lease = Lease::new(connection, Arc::clone(self));
+        lease.is_quiet().then_some(lease)
+    }
+
     fn next(self: &Arc<Pool>) -> Next {
         let mut state = self.state.lock();
         if let Some(idle) = state.idle.pop() {

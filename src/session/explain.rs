@@ -4,7 +4,9 @@ use crate::error::{Error, Result};
 use crate::plan::{Plan, Target};
 use crate::session::Session;
 use crate::sharding::ShardIndex;
+use crate::sql::shape::Literal;
 use crate::sql::statement::{Explain, Statement};
+use crate::sql::token::slice;
 use crate::wire::backend::data_row;
 
 /// Where an EXPLAIN runs, and the rows that stand above its server's.
@@ -21,11 +23,17 @@ impl Session {
         !self.database.is_single() && matches!(plan.statement, Statement::Explain(_))
     }
 
-    /// What the proxy says about an EXPLAIN of a statement with this target.
+    /// What the proxy says about an EXPLAIN of a statement with this target; `written` is its text and
+    /// the literals in it.
     ///
     /// # Errors
     /// `0A000` for several shards' plan in a format other than text.
-    pub(super) fn explain(&self, plan: &Plan, target: &Target) -> Result<Explained> {
+    pub(super) fn explain(
+        &self,
+        plan: &Plan,
+        target: &Target,
+        written: (&str, &[Literal]),
+    ) -> Result<Explained> {
         let Statement::Explain(explain) = &plan.statement else {
             return Ok(Explained {
                 shard: None,
@@ -59,6 +67,7 @@ impl Session {
             .map(|shard| shard.name.clone())
             .collect();
         for line in plan.tree(&names).to_string().lines() {
+            let line = spell_out(line, written);
             data_row(&mut rows, [Some(line.as_bytes())].into_iter());
         }
         if let Some(shard) = shard {
@@ -72,6 +81,16 @@ impl Session {
     }
 }
 
+/// A line of a plan, which serves all texts of a shape, with the literals of this text.
+fn spell_out(line: &str, (text, literals): (&str, &[Literal])) -> String {
+    let mut line = line.to_owned();
+    for (index, literal) in literals.iter().enumerate().rev() {
+        let written = slice(text, literal.start..literal.end);
+        line = line.replace(&format!("literal {}", index + 1), written);
+    }
+    line
+}
+
 fn is_text(explain: &Explain) -> bool {
     explain
         .options
@@ -82,4 +101,24 @@ fn is_text(explain: &Explain) -> bool {
                 .as_deref()
                 .is_none_or(|value| value.eq_ignore_ascii_case("text"))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::token::TokenKind;
+
+    #[test]
+    fn literals_are_spelled_out() {
+        let text = "EXPLAIN SELECT 7, 42";
+        let literal = |start, end| Literal {
+            start,
+            end,
+            kind: TokenKind::Number,
+            lifted: true,
+        };
+        let literals = [literal(15, 16), literal(18, 20)];
+        assert_eq!(spell_out("key = literal 2", (text, &literals)), "key = 42");
+        assert_eq!(spell_out("key = $1", (text, &literals)), "key = $1");
+    }
 }

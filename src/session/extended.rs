@@ -243,7 +243,8 @@ impl Session {
             let target = target?;
             let mut rows = Box::default();
             let target = if self.explains(&prepared.plan) {
-                let explained = self.explain(&prepared.plan, &target)?;
+                let explained =
+                    self.explain(&prepared.plan, &target, (text, &prepared.literals))?;
                 rows = explained.rows;
                 explained.shard.map_or(Target::Any, Target::One)
             } else {
@@ -340,6 +341,7 @@ impl Session {
         Need {
             shard,
             access,
+            is_sticky: false,
             may_detach: true,
         }
     }

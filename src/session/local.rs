@@ -212,6 +212,7 @@ impl Session {
         self.hold(Need {
             shard: None,
             access: Access::Read,
+            is_sticky: false,
             may_detach: true,
         })
         .await?;

@@ -32,6 +32,9 @@ pub struct Need {
     pub shard: Option<ShardIndex>,
     /// Whether a secondary will do.
     pub access: Access,
+    /// It asks what the session last drew from a sequence, which only the connection knows that it
+    /// was drawn on.
+    pub is_sticky: bool,
     /// It can run beside a transaction that no shard knows of yet.
     pub may_detach: bool,
 }
@@ -58,6 +61,9 @@ impl Session {
     /// # Errors
     /// `0A000` for a second shard in one transaction, and whatever keeps a server from serving.
     pub(super) async fn hold(&mut self, need: Need) -> Result<(), Stop> {
+        if need.is_sticky && self.transaction.is_on_shard() {
+            return Err(sequence_elsewhere().into());
+        }
         if self.server.is_some() {
             if self.suits(&need) {
                 return self.reapply().await;
@@ -84,12 +90,17 @@ impl Session {
             access => access,
         };
         let shard = need.shard.unwrap_or_else(|| self.any_shard(access));
-        let (lease, node) = self.lease(shard, access).await?;
+        let (lease, node) = match need.is_sticky {
+            true => self.lease_last(shard)?,
+            false => self.lease(shard, access).await?,
+        };
         self.registered.control.begin(&lease);
         self.server = Some(Held {
             _operation: node.operate(),
             generation: node.generation(),
-            is_primary: access == Access::Write || node.state().role == Some(Role::Primary),
+            is_primary: access == Access::Write
+                || need.is_sticky
+                || node.state().role == Some(Role::Primary),
             lease,
             node,
             shard,
@@ -142,6 +153,9 @@ impl Session {
             return false;
         };
         let is_bound = self.transaction.is_on_shard() || self.memory.is_pinned;
+        if need.is_sticky && !held.wrote {
+            return false;
+        }
         if matches!(self.transaction, Transaction::Begun(_)) && !is_bound {
             // What is held serves something beside the transaction.
             return held.is_detached && need.may_detach && self.may_detach();
@@ -187,6 +201,30 @@ impl Session {
             ),
             "Commit first, or keep the transaction to rows of one shard key.",
         )
+    }
+
+    /// Leases the connection that the session last wrote on, if nobody else has used it since.
+    ///
+    /// # Errors
+    /// `0A000` if somebody has.
+    fn lease_last(&self, shard: ShardIndex) -> Result<(Lease, Arc<Server>)> {
+        let client = self.registered.control.process_id;
+        let set = self
+            .database
+            .topology
+            .shards()
+            .get(shard)
+            .ok_or_else(no_such_shard)?;
+        let node = set.primary();
+        let lease = node.and_then(|node| {
+            let pool = self.database.pool(shard, node.index)?;
+            pool.at_generation(node.generation());
+            pool.lease_last_of(client)
+                .map(|lease| (lease, Arc::clone(node)))
+        });
+        lease
+            .filter(|_| self.memory.wrote_at.get(shard).copied().flatten().is_some())
+            .ok_or_else(sequence_elsewhere)
     }
 
     /// Leases a connection to a shard.
@@ -279,6 +317,7 @@ impl Session {
             if !held.is_reset && !Arc::ptr_eq(&held.lease.settings, self.settings.server()) {
                 held.lease.settings = Arc::clone(self.settings.server());
             }
+            held.lease.last_client = self.registered.control.process_id;
             held.lease.give_back();
         }
     }
@@ -494,6 +533,14 @@ fn is_server_failure(error: &Error) -> bool {
             | SqlState::ADMIN_SHUTDOWN
             | SqlState::CRASH_SHUTDOWN
             | SqlState::CANNOT_CONNECT_NOW
+    )
+}
+
+fn sequence_elsewhere() -> Error {
+    Error::refused(
+        "currval and lastval need the connection that drew from the sequence",
+        "Another client may have used that connection meanwhile.",
+        "Use RETURNING, run both statements in one transaction, or set pool.mode to session.",
     )
 }
 

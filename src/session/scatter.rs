@@ -127,6 +127,7 @@ impl Session {
         self.hold(Need {
             shard,
             access: Access::Read,
+            is_sticky: false,
             may_detach: true,
         })
         .await?;

@@ -54,6 +54,7 @@ impl Session {
                 let need = Need {
                     shard: Some(0),
                     access: Access::Write,
+                    is_sticky: false,
                     may_detach: false,
                 };
                 self.send_query(frame, need, None).await
@@ -86,7 +87,7 @@ impl Session {
         self.shape.literals = literals;
         let target = target?;
         if self.explains(plan) {
-            let explained = self.explain(plan, &target)?;
+            let explained = self.explain(plan, &target, (text, &self.shape.literals))?;
             return self.query_explain(frame, plan, explained).await;
         }
         match target {
@@ -131,9 +132,11 @@ impl Session {
         let mut need = Need {
             shard: None,
             access: Access::Read,
+            is_sticky: false,
             may_detach: false,
         };
         let mut all = VecDeque::new();
+        let mut drew = false;
         for (range, plan) in plans {
             let statement = slice(text, range.clone());
             if self.transaction != Transaction::Failed {
@@ -154,6 +157,9 @@ impl Session {
             if plan.access == Access::Write || !is_query(plan) {
                 need.access = Access::Write;
             }
+            // What was drawn in this very message is on the right connection anyway.
+            drew |= plan.session.contains(SessionUse::DRAWS_SEQUENCE);
+            need.is_sticky |= !drew && self.is_sticky(plan);
             let effect = effects(plan, statement);
             all.push_back(
                 effect
@@ -289,16 +295,6 @@ impl Session {
     /// # Errors
     /// The plan's refusal, `22023` for a shard that does not exist.
     pub(super) fn target(&self, plan: &Plan, arguments: &Arguments<'_>) -> Result<Target> {
-        if plan.session.contains(SessionUse::READS_SEQUENCE)
-            && self.transaction == Transaction::Idle
-            && !self.memory.is_pinned
-        {
-            return Err(Error::refused(
-                "currval and lastval need the connection that drew from the sequence",
-                "Outside a transaction each statement may run on another server connection.",
-                "Use RETURNING, run both statements in one transaction, or set pool.mode to session.",
-            ));
-        }
         if self.database.is_single() {
             return Ok(Target::One(0));
         }
@@ -337,8 +333,17 @@ impl Session {
         ))
     }
 
+    /// Whether a statement asks what the session last drew from a sequence before the transaction at
+    /// hand: only the connection that it was drawn on knows.
+    fn is_sticky(&self, plan: &Plan) -> bool {
+        let wrote_here =
+            self.transaction.is_on_shard() && self.server.as_ref().is_some_and(|held| held.wrote);
+        plan.session.contains(SessionUse::READS_SEQUENCE) && !self.memory.is_pinned && !wrote_here
+    }
+
     /// What a plan needs of a server connection.
     pub(super) fn need(&self, plan: &Plan, shard: Option<usize>) -> Need {
+        let is_sticky = self.is_sticky(plan);
         let may_detach = shard.is_none() && plan.access == Access::Read && is_query(plan);
         // Settings and the like belong to whatever serves the session; any server will do.
         let access = if is_query(plan) {
@@ -349,6 +354,7 @@ impl Session {
         Need {
             shard,
             access,
+            is_sticky,
             may_detach,
         }
     }
@@ -482,6 +488,7 @@ impl Session {
         self.hold(Need {
             shard,
             access: Access::Write,
+            is_sticky: false,
             may_detach: false,
         })
         .await?;

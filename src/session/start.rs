@@ -133,7 +133,7 @@ impl Reception {
             settings: SessionSettings::start(&[])?,
             reported: Vec::new(),
         };
-        opening.learn(parameters).await.map_err(into_fatal)?;
+        opening.learn(parameters).await.map_err(Error::into_fatal)?;
         Ok(opening)
     }
 }
@@ -251,18 +251,6 @@ fn differing(
         .into_iter()
         .filter(|parameter| !is_default(parameter))
         .collect()
-}
-
-fn into_fatal(error: Error) -> Error {
-    let fields = error.fields();
-    let mut fatal = Error::fatal(fields.code, fields.message.clone());
-    if let Some(detail) = &fields.detail {
-        fatal = fatal.detail(detail.clone());
-    }
-    if let Some(hint) = &fields.hint {
-        fatal = fatal.hint(hint.clone());
-    }
-    fatal
 }
 
 #[cfg(test)]

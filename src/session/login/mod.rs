@@ -64,7 +64,8 @@ pub async fn authenticate(startup: &mut Startup, users: &Users) -> Result<Option
                 startup.user
             ),
         ),
-        Err(error) => error,
+        // Before the login has ended there is no session to go on with.
+        Err(error) => error.into_fatal(),
     };
     tell(&mut startup.stream, &error).await;
     Err(error)
