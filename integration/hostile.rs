@@ -118,13 +118,14 @@ fn attack(cluster: &mut Cluster, cases: &[Case], connect: Connect) {
         if got.violations() > 0 || react(connect(&oracle), case).violations() == 0 {
             continue;
         }
-        // A proxy may hang up on who has hung up, and may wait for a header that is cut short,
-        // whose tag PostgreSQL judges alone. So once more, with more bytes and with patience.
-        let mut longer = Case::new(what.as_str(), case.bytes.clone());
-        longer.bytes.extend([0; 8]);
-        let wanted = linger(connect(&oracle), &longer);
-        let got = linger(connect(&proxy), &longer);
-        if got.violations() < wanted.violations() {
+        // A proxy may wait for a header that is cut short, whose tag PostgreSQL judges alone; and
+        // it may hang up on who has hung up, so once more with patience.
+        if ends_in_a_header(&case.bytes) {
+            continue;
+        }
+        let wanted = linger(connect(&oracle), case);
+        let got = linger(connect(&proxy), case);
+        if wanted.violations() > 0 && got.violations() == 0 {
             let bytes = show(&case.bytes);
             let (wanted, got) = (
                 transcript::lines(&wanted.said),
@@ -142,6 +143,19 @@ fn attack(cluster: &mut Cluster, cases: &[Case], connect: Connect) {
         differences.is_empty(),
         "not reported as protocol violations:\n{differences}"
     );
+}
+
+/// Whether the last message has less than its tag and length.
+fn ends_in_a_header(mut bytes: &[u8]) -> bool {
+    while let Some(length) = bytes.get(1..5) {
+        let length = u32::from_be_bytes(length.try_into().unwrap());
+        let end = usize::try_from(length).unwrap().saturating_add(1);
+        match bytes.get(end..) {
+            Some(rest) if end > 4 => bytes = rest,
+            _ => return false,
+        }
+    }
+    !bytes.is_empty()
 }
 
 /// Attacks once more: what a first round needed for good, a second one does not need again.
