@@ -77,12 +77,10 @@ impl Postgres {
         send: &str,
         texts: &[String],
     ) -> Vec<(Option<i64>, Option<Vec<u8>>)> {
-        let sql = format!(
-            "SELECT (try_value($1, $2, v)).* FROM unnest($3::text[]) WITH ORDINALITY AS u(v, n) ORDER BY n"
-        );
+        let sql = "SELECT (try_value($1, $2, v)).* FROM unnest($3::text[]) WITH ORDINALITY AS u(v, n) ORDER BY n";
         let rows = self
             .client
-            .query(&sql, &[&type_name, &send, &texts])
+            .query(sql, &[&type_name, &send, &texts])
             .await
             .unwrap();
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()

@@ -13,7 +13,7 @@ use crate::sqlstate::SqlState;
 /// One replacement; an insertion if the range is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// Whole tokens, or a place between two tokens.
+    /// Whole tokens, or a place between two tokens, outside comments.
     pub range: Range<u32>,
     /// What stands there afterwards: whole tokens too, with the spaces they need around them.
     pub text: String,
@@ -23,34 +23,24 @@ pub struct Edit {
 /// theirs) but must not overlap.
 ///
 /// # Errors
-/// `XX000` if an edit cuts a token, or if the new text doesn't lex into exactly the old tokens with
-/// the edits' tokens in their place.
+/// `XX000` if an edit begins or ends within a token or a comment, or if the new text doesn't lex
+/// into exactly the old tokens with the edits' tokens in their place.
 pub fn splice(text: &str, options: LexOptions, edits: &[Edit]) -> Result<String> {
     let mut edits: Vec<&Edit> = edits.iter().collect();
     edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
     let tokens = lex(text, options)?;
-    let mut tokens = tokens.as_slice();
+    let lexeme = |token: &Token| (token.kind, token.text(text));
     let mut result = String::with_capacity(text.len() + 64);
     let mut expected = Vec::with_capacity(tokens.len() + edits.len());
-    let mut copied = 0;
+    // What stands before is done: bytes of the text, and tokens.
+    let (mut copied, mut seen) = (0, 0);
     for edit in edits {
         if edit.range.start < copied || edit.range.end < edit.range.start {
             return Err(broken("edits overlap"));
         }
-        let before = tokens.partition_point(|token| token.end <= edit.range.start);
-        let (kept, rest) = tokens.split_at(before);
-        expected.extend(kept.iter().map(|token| (token.kind, token.text(text))));
-        let replaced = rest.partition_point(|token| token.end <= edit.range.end);
-        tokens = rest.get(replaced..).unwrap_or_default();
-        let cut_before = rest
-            .first()
-            .is_some_and(|token| token.start < edit.range.start);
-        let cut_behind = tokens
-            .first()
-            .is_some_and(|token| token.start < edit.range.end);
-        if cut_before || cut_behind {
-            return Err(broken("an edit cuts a token"));
-        }
+        let first = tokens_before(text, options, &tokens, edit.range.start)?;
+        let behind = tokens_before(text, options, &tokens, edit.range.end)?;
+        expected.extend(tokens.iter().take(first).skip(seen).map(lexeme));
         let inserted = lex(&edit.text, options)?;
         expected.extend(
             inserted
@@ -59,12 +49,28 @@ pub fn splice(text: &str, options: LexOptions, edits: &[Edit]) -> Result<String>
         );
         result.push_str(part(text, copied..edit.range.start)?);
         result.push_str(&edit.text);
-        copied = edit.range.end;
+        (copied, seen) = (edit.range.end, behind);
     }
-    expected.extend(tokens.iter().map(|token| (token.kind, token.text(text))));
+    expected.extend(tokens.iter().skip(seen).map(lexeme));
     result.push_str(part(text, copied..text.len() as u32)?);
     verify(&result, options, &expected)?;
     Ok(result)
+}
+
+/// How many tokens end before `place`, which must lie within no token and no comment.
+fn tokens_before(text: &str, options: LexOptions, tokens: &[Token], place: u32) -> Result<usize> {
+    let count = tokens.partition_point(|token| token.end <= place);
+    if tokens.get(count).is_some_and(|token| token.start < place) {
+        return Err(broken("an edit cuts a token"));
+    }
+    let before = count.checked_sub(1).and_then(|last| tokens.get(last));
+    let end = before.map_or(0, |token| token.end);
+    // Space and comments. What stands within a comment is no token there.
+    let gap = part(text, end..place)?;
+    match lex(&format!("{gap},"), options)?.as_slice() {
+        [_] => Ok(count),
+        _ => Err(broken("an edit cuts a comment")),
+    }
 }
 
 fn verify(result: &str, options: LexOptions, expected: &[(TokenKind, &str)]) -> Result<()> {
@@ -139,6 +145,10 @@ mod tests {
             ("SELECT abc", edit(9..9, " ")),
             ("SELECT /* c */ a", edit(10..10, "b")),
             ("SELECT a -- c", edit(13..13, " LIMIT 1")),
+            ("SELECT a -- c", edit(11..11, " ")),
+            ("SELECT a -- c\n, b", edit(10..14, "")),
+            ("SELECT a /* ' */", edit(9..13, "")),
+            ("SELECT a /* ' */", edit(13..16, "")),
             ("SELECT a", edit(0..99, "b")),
             ("SELECT a", edit(9..9, " b")),
             ("SELECT a", edit(7..8, "'b")),

@@ -36,6 +36,7 @@ fn corpus() -> BTreeSet<&'static str> {
         .lines()
         .chain(PSQL.lines())
         .chain(golden)
+        .map(|line| line.trim_end_matches(';'))
         .collect()
 }
 

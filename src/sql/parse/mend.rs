@@ -524,8 +524,8 @@ mod tests {
             ("SELECT * FROM ONLY t", "select * from t"),
             ("SELECT * FROM ONLY (s.t) x", "select * from s . t x"),
             (
-                "SELECT only.a, b AS only FROM only",
-                "select a , b as only from only",
+                "SELECT \"only\".a, b AS only FROM \"only\"",
+                "select \"only\" . a , b as only from \"only\"",
             ),
             (
                 "SELECT 1 FETCH FIRST ROW ONLY",
