@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use shardwire::admin::check;
 use shardwire::config::{Config, Log, LogFormat};
-use shardwire::{demo, proxy};
+use shardwire::demo;
+use shardwire::proxy;
 
 /// Many short-lived small buffers: mimalloc is quicker at them and gives memory back.
 #[global_allocator]

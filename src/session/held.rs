@@ -17,10 +17,8 @@ use crate::wire::frontend::{self, Bind, Subject};
 pub struct Held {
     /// The connection.
     pub lease: Lease,
-    /// The server.
-    pub node: Arc<Server>,
-    /// Its generation when the connection was leased.
-    pub generation: u64,
+    /// Whose connection it is.
+    pub seat: Seat,
     /// Its shard.
     pub shard: ShardIndex,
     /// Whether it takes writes.
@@ -39,8 +37,34 @@ pub struct Held {
     pub is_lost: bool,
     /// What the server said before it closed the connection.
     pub last_words: Option<Error>,
+}
+
+/// A place on a server.
+#[derive(Debug)]
+pub struct Seat {
+    /// The server.
+    pub node: Arc<Server>,
+    /// Its generation when the seat was taken.
+    pub generation: u64,
     /// Counts as an operation in flight.
-    pub _operation: Operation,
+    _operation: Operation,
+}
+
+impl Seat {
+    /// Takes a seat on a server.
+    pub fn take(node: Arc<Server>) -> Seat {
+        let (generation, _operation) = (node.generation(), node.operate());
+        Seat {
+            node,
+            generation,
+            _operation,
+        }
+    }
+
+    /// Whether the server has gone on as it was since the seat was taken.
+    pub fn is_valid(&self) -> bool {
+        self.generation == self.node.generation()
+    }
 }
 
 impl Held {

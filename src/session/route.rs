@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::plan::Access;
 use crate::pool::Lease;
 use crate::session::database::Database;
-use crate::session::held::Held;
+use crate::session::held::{Held, Seat};
 use crate::session::replies::{Expect, Replies};
 use crate::session::settings::SessionSettings;
 use crate::session::{Session, Stop};
@@ -96,13 +96,11 @@ impl Session {
         };
         self.registered.control.begin(&lease);
         self.server = Some(Held {
-            _operation: node.operate(),
-            generation: node.generation(),
             is_primary: access == Access::Write
                 || need.is_sticky
                 || node.state().role == Some(Role::Primary),
+            seat: Seat::take(node),
             lease,
-            node,
             shard,
             replies: Replies::default(),
             rest: 0,
@@ -312,7 +310,7 @@ impl Session {
             && held.rest == 0
             && held.lease.socket.input.is_empty()
             && held.lease.socket.output.is_empty()
-            && held.generation == held.node.generation();
+            && held.seat.is_valid();
         if undisturbed && in_order {
             if !held.is_reset && !Arc::ptr_eq(&held.lease.settings, self.settings.server()) {
                 held.lease.settings = Arc::clone(self.settings.server());
@@ -354,7 +352,7 @@ impl Session {
         let units = self.given_up.iter().filter(|due| due.ends_unit()).count();
         let commits = self.given_up.iter().any(commits);
         self.take_back_given_up();
-        held.node.mark_failed("a connection to it broke");
+        held.seat.node.mark_failed("a connection to it broke");
         if held.rest > 0 {
             // The client has seen a row in part; nothing can be said to it any more.
             return Err(Stop::Gone);
@@ -382,7 +380,7 @@ impl Session {
         };
         error = error.detail(format!(
             "Server {} of shard {} closed the connection: {cause}.",
-            held.node.address,
+            held.seat.node.address,
             self.database.shard_name(held.shard)
         ));
         self.unit.has_failed = true;
