@@ -198,6 +198,7 @@ fn build(
         acceptor: Acceptor::load(&config.tls)?,
         sessions: Arc::clone(&lasting.sessions),
         login_timeout: config.timeouts.login,
+        connect_timeout: config.timeouts.connect,
         shutdown: config.timeouts.shutdown,
         max_clients: config.limits.max_clients,
         max_startup_bytes: usize::try_from(config.limits.max_startup_bytes).unwrap_or(usize::MAX),

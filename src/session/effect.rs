@@ -29,6 +29,9 @@ pub enum Effect {
         /// The setting.
         name: String,
     },
+    /// `RESET name` of a setting that the startup packet named, sent as the SET that gives it that
+    /// value; the client expects the tag of what it wrote.
+    Reverted(String),
     /// `RESET ALL`.
     ResetAll,
     /// `DISCARD ALL`: as a new session.

@@ -19,7 +19,7 @@ use crate::session::prepared::{SERVER_NAME_BYTES, SERVER_NAME_PREFIX};
 use crate::session::replies::{Expect, Reply};
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::txn::Transaction;
-use crate::wire::backend::Status;
+use crate::wire::backend::{Status, command_complete};
 use crate::wire::buffer::message;
 use crate::wire::frame::{self, HEADER_BYTES};
 
@@ -45,26 +45,24 @@ impl Session {
 
     /// Waits for a statement on whose effect the meaning of the client's next message depends.
     pub(super) async fn settle(&mut self) -> Result<(), Stop> {
-        let Some(held) = &mut self.server else {
-            return Ok(());
-        };
-        if !held.replies.has_effects() || held.replies.is_copying() {
-            return Ok(());
+        match &self.server {
+            Some(held) if held.replies.has_effects() => self.drain().await,
+            _ => Ok(()),
         }
-        if self.batch.is_sent() {
-            // Without it the server may keep its answer until the batch ends.
-            held.lease.socket.output.push(FLUSH);
-        }
-        self.drain().await
     }
 
     /// Waits until every request that was sent has its answer, or the server takes COPY data.
     pub(super) async fn drain(&mut self) -> Result<(), Stop> {
-        while self
-            .server
-            .as_ref()
-            .is_some_and(|held| !held.replies.is_empty() && !held.replies.is_copying())
+        let sent = self.batch.is_sent();
+        let mut is_flushed = !sent;
+        while let Some(held) = &mut self.server
+            && !held.replies.is_empty()
+            && !held.replies.is_copying()
         {
+            if !std::mem::replace(&mut is_flushed, true) {
+                // Without it the server may keep its answers until the batch ends.
+                held.lease.socket.output.push(FLUSH);
+            }
             if let Event::Told(Signal::Terminate) = self.exchange(false).await? {
                 self.told(Signal::Terminate)?;
             }
@@ -247,10 +245,18 @@ impl Session {
                 self.client.socket.output.push(&words);
             }
             Reply::Completed(effect) => {
+                let is_reverted = matches!(effect, Some(Effect::Reverted(_)));
                 if let Some(effect) = effect {
                     self.complete(effect, frame.get(HEADER_BYTES..).unwrap_or(&[]));
                 }
-                *run = range.end;
+                if is_reverted {
+                    input.move_to(*run, &mut self.client.socket.output);
+                    input.consume(header.frame_bytes);
+                    *run = 0;
+                    command_complete(self.client.socket.output.tail(), "RESET");
+                } else {
+                    *run = range.end;
+                }
             }
             Reply::Drop => {
                 input.move_to(*run, &mut self.client.socket.output);

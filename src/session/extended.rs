@@ -16,6 +16,7 @@ use crate::session::scatter::ScatterPortal;
 use crate::session::simple::{Study, effects};
 use crate::session::{Session, Stop};
 use crate::sql::statement::Statement;
+use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::wire::backend::{
@@ -153,12 +154,21 @@ impl Session {
             text: parse.text.into(),
             types: types.into(),
             literals: self.shape.literals.as_slice().into(),
+            hint: self.hint_in(parse.text),
             plan,
             context: self.settings.context().fingerprint(),
         });
         self.statements.put(parse.name, Arc::clone(&prepared));
         self.batch.pending.push((parse.name.into(), prepared));
         Ok(())
+    }
+
+    /// The hint in the text that was just scanned.
+    fn hint_in(&self, text: &[u8]) -> Option<Box<str>> {
+        let range = self.shape.hint.clone()?;
+        std::str::from_utf8(text)
+            .ok()
+            .map(|text| slice(text, range).into())
     }
 
     fn check_new_name(&self, name: &[u8]) -> Result<()> {
@@ -214,6 +224,7 @@ impl Session {
             text: old.text.clone(),
             types: old.types.clone(),
             literals: self.shape.literals.as_slice().into(),
+            hint: old.hint.clone(),
             plan,
             context,
         });
@@ -230,7 +241,6 @@ impl Session {
             if self.local(&prepared.plan, text).await?.is_some() {
                 return self.bind_locally(bind.portal, prepared).await;
             }
-            self.shape.hint = None;
             let target = {
                 let arguments = Arguments {
                     text,
@@ -238,7 +248,7 @@ impl Session {
                     parameters: Parameters::new(&prepared.types, bind.formats, bind.values),
                     utf8: !self.settings.context().foreign_encoding,
                 };
-                self.target(&prepared.plan, &arguments)
+                self.target(&prepared.plan, &arguments, prepared.hint.as_deref())
             };
             let target = target?;
             let mut rows = Box::default();

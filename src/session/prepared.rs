@@ -23,6 +23,8 @@ pub struct Prepared {
     pub types: Box<[u32]>,
     /// The literals in the text.
     pub literals: Box<[Literal]>,
+    /// The body of the hint in the text, if there is one.
+    pub hint: Option<Box<str>>,
     /// Where it runs.
     pub plan: Arc<Plan>,
     /// Of the context it was planned in.

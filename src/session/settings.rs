@@ -8,12 +8,20 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::backend::settings::{Settings, set_config};
+use crate::backend::settings::{Settings, quote_identifier, quote_literal, set_config};
 use crate::config::{Consistency, ReadPreference};
 use crate::error::{Error, Result};
 use crate::session::effect::Effect;
 use crate::sql::classify::setting_values;
 use crate::sqlstate::SqlState;
+
+/// Settings whose value is a list of names, each quoted by itself.
+const LISTS: [&str; 4] = [
+    "search_path",
+    "temp_tablespaces",
+    "local_preload_libraries",
+    "session_preload_libraries",
+];
 
 /// What routing and planning depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -233,6 +241,8 @@ pub struct SessionSettings {
     at_begin: Snapshot,
     savepoints: Vec<(String, Snapshot)>,
     defaults: Snapshot,
+    /// What the startup packet named.
+    startup: Vec<(String, String)>,
 }
 
 impl SessionSettings {
@@ -264,12 +274,36 @@ impl SessionSettings {
             at_begin: snapshot.clone(),
             savepoints: Vec::new(),
             defaults: snapshot,
+            startup: parameters.to_vec(),
         })
     }
 
     /// The settings that a server connection must have.
     pub fn server(&self) -> &Arc<Settings> {
         &self.now.server
+    }
+
+    /// Whether the startup packet named a value for any setting of the server's.
+    pub fn has_defaults(&self) -> bool {
+        !self.defaults.server.is_empty()
+    }
+
+    /// The SET that gives a setting the value that the startup packet named.
+    pub fn revert_statement(&self, name: &str) -> Option<String> {
+        let (_, value) = self.startup.iter().rev().find(|(known, _)| known == name)?;
+        let end = u32::try_from(value.len()).unwrap_or(0);
+        let value = match LISTS.contains(&name) {
+            true => {
+                let members = setting_values(value, 0..end)?;
+                members
+                    .iter()
+                    .map(|one| quote_literal(one))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            }
+            false => quote_literal(value),
+        };
+        Some(format!("SET {} TO {value}", quote_identifier(name)))
     }
 
     /// Whether the startup packet named a value for the setting.
@@ -311,6 +345,12 @@ impl SessionSettings {
                         None => server.reset(name),
                     }
                 }
+            }
+            Effect::Reverted(name) => {
+                self.complete(&Effect::Reset {
+                    local: false,
+                    name: name.clone(),
+                })?;
             }
             Effect::ResetAll | Effect::DiscardAll => {
                 self.now = self.defaults.clone();
@@ -459,6 +499,23 @@ mod tests {
             .unwrap();
         let expected = "SELECT pg_catalog.set_config('timezone', 'UTC', false)";
         assert_eq!(settings.server().get("timezone"), Some(expected));
+    }
+
+    #[test]
+    fn reverting_names_the_value_of_the_startup_packet() {
+        let start = [("timezone", "Asia/Tokyo"), ("search_path", "a, \"B c\"")];
+        let start = start.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = SessionSettings::start(&start).unwrap();
+        let revert = |name| settings.revert_statement(name);
+        assert_eq!(
+            revert("timezone").as_deref(),
+            Some("SET timezone TO 'Asia/Tokyo'")
+        );
+        assert_eq!(
+            revert("search_path").as_deref(),
+            Some("SET search_path TO 'a', 'B c'")
+        );
+        assert_eq!(revert("work_mem"), None);
     }
 
     #[test]

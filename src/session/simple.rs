@@ -14,7 +14,8 @@ use crate::session::replies::{Effects, Expect};
 use crate::session::route::Need;
 use crate::session::{Session, Stop};
 use crate::sql::shape::{self, Shape};
-use crate::sql::statement::Statement;
+use crate::sql::splice::{Edit, splice};
+use crate::sql::statement::{ResetTarget, Statement};
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
@@ -82,7 +83,8 @@ impl Session {
                 parameters: Parameters::none(),
                 utf8: !self.settings.context().foreign_encoding,
             };
-            self.target(plan, &arguments)
+            let hint = self.shape.hint.clone().map(|range| slice(text, range));
+            self.target(plan, &arguments, hint)
         };
         self.shape.literals = literals;
         let target = target?;
@@ -136,23 +138,15 @@ impl Session {
             may_detach: false,
         };
         let mut all = VecDeque::new();
+        let mut edits = Vec::new();
         let mut drew = false;
-        for (range, plan) in plans {
+        // A hint before the first statement is for the whole message.
+        let hint = self.shape.hint.clone().map(|range| slice(text, range));
+        for (number, (range, plan)) in plans.iter().enumerate() {
             let statement = slice(text, range.clone());
             if self.transaction != Transaction::Failed {
-                self.check_in_many(plan)?;
-                let mut shape = Shape::default();
-                let options = Database::lex_options(self.settings.context());
-                shape::scan(statement.as_bytes(), options, &mut shape)
-                    .map_err(|error| error.to_error(text.as_bytes()))?;
-                let arguments = Arguments {
-                    text: statement,
-                    literals: &shape.literals,
-                    parameters: Parameters::none(),
-                    utf8: !self.settings.context().foreign_encoding,
-                };
-                let target = self.target(plan, &arguments)?;
-                need.shard = agree(need.shard, &target)?;
+                self.check_in_many(plan, number + 1 == plans.len())?;
+                need.shard = agree(need.shard, &self.target_in_many(plan, statement, hint)?)?;
             }
             if plan.access == Access::Write || !is_query(plan) {
                 need.access = Access::Write;
@@ -160,12 +154,20 @@ impl Session {
             // What was drawn in this very message is on the right connection anyway.
             drew |= plan.session.contains(SessionUse::DRAWS_SEQUENCE);
             need.is_sticky |= !drew && self.is_sticky(plan);
-            let effect = effects(plan, statement);
-            all.push_back(
-                effect
-                    .and_then(|mut one| one.pop_front())
-                    .unwrap_or(Effect::None),
-            );
+            if let Some((revert, effect)) = self.revert_in_many(plan) {
+                edits.push(Edit {
+                    range: range.clone(),
+                    text: revert,
+                });
+                all.push_back(effect);
+            } else {
+                let effect = effects(plan, statement);
+                all.push_back(
+                    effect
+                        .and_then(|mut one| one.pop_front())
+                        .unwrap_or(Effect::None),
+                );
+            }
         }
         self.unit.make_final();
         self.count_route(need.shard);
@@ -173,14 +175,61 @@ impl Session {
             .iter()
             .any(|effect| *effect != Effect::None)
             .then(|| Box::new(all));
-        self.send_query(frame, need, effects).await
+        if edits.is_empty() {
+            return self.send_query(frame, need, effects).await;
+        }
+        let options = Database::lex_options(self.settings.context());
+        let edited = splice(text, options, &edits)?;
+        let mut frame = Vec::new();
+        frontend::write_query(&mut frame, edited.as_bytes());
+        self.send_query(&frame, need, effects).await
+    }
+
+    /// The shards of one statement among several.
+    fn target_in_many(&self, plan: &Plan, statement: &str, hint: Option<&str>) -> Result<Target> {
+        let mut shape = Shape::default();
+        let options = Database::lex_options(self.settings.context());
+        shape::scan(statement.as_bytes(), options, &mut shape)
+            .map_err(|error| error.to_error(statement.as_bytes()))?;
+        let arguments = Arguments {
+            text: statement,
+            literals: &shape.literals,
+            parameters: Parameters::none(),
+            utf8: !self.settings.context().foreign_encoding,
+        };
+        self.target(plan, &arguments, hint)
+    }
+
+    /// The SET that stands for a RESET of a setting that the startup packet named, and what it does.
+    fn revert_in_many(&self, plan: &Plan) -> Option<(String, Effect)> {
+        if !self.reverts(plan) {
+            return None;
+        }
+        match &plan.statement {
+            Statement::Reset(ResetTarget::Name(name)) => Some((
+                self.settings.revert_statement(name)?,
+                Effect::Reverted(name.clone()),
+            )),
+            Statement::Set { name, .. } => {
+                let effect = Effect::Reset {
+                    local: false,
+                    name: name.clone(),
+                };
+                Some((self.settings.revert_statement(name)?, effect))
+            }
+            _ => None,
+        }
     }
 
     /// What can't stand among several statements of one message, because the proxy would have to
     /// answer it itself.
-    fn check_in_many(&self, plan: &Plan) -> Result<()> {
+    fn check_in_many(&self, plan: &Plan, is_last: bool) -> Result<()> {
+        // Its startup packet's settings can be given back only once the message is done.
+        let is_early_reset = matches!(plan.statement, Statement::Reset(ResetTarget::All))
+            && self.settings.has_defaults()
+            && !is_last;
         if self.is_own_statement(plan)
-            || self.reverts(plan)
+            || is_early_reset
             || matches!(self.transaction, Transaction::Broken)
         {
             return Err(Error::refused(
@@ -290,20 +339,21 @@ impl Session {
         }
     }
 
-    /// The shards of one execution: by `shardwire.shard` if that is set, else by the plan.
+    /// The shards of one execution: by its hint or `shardwire.shard` if there is one, else by the plan.
     ///
     /// # Errors
-    /// The plan's refusal, `22023` for a shard that does not exist.
-    pub(super) fn target(&self, plan: &Plan, arguments: &Arguments<'_>) -> Result<Target> {
+    /// The plan's refusal, `22023` for a shard that does not exist or a hint that can't be read.
+    pub(super) fn target(
+        &self,
+        plan: &Plan,
+        arguments: &Arguments<'_>,
+        hint: Option<&str>,
+    ) -> Result<Target> {
         if self.database.is_single() {
             return Ok(Target::One(0));
         }
-        let context = self.settings.context();
-        let hinted = match &self.shape.hint {
-            Some(hint) => hinted_shard(slice(arguments.text, hint.clone()))?,
-            None => None,
-        };
-        let Some(name) = hinted.or(context.shard.as_deref()) else {
+        let hinted = hint.map(hinted_shard).transpose()?;
+        let Some(name) = hinted.or(self.settings.context().shard.as_deref()) else {
             self.check_session_use(plan)?;
             return plan.target(arguments);
         };
@@ -394,24 +444,15 @@ fn several_shards() -> Error {
 }
 
 /// The shard that a hint names: `/* shardwire: shard=s1 */`.
-fn hinted_shard(hint: &str) -> Result<Option<&str>> {
-    let mut shard = None;
-    for part in hint
-        .split([',', ' ', ';'])
-        .filter(|part| !part.trim().is_empty())
-    {
-        match part.trim().split_once('=') {
-            Some(("shard", name)) => shard = Some(name.trim()),
-            _ => {
-                return Err(Error::new(
-                    SqlState::INVALID_PARAMETER_VALUE,
-                    format!("\"{}\" is not a hint", part.trim()),
-                )
-                .hint("Write /* shardwire: shard=NAME */."));
-            }
-        }
+fn hinted_shard(hint: &str) -> Result<&str> {
+    match hint.trim().split_once('=') {
+        Some((name, shard)) if name.trim() == "shard" => Ok(shard.trim()),
+        _ => Err(Error::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("\"{}\" is not a hint", hint.trim()),
+        )
+        .hint("Write /* shardwire: shard=NAME */.")),
     }
-    Ok(shard)
 }
 
 fn is_query(plan: &Plan) -> bool {

@@ -42,6 +42,8 @@ pub struct Reception {
     pub sessions: Arc<Sessions>,
     /// The longest time from connect to login.
     pub login_timeout: Duration,
+    /// The longest time for a connection to a server.
+    pub connect_timeout: Duration,
     /// The longest time that sessions get to finish when the proxy shuts down.
     pub shutdown: Duration,
     /// The most clients at a time.
@@ -122,7 +124,8 @@ impl Reception {
             SHORT_SECRET_BYTES
         };
         let registered = self.sessions.enter(secret_bytes);
-        let deadline = Instant::now() + self.login_timeout;
+        // Just after the start servers have yet to be seen; later this does not wait.
+        let deadline = Instant::now() + self.connect_timeout;
         if !database.topology.ready(deadline).await {
             tracing::debug!("a client comes in while a shard is not ready");
         }

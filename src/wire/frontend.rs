@@ -12,7 +12,7 @@ pub const SMALL_MESSAGE_BYTES: usize = 10_000;
 /// Whether a client may send `tag` after login, and if so whether its frames are small by nature.
 pub fn is_small(tag: u8) -> Option<bool> {
     match tag {
-        b'Q' | b'P' | b'B' | b'F' | b'd' | b'p' => Some(false),
+        b'Q' | b'P' | b'B' | b'F' | b'd' => Some(false),
         b'D' | b'E' | b'C' | b'H' | b'S' | b'X' | b'c' | b'f' => Some(true),
         _ => None,
     }
