@@ -35,8 +35,6 @@ pub struct Batch {
     extended: bool,
     /// Part of it was sent to the server that the session holds.
     sent: bool,
-    /// Something was bound on that server.
-    bound: bool,
     /// It failed: the rest, up to its Sync, is ignored.
     skipping: bool,
     /// Parses that wait for a server.
@@ -52,7 +50,6 @@ impl Batch {
     pub fn start_simple(&mut self) {
         self.extended = false;
         self.sent = false;
-        self.bound = false;
     }
 
     /// Whether a message of the extended protocol is at hand.
@@ -68,11 +65,6 @@ impl Batch {
     /// Whether part of it was sent to a server.
     pub fn is_sent(&self) -> bool {
         self.sent
-    }
-
-    /// Whether what was sent can be left behind: statements were prepared and nothing was bound.
-    pub fn is_only_prepared(&self) -> bool {
-        self.sent && !self.bound && !self.skipping
     }
 
     /// Notes that part of it was sent.
@@ -104,7 +96,7 @@ impl Batch {
     /// Ends it; returns whether part of it was sent.
     pub fn clear(&mut self) -> bool {
         let sent = self.sent;
-        (self.sent, self.bound, self.skipping) = (false, false, false);
+        (self.sent, self.skipping) = (false, false);
         self.pending.clear();
         self.scatter = None;
         sent
@@ -193,6 +185,12 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a statement of this name, if there is one, was made by SQL on the connection that the
+    /// session keeps.
+    fn is_of_server(&self, name: &[u8]) -> bool {
+        self.memory.is_pinned && self.server.is_some() && self.statements.get(name).is_none()
+    }
+
     /// The statement of this name, planned against the present catalogue and settings.
     fn prepared(&mut self, name: &[u8]) -> Result<Arc<Prepared>> {
         let Some(prepared) = self.statements.get(name) else {
@@ -234,6 +232,12 @@ impl Session {
 
     async fn bind(&mut self, frame: &[u8]) -> Result<(), Stop> {
         let bind = Bind::read(frame::body(frame))?;
+        if self.is_of_server(bind.statement) {
+            self.unit.make_final();
+            self.statements.remove_portal(bind.portal);
+            self.forward(frame, Expect::Bind);
+            return Ok(());
+        }
         let prepared = self.prepared(bind.statement)?;
         let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
         self.drop_scatter().await?;
@@ -280,7 +284,6 @@ impl Session {
         held.announce(&prepared, None);
         held.bind(frame, &bind, &prepared);
         self.batch.sent = true;
-        self.batch.bound = true;
         self.statements
             .put_portal(bind.portal, Portal::OnServer(prepared));
         Ok(())
@@ -360,6 +363,10 @@ impl Session {
         let (subject, name) = frontend::subject(frame::body(frame), "DESCRIBE")?;
         match subject {
             Subject::Portal => self.describe_portal(frame, name).await,
+            Subject::Statement if self.is_of_server(name) => {
+                self.forward(frame, Expect::Describe);
+                Ok(())
+            }
             Subject::Statement => self.describe_statement(name).await,
         }
     }

@@ -31,6 +31,8 @@ pub struct Held {
     pub wrote: bool,
     /// It serves a statement beside the client's transaction, which it is not part of.
     pub is_detached: bool,
+    /// It is in a transaction like the client's, but not the client's, and must be rolled back.
+    pub is_aside: bool,
     /// A RESET ALL has made its settings the server's defaults; a rollback would undo that.
     pub is_reset: bool,
     /// What state it is in is not known: it must be closed.

@@ -69,8 +69,8 @@ impl Session {
                 return self.reapply().await;
             }
             self.drain().await?;
-            if self.batch.is_only_prepared() && !self.transaction.is_on_shard() {
-                self.leave_prepared().await?;
+            if self.may_leave_batch() {
+                self.leave_batch().await?;
             }
             if !self.may_let_go() && !self.suits(&need) {
                 return Err(self.second_shard(&need).into());
@@ -89,6 +89,8 @@ impl Session {
             _ if in_transaction && read_only => Access::Read,
             access => access,
         };
+        let is_aside = is_detached && !self.is_bare();
+        let access = if is_aside { Access::Write } else { access };
         let shard = need.shard.unwrap_or_else(|| self.any_shard(access));
         let (lease, node) = match need.is_sticky {
             true => self.lease_last(shard)?,
@@ -106,6 +108,7 @@ impl Session {
             rest: 0,
             wrote: false,
             is_detached,
+            is_aside,
             is_reset: false,
             is_lost: false,
             last_words: None,
@@ -133,9 +136,26 @@ impl Session {
         Ok(())
     }
 
-    /// Ends, out of the client's sight, a batch that has only prepared statements on the server, so that
-    /// it can go on elsewhere.
-    pub(super) async fn leave_prepared(&mut self) -> Result<(), Stop> {
+    /// Whether the batch at hand can go on on another server: it is a transaction of its own that has
+    /// only read, and under READ COMMITTED every statement of it has a snapshot of its own anyway.
+    pub(super) fn may_leave_batch(&self) -> bool {
+        self.batch.is_sent()
+            && !self.batch.is_skipping()
+            && !self.transaction.is_on_shard()
+            && !self.memory.is_pinned
+            && self
+                .settings
+                .server()
+                .get("default_transaction_isolation")
+                .is_none()
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|held| !held.wrote && !held.replies.is_skipping())
+    }
+
+    /// Ends the part of a batch that was sent, out of the client's sight.
+    pub(super) async fn leave_batch(&mut self) -> Result<(), Stop> {
         let Some(held) = &mut self.server else {
             return Ok(());
         };
@@ -156,16 +176,23 @@ impl Session {
         }
         if matches!(self.transaction, Transaction::Begun(_)) && !is_bound {
             // What is held serves something beside the transaction.
-            return held.is_detached && need.may_detach && self.may_detach();
+            return held.is_detached
+                && need.may_detach
+                && self.may_detach()
+                && held.is_aside != self.is_bare();
         }
         need.shard.is_none_or(|shard| shard == held.shard)
             && (is_bound || held.is_primary || need.access == Access::Read)
     }
 
-    /// Whether a statement may run beside the client's transaction: nothing but BEGIN was said.
+    /// Whether a statement may run beside the client's transaction, of which no shard knows yet.
     fn may_detach(&self) -> bool {
-        !self.database.is_single()
-            && matches!(&self.transaction, Transaction::Begun(opening) if opening.is_bare())
+        !self.database.is_single() && matches!(self.transaction, Transaction::Begun(_))
+    }
+
+    /// Whether the client's transaction is nothing but a BEGIN so far.
+    fn is_bare(&self) -> bool {
+        matches!(&self.transaction, Transaction::Begun(opening) if opening.is_bare())
     }
 
     /// The shard for a statement that any shard can answer.
@@ -270,12 +297,20 @@ impl Session {
             }
             Err(Failed::Lost(cause)) => return Err(Stop::Lost(cause)),
         }
-        if held.is_detached {
-            return Ok(());
-        }
         let Transaction::Begun(opening) = &self.transaction else {
             return Ok(());
         };
+        if held.is_detached {
+            // What the transaction has set so far must hold for the statement beside it too.
+            let opened = match held.is_aside {
+                true => held.lease.run(&opening.sql()).await,
+                false => Ok(()),
+            };
+            return opened.map_err(|failed| match failed {
+                Failed::Refused(error) => Stop::Statement(error),
+                Failed::Lost(cause) => Stop::Lost(cause),
+            });
+        }
         let sql = opening.sql();
         if opening.is_certain() {
             held.lease.unnamed = None;
@@ -306,6 +341,7 @@ impl Session {
         };
         let undisturbed = self.registered.control.end();
         let in_order = !held.is_lost
+            && !held.is_aside
             && held.replies.is_empty()
             && held.rest == 0
             && held.lease.socket.input.is_empty()
@@ -320,6 +356,15 @@ impl Session {
         }
     }
 
+    /// Ends the transaction in which a statement ran beside the client's.
+    async fn end_aside(&mut self) {
+        if let Some(held) = &mut self.server
+            && held.is_aside
+        {
+            held.is_aside = held.lease.run("ROLLBACK").await.is_err();
+        }
+    }
+
     /// Closes the connection.
     pub(super) fn drop_held(&mut self) {
         self.registered.control.end();
@@ -330,6 +375,7 @@ impl Session {
     /// catalogue again after a definition has changed, before the client can go on.
     pub(super) async fn answered(&mut self) -> Result<(), Stop> {
         if self.may_let_go() {
+            self.end_aside().await;
             self.let_go();
         }
         if std::mem::take(&mut self.memory.schema_changed)

@@ -69,7 +69,7 @@ impl Session {
     ) -> Result<(), Stop> {
         self.check_scatter(&prepared.plan)?;
         let bind = Bind::read(frame::body(frame))?;
-        if self.batch.is_sent() && !self.batch.is_only_prepared() {
+        if self.batch.is_sent() && !self.may_leave_batch() {
             return Err(Error::refused(
                 "a statement over several shards can't share its batch with others",
                 "The statements up to Sync are one transaction, and a transaction can't use a second \
@@ -200,8 +200,8 @@ impl Session {
     /// Lets go of a connection that only prepared or served earlier units.
     async fn hold_nothing(&mut self) -> Result<(), Stop> {
         self.drain().await?;
-        if self.batch.is_only_prepared() {
-            self.leave_prepared().await?;
+        if self.may_leave_batch() {
+            self.leave_batch().await?;
         }
         if self.may_let_go() {
             self.let_go();

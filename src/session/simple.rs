@@ -394,7 +394,9 @@ impl Session {
     /// What a plan needs of a server connection.
     pub(super) fn need(&self, plan: &Plan, shard: Option<usize>) -> Need {
         let is_sticky = self.is_sticky(plan);
-        let may_detach = shard.is_none() && plan.access == Access::Read && is_query(plan);
+        let is_show = matches!(plan.statement, Statement::Show(_));
+        let may_detach =
+            shard.is_none() && (is_show || plan.access == Access::Read && is_query(plan));
         // Settings and the like belong to whatever serves the session; any server will do.
         let access = if is_query(plan) {
             plan.access
