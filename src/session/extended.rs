@@ -46,9 +46,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A simple Query stands alone: it ends what came before it.
+    /// A message of the simple protocol is at hand.
     pub fn start_simple(&mut self) {
         self.extended = false;
+    }
+
+    /// A simple Query was sent behind it and ends it, as Sync would.
+    pub fn end_by_query(&mut self) {
         self.sent = false;
     }
 

@@ -291,7 +291,10 @@ fn lazy_begin(begin: &Begin, text: &str) -> Local {
     // A standby refuses READ WRITE and SERIALIZABLE; nothing else can go wrong.
     let certain = read_only != Some(false) && isolation != Some(IsolationLevel::Serializable);
     Local::Begin {
-        opening: Opening::new(statement, read_only == Some(true), certain),
+        opening: match begin.modes == TransactionModes::default() {
+            true => Opening::plain(statement),
+            false => Opening::with_modes(statement, read_only == Some(true), certain),
+        },
         tag: if first == Some(b's') {
             "START TRANSACTION"
         } else {

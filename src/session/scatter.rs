@@ -156,11 +156,7 @@ impl Session {
             _ => false,
         };
         if !apart {
-            return Err(Error::refused(
-                "a transaction can't use a second shard yet",
-                "The statement needs several shards, the transaction is open on one.",
-                "Commit first, or restrict the statement to one shard key.",
-            ));
+            return Err(second_shard());
         }
         self.database.metrics.scatter.inc();
         if plan.access == Access::Write {
@@ -177,6 +173,9 @@ impl Session {
     async fn lease_all(&mut self, shards: &ShardSet) -> Result<Vec<(String, Lease)>, Stop> {
         if self.server.is_some() {
             self.hold_nothing().await?;
+        }
+        if self.server.is_some() {
+            return Err(second_shard().into());
         }
         let mut leases = Vec::new();
         for shard in shards.iter() {
@@ -269,6 +268,14 @@ impl Session {
             Failure::Shard(frame) => Err(Stop::Words(frame)),
         }
     }
+}
+
+fn second_shard() -> Error {
+    Error::refused(
+        "a transaction can't use a second shard yet",
+        "The statement needs several shards, the transaction is open on one.",
+        "Commit first, or restrict the statement to one shard key.",
+    )
 }
 
 /// Parse if the server does not know the statement, then Bind, Describe, Execute and Sync.

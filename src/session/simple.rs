@@ -119,6 +119,7 @@ impl Session {
             held.wrote |= plan.access == Access::Write;
             held.lease.unnamed = None;
             held.send(frame, Expect::Explain(explained.rows));
+            self.batch.end_by_query();
         }
         Ok(())
     }
@@ -251,12 +252,16 @@ impl Session {
             held.wrote |= need.access == Access::Write;
             held.lease.unnamed = None;
             held.send(frame, Expect::Query(effects));
+            self.batch.end_by_query();
         }
         Ok(())
     }
 
     async fn query_locally(&mut self, local: Local) -> Result<(), Stop> {
         self.drain().await?;
+        if self.batch.is_sent() {
+            self.leave_batch().await?;
+        }
         let answer = self.perform(local).await?;
         self.database.metrics.local.inc();
         let mut words = answer.status;
@@ -538,6 +543,7 @@ impl Session {
         if let Some(held) = &mut self.server {
             held.wrote = true;
             held.send(frame, Expect::FunctionCall);
+            self.batch.end_by_query();
         }
         Ok(())
     }

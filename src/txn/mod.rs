@@ -36,16 +36,31 @@ pub struct Opening {
     statements: Vec<String>,
     read_only: bool,
     certain: bool,
+    /// The BEGIN names modes.
+    has_modes: bool,
 }
 
 impl Opening {
-    /// Opens with the client's own BEGIN. `certain` says that no server can refuse it, so that the
-    /// first statement may follow without waiting.
-    pub fn new(begin: impl Into<String>, read_only: bool, certain: bool) -> Opening {
+    /// Opens with a BEGIN that names no modes; no server can refuse it.
+    pub fn plain(begin: impl Into<String>) -> Opening {
+        let statements = vec![begin.into()];
         Opening {
-            statements: vec![begin.into()],
+            statements,
+            read_only: false,
+            certain: true,
+            has_modes: false,
+        }
+    }
+
+    /// Opens with a BEGIN that names modes. `certain` says that no server can refuse it, so that the
+    /// first statement may follow without waiting.
+    pub fn with_modes(begin: impl Into<String>, read_only: bool, certain: bool) -> Opening {
+        let statements = vec![begin.into()];
+        Opening {
+            statements,
             read_only,
             certain,
+            has_modes: true,
         }
     }
 
@@ -55,9 +70,9 @@ impl Opening {
         self.statements.push(statement.into());
     }
 
-    /// Whether nothing but the BEGIN has to be repeated.
+    /// Whether it is a mere BEGIN, which changes nothing about how the first statement runs.
     pub fn is_bare(&self) -> bool {
-        self.statements.len() == 1
+        self.statements.len() == 1 && !self.has_modes
     }
 
     /// Whether the transaction may only read, so that a secondary may serve it.
@@ -114,14 +129,14 @@ mod tests {
 
     #[test]
     fn a_begun_transaction_is_one_to_the_client_and_to_nobody_else() {
-        let begun = Transaction::Begun(Opening::new("BEGIN", false, true));
+        let begun = Transaction::Begun(Opening::plain("BEGIN"));
         assert_eq!(begun.status(), Status::Transaction);
         assert!(!begun.is_on_shard());
     }
 
     #[test]
     fn what_was_answered_here_is_repeated_on_the_shard() {
-        let mut opening = Opening::new("BEGIN", false, true);
+        let mut opening = Opening::plain("BEGIN");
         assert!(opening.is_bare() && opening.is_certain());
         opening.add("SAVEPOINT a");
         assert_eq!(opening.sql(), "BEGIN;\nSAVEPOINT a");
