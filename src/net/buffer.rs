@@ -6,7 +6,13 @@ const FIRST_READ_BYTES: usize = 8 * 1024;
 /// Bytes asked of a socket that keeps filling the buffer.
 const LARGEST_READ_BYTES: usize = 128 * 1024;
 
+/// The most memory that a queue keeps for later once nothing, or little, is left in it.
+const LARGEST_KEPT_BYTES: usize = 512 * 1024;
+
 /// A byte queue in one piece of memory. Empty and [released](Buffer::release) it holds none.
+///
+/// Its memory stays in proportion to the most that was queued at once, however much passes through:
+/// what has been consumed is given up before anything is appended, once it outweighs what is left.
 #[derive(Debug, Default)]
 pub struct Buffer {
     data: Vec<u8>,
@@ -45,19 +51,42 @@ impl Buffer {
     pub fn consume(&mut self, count: usize) {
         self.start = self.start.saturating_add(count).min(self.data.len());
         if self.start == self.data.len() {
-            self.data.clear();
             self.start = 0;
+            if self.data.capacity() > LARGEST_KEPT_BYTES {
+                self.data = Vec::new();
+            } else {
+                self.data.clear();
+            }
         }
     }
 
     /// The memory to append to. What is already there must stay.
     pub fn tail(&mut self) -> &mut Vec<u8> {
+        self.compact();
         &mut self.data
     }
 
     /// Appends `bytes`.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.compact();
         self.data.extend_from_slice(bytes);
+    }
+
+    /// Gives up the consumed front once it outweighs what is left, so that every byte consumed pays
+    /// for moving at most one.
+    fn compact(&mut self) {
+        if self.start > self.len() {
+            self.forget_front();
+        }
+    }
+
+    fn forget_front(&mut self) {
+        self.data.drain(..self.start);
+        self.start = 0;
+        let kept = LARGEST_KEPT_BYTES.max(self.data.len().saturating_mul(4));
+        if self.data.capacity() > kept {
+            self.data.shrink_to(kept / 2);
+        }
     }
 
     /// Puts `bytes` before everything that is queued.
@@ -94,8 +123,7 @@ impl Buffer {
         let spare = self.data.capacity() - self.data.len();
         if spare < wanted / 2 {
             if self.start > 0 {
-                self.data.drain(..self.start);
-                self.start = 0;
+                self.forget_front();
             }
             self.data.reserve(wanted);
         }
@@ -129,7 +157,48 @@ mod tests {
         assert_eq!(buffer.data.capacity(), 0);
     }
 
+    #[test]
+    fn a_large_message_leaves_no_memory_behind() {
+        let mut buffer = Buffer::new();
+        buffer.push(&vec![0; 8 * LARGEST_KEPT_BYTES]);
+        buffer.consume(8 * LARGEST_KEPT_BYTES - 1);
+        buffer.push(b"a");
+        assert!(buffer.data.capacity() <= LARGEST_KEPT_BYTES);
+        buffer.push(&vec![0; 8 * LARGEST_KEPT_BYTES]);
+        buffer.consume(usize::MAX);
+        assert_eq!(buffer.data.capacity(), 0);
+    }
+
     proptest! {
+        #[test]
+        fn memory_follows_what_is_queued_not_what_has_passed(
+            steps in proptest::collection::vec((1usize..4000, 1usize..4000, 0u8..3), 1..300),
+        ) {
+            let (mut buffer, mut other) = (Buffer::new(), Buffer::new());
+            let mut most = 0;
+            let (mut next, mut expected) = (0u8, 0u8);
+            for (add, take, how) in steps {
+                let bytes: Vec<u8> = (0..add).map(|_| { next = next.wrapping_add(1); next }).collect();
+                match how {
+                    0 => buffer.push(&bytes),
+                    1 => buffer.tail().extend_from_slice(&bytes),
+                    _ => {
+                        other.push(&bytes);
+                        other.move_to(bytes.len(), &mut buffer);
+                    }
+                }
+                most = most.max(buffer.len());
+                // Never empty, as the queue towards a client that reads too slowly.
+                let take = take.min(buffer.len() - 1);
+                for byte in buffer.bytes().iter().take(take) {
+                    expected = expected.wrapping_add(1);
+                    prop_assert_eq!(*byte, expected);
+                }
+                buffer.consume(take);
+                prop_assert!(buffer.data.len() <= 2 * most + 4000, "{} for {most}", buffer.data.len());
+            }
+        }
+
         #[test]
         fn bytes_leave_in_the_order_they_came(
             pushes in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..20),
