@@ -16,6 +16,7 @@ mod login;
 mod operators;
 mod replicas;
 mod routing;
+mod scatter;
 mod sharding;
 mod topology;
 mod wire;

@@ -17,7 +17,7 @@ use crate::exec::description;
 use crate::net::buffer::Buffer;
 use crate::pool::Lease;
 use crate::wire::buffer::{Reader, cstring, message};
-use crate::wire::frame::{self, HEADER_BYTES};
+use crate::wire::frame;
 
 /// One shard's part.
 #[derive(Debug)]
@@ -128,8 +128,13 @@ impl Scatter {
             let Some(branch) = self.branches.get_mut(index) else {
                 return Ok(());
             };
-            // A branch that is ahead of its siblings' descriptions reads on until it holds a row.
-            let is_ahead = !self.is_released && branch.lease.socket.input.len() > HEADER_BYTES;
+            // A branch that is ahead of its siblings' descriptions reads on until it holds a row, or the
+            // end of none. Anything else at the front is a message that has come in part.
+            let is_ahead = !self.is_released
+                && matches!(
+                    branch.lease.socket.input.bytes().first(),
+                    Some(b'D' | b'C' | b'I')
+                );
             if branch.is_done || waits || is_ahead || out.len() >= self.high_water_bytes {
                 return flush(branch, cx);
             }
