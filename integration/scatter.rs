@@ -1,8 +1,32 @@
 //! Statements over several shards on the wire: large answers, failures, cancel requests.
 
 use std::fmt::Write;
+use std::time::Duration;
 
-use crate::harness::{Cluster, message};
+use crate::harness::raw::Frame;
+use crate::harness::{Cluster, DEADLINE, Raw, eventually, message};
+
+fn cluster() -> Cluster {
+    Cluster::new()
+        .shards(2)
+        .schema("CREATE TABLE t (id int PRIMARY KEY, name text)")
+        .rows("INSERT INTO t SELECT i, 'name' FROM generate_series(1, 100) i")
+        .sharded("t", &["id"])
+        .start()
+}
+
+/// Runs the prepared statement `name` without parameters.
+fn execute(raw: &mut Raw, name: &str) -> Vec<Frame> {
+    raw.send(&message::bind("", name, &[], &[], &[]));
+    raw.send(&message::execute("", 0));
+    raw.send(&message::sync());
+    raw.read_until(b'Z', 1)
+}
+
+/// The SQLSTATE of the error among these messages.
+fn code(frames: &[Frame]) -> Option<String> {
+    frames.iter().find(|frame| frame.tag == b'E')?.field(b'C')
+}
 
 #[test]
 fn a_description_longer_than_a_read_is_waited_for() {
@@ -30,5 +54,68 @@ fn a_description_longer_than_a_read_is_waited_for() {
         let frames = raw.read_until(b'Z', 1);
         let rows = frames.iter().filter(|frame| frame.tag == b'D').count();
         assert_eq!(rows, 100);
+    }
+}
+
+#[test]
+fn a_statement_that_a_shard_could_not_prepare_is_prepared_again() {
+    let cluster = cluster();
+    let mut raw = cluster.proxy().raw();
+    raw.send(&message::parse("names", "SELECT name FROM t", &[]));
+    raw.send(&message::sync());
+    raw.read_until(b'Z', 1);
+    for shard in 0..2 {
+        let mut direct = cluster.shard(shard).raw();
+        direct.rows("ALTER TABLE t RENAME name TO other");
+        assert_eq!(code(&execute(&mut raw, "names")).as_deref(), Some("42703"));
+        direct.rows("ALTER TABLE t RENAME other TO name");
+        let frames = execute(&mut raw, "names");
+        assert_eq!(code(&frames), None);
+        let rows = frames.iter().filter(|frame| frame.tag == b'D').count();
+        assert_eq!(rows, 100);
+    }
+}
+
+#[test]
+fn a_cancelled_statement_leaves_no_connection_to_others() {
+    let cluster = cluster();
+    let proxy = cluster.proxy();
+    let mut raw = proxy.raw();
+    let (process_id, secret) = raw.key.clone().unwrap();
+    let sql = "SELECT id FROM t, generate_series(1, 1000000000) AS number WHERE number < 0";
+    raw.send(&message::query(sql));
+    let mut direct: Vec<Raw> = (0..2).map(|shard| cluster.shard(shard).raw()).collect();
+    let working: Vec<String> = direct
+        .iter_mut()
+        .map(|direct| {
+            eventually("ran on the shard", || {
+                let sql = "SELECT pid FROM pg_stat_activity WHERE state = 'active' \
+                           AND query LIKE '%1000000000%' AND pid <> pg_backend_pid()";
+                direct
+                    .rows(sql)
+                    .pop()
+                    .and_then(|mut row| row.pop())
+                    .ok_or("not yet")
+            })
+        })
+        .collect();
+    raw.set_patience(Duration::from_millis(200));
+    let frames = eventually("cancelled", || {
+        let mut cancel = Raw::open(proxy.port);
+        cancel.send(&message::cancel_request(process_id, &secret));
+        let (frames, end) = raw.try_read_until(b'Z', 1);
+        end.map(|()| frames)
+    });
+    assert_eq!(code(&frames).as_deref(), Some("57014"));
+    raw.set_patience(DEADLINE);
+    for (direct, pid) in direct.iter_mut().zip(&working) {
+        eventually("closed the connection", || {
+            let sql = format!("SELECT pid FROM pg_stat_activity WHERE pid = {pid}");
+            direct
+                .rows(&sql)
+                .is_empty()
+                .then_some(())
+                .ok_or("it is still there")
+        });
     }
 }

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::exec::description;
 use crate::net::buffer::Buffer;
 use crate::pool::Lease;
+use crate::wire::backend::Status;
 use crate::wire::buffer::{Reader, cstring, message};
 use crate::wire::frame;
 
@@ -27,7 +28,22 @@ struct Branch {
     /// Its RowDescription or NoData, as a frame.
     description: Option<Vec<u8>>,
     rows: u64,
+    /// The server has accepted the Bind, so what the lease believes of prepared statements is true.
+    is_bound: bool,
     is_done: bool,
+    /// It is done, and outside a transaction.
+    is_idle: bool,
+}
+
+impl Branch {
+    /// Returns the connection if it may work for somebody else; else it is closed.
+    fn give_back(self) {
+        let socket = &self.lease.socket;
+        let is_quiet = socket.input.is_empty() && socket.output.is_empty();
+        if self.is_idle && self.is_bound && is_quiet {
+            self.lease.give_back();
+        }
+    }
 }
 
 /// One statement on several shards.
@@ -73,7 +89,9 @@ impl Scatter {
                 shard,
                 description: None,
                 rows: 0,
+                is_bound: false,
                 is_done: false,
+                is_idle: false,
             }
         };
         Scatter {
@@ -219,8 +237,12 @@ impl Scatter {
                     self.failure = Some(with_context(frame, &branch.shard));
                 }
             }
-            b'Z' => branch.is_done = true,
-            b'1' | b'2' | b'3' | b'C' | b'I' | b'S' | b'A' => {}
+            b'Z' => {
+                branch.is_done = true;
+                branch.is_idle = frame::body(frame) == [Status::Idle.byte()];
+            }
+            b'2' => branch.is_bound = true,
+            b'1' | b'3' | b'C' | b'I' | b'S' | b'A' => {}
             other => {
                 let message = format!("unexpected message '{}' of a server", char::from(other));
                 return Err(Failure::Own(Error::protocol(message)));
@@ -256,18 +278,17 @@ impl Scatter {
         Ok(())
     }
 
-    /// Ends a scatter that was answered: the connections are idle and clean.
-    pub fn give_back(self) {
-        for branch in self.branches {
-            if branch.is_done && branch.lease.socket.input.is_empty() {
-                branch.lease.give_back();
-            }
+    /// Ends a scatter that was answered. `undisturbed`: no cancel request may still be under way to one
+    /// of the connections; else they are closed, lest it hits the next client's statement.
+    pub fn give_back(self, undisturbed: bool) {
+        if undisturbed {
+            self.branches.into_iter().for_each(Branch::give_back);
         }
     }
 
-    /// Ends a scatter that has failed: stops the shards that still work. Connections are closed, since
-    /// a cancel request may arrive late.
-    pub async fn abort(self) {
+    /// Ends a scatter that has failed: stops the shards that still work, and closes their connections,
+    /// since a cancel request may arrive late. `undisturbed` as in [`Scatter::give_back`].
+    pub async fn abort(self, undisturbed: bool) {
         let cancels = self
             .branches
             .iter()
@@ -278,11 +299,7 @@ impl Scatter {
                 }
             });
         join_all(cancels).await;
-        for branch in self.branches {
-            if branch.is_done && branch.lease.socket.input.is_empty() {
-                branch.lease.give_back();
-            }
-        }
+        self.give_back(undisturbed);
     }
 }
 

@@ -234,14 +234,12 @@ impl Session {
         let undisturbed = self.registered.control.end();
         match end {
             Ok(Ok(rows)) => {
-                if undisturbed {
-                    scatter.give_back();
-                }
+                scatter.give_back(undisturbed);
                 Ok(rows)
             }
             Ok(Err(failure)) => {
                 let is_mid_row = scatter.is_mid_row();
-                scatter.abort().await;
+                scatter.abort(undisturbed).await;
                 if is_mid_row {
                     Err(Stop::Gone)
                 } else {
@@ -249,7 +247,7 @@ impl Session {
                 }
             }
             Err(()) => {
-                scatter.abort().await;
+                scatter.abort(undisturbed).await;
                 Err(Stop::Gone)
             }
         }
