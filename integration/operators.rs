@@ -357,6 +357,22 @@ fn a_full_pool_queues_and_then_says_so() {
 }
 
 #[test]
+fn clients_that_gave_up_waiting_do_not_fill_the_queue() {
+    let pool = "{ mode: transaction, max_size: 1, max_queue: 1, queue_timeout: 100ms }";
+    let cluster = builder().database("pool", pool).start();
+    let proxy = cluster.proxy();
+    let (mut first, mut second) = (proxy.raw(), proxy.raw());
+    first.rows("BEGIN");
+    first.rows("UPDATE t SET name = 'held' WHERE id = 1");
+    for _ in 0..3 {
+        let frames = second.query("UPDATE t SET name = 'x' WHERE id = 1");
+        let error = frames.iter().find(|frame| frame.tag == b'E').unwrap();
+        let message = error.field(b'M').unwrap();
+        assert!(message.starts_with("timed out waiting"), "{message}");
+    }
+}
+
+#[test]
 fn health_and_metrics_are_served() {
     let mut cluster = builder().secondaries(1).start();
     cluster.proxy().raw().rows("SELECT * FROM t WHERE id = 1");

@@ -49,6 +49,16 @@ struct State {
     open: u32,
 }
 
+impl State {
+    /// Whether `most` wait. Who has given up still stands in line until the place is wanted.
+    fn is_full(&mut self, most: usize) -> bool {
+        if self.line.len() >= most {
+            self.line.retain(|sender| !sender.is_closed());
+        }
+        self.line.len() >= most
+    }
+}
+
 #[derive(Debug)]
 struct Idle {
     connection: Box<Connection>,
@@ -115,7 +125,11 @@ impl Pool {
             idle: state.idle.len() as u32,
             leased: self.in_flight(),
             open: state.open,
-            waiting: state.line.len() as u32,
+            waiting: state
+                .line
+                .iter()
+                .filter(|sender| !sender.is_closed())
+                .count() as u32,
         }
     }
 
@@ -171,7 +185,7 @@ impl Pool {
         } else if state.open < self.limits.max_size {
             state.open += 1;
             Next::Turn(Turn::Place(Place(Some(Arc::clone(self)))))
-        } else if state.line.len() >= self.limits.max_queue as usize {
+        } else if state.is_full(self.limits.max_queue as usize) {
             Next::Full
         } else {
             let (sender, receiver) = oneshot::channel();
@@ -313,5 +327,23 @@ impl Drop for Place {
                 Err(Turn::Lease(_)) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gave_up_waiting_leaves_the_line() {
+        let mut state = State::default();
+        let (sender, first) = oneshot::channel();
+        state.line.push_back(sender);
+        let (sender, _second) = oneshot::channel();
+        state.line.push_back(sender);
+        assert!(state.is_full(2));
+        drop(first);
+        assert!(!state.is_full(2));
+        assert!(state.is_full(1), "the second still waits");
     }
 }
