@@ -288,6 +288,10 @@ fn a_client_that_does_not_finish_is_cut_off_in_the_end() {
     busy.rows("UPDATE t SET name = 'never' WHERE id = 5");
     cluster.process().signal("TERM");
     cluster.process().wait();
+    assert_eq!(
+        busy.read().and_then(|frame| frame.field(b'C')).as_deref(),
+        Some("57P01")
+    );
     for shard in &cluster.shards {
         let sql = "SELECT count(*) FROM t WHERE name = 'never'";
         assert_eq!(shard.primary.psql("app", sql).unwrap(), "0\n");

@@ -59,7 +59,9 @@ impl Control {
 
     /// Tells the session what to do.
     pub fn signal(&self, signal: Signal) {
-        self.signal.fetch_max(signal as u8, Ordering::Release);
+        if self.signal.fetch_max(signal as u8, Ordering::AcqRel) >= signal as u8 {
+            return;
+        }
         let waker = self.inner.lock().waker.take();
         if let Some(waker) = waker {
             waker.wake();
@@ -77,7 +79,7 @@ impl Control {
 
     /// As [`Control::told`]; wakes the task when that changes.
     pub fn poll_told(&self, cx: &Context<'_>) -> Signal {
-        if self.told() == Signal::None {
+        if self.told() != Signal::Terminate {
             let mut inner = self.inner.lock();
             if !inner
                 .waker
@@ -186,6 +188,7 @@ impl Drop for Registered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::task::Wake;
 
     #[test]
     fn only_the_right_secret_finds_a_session() {
@@ -200,6 +203,31 @@ mod tests {
         assert!(sessions.find(process_id, b"").is_none());
         drop(entered);
         assert_eq!(sessions.count(), 0);
+    }
+
+    #[test]
+    fn each_new_signal_wakes_the_session_once() {
+        struct Count(AtomicU8);
+        impl Wake for Count {
+            fn wake(self: Arc<Count>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let wakes = Arc::new(Count(AtomicU8::new(0)));
+        let waker = Waker::from(Arc::clone(&wakes));
+        let cx = Context::from_waker(&waker);
+        let entered = Arc::new(Sessions::default()).enter(4);
+        let control = &entered.control;
+        assert_eq!(control.poll_told(&cx), Signal::None);
+        for (signal, seen) in [
+            (Signal::Drain, 1),
+            (Signal::Drain, 1),
+            (Signal::Terminate, 2),
+        ] {
+            control.signal(signal);
+            assert_eq!(wakes.0.load(Ordering::Relaxed), seen, "{signal:?}");
+            assert_eq!(control.poll_told(&cx), signal);
+        }
     }
 
     #[test]
