@@ -280,6 +280,32 @@ fn a_terminated_proxy_lets_its_clients_finish() {
 }
 
 #[test]
+fn a_client_that_logs_in_during_the_shutdown_is_sent_away() {
+    let mut cluster = builder().trust().start();
+    let proxy = cluster.proxy();
+    let mut busy = proxy.raw();
+    busy.rows("BEGIN");
+    busy.rows("SELECT * FROM t WHERE id = 5");
+    let mut late = Raw::open(proxy.port);
+    late.send(&message::ssl_request());
+    assert_eq!(late.read_byte(), Some(b'N'));
+    cluster.process().signal("TERM");
+    eventually("stopped accepting clients", || {
+        match TcpStream::connect(("127.0.0.1", proxy.port)) {
+            Ok(_) => Err("it still accepts"),
+            Err(_) => Ok(()),
+        }
+    });
+    let parameters = [("user", &*proxy.user), ("database", &*proxy.database)];
+    late.send(&message::startup(&parameters));
+    let frames = late.read_until(b'E', 1);
+    let error = frames.last().unwrap();
+    assert_eq!(error.field(b'C').as_deref(), Some("57P01"));
+    busy.rows("COMMIT");
+    assert!(cluster.process().wait().success());
+}
+
+#[test]
 fn a_client_that_does_not_finish_is_cut_off_in_the_end() {
     let timeouts = "{ shutdown: 1s, probe_interval: 200ms }";
     let mut cluster = builder().config("timeouts", timeouts).start();

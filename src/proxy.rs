@@ -31,6 +31,9 @@ const REAP_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks whether the last session has ended.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
+/// What sessions that are told to terminate have for their last words.
+const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
+
 /// Pause after a failed accept (no file descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -273,21 +276,22 @@ async fn reap(reception: Arc<ArcSwap<Reception>>) {
 
 /// Waits until every session has ended, at most for `limit`; then ends them.
 async fn drain(sessions: &Sessions, limit: Duration) {
-    sessions.signal_all(Signal::Drain);
+    if signal_until_gone(sessions, Signal::Drain, limit).await {
+        return;
+    }
+    tracing::warn!(
+        sessions = sessions.count(),
+        "sessions did not finish in time and are closed"
+    );
+    signal_until_gone(sessions, Signal::Terminate, TERMINATE_LIMIT).await;
+}
+
+/// Tells every session, also one whose client was still logging in at first; true once none is left.
+async fn signal_until_gone(sessions: &Sessions, signal: Signal, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     while sessions.count() > 0 && Instant::now() < deadline {
+        sessions.signal_all(signal);
         tokio::time::sleep(DRAIN_POLL).await;
     }
-    let left = sessions.count();
-    if left > 0 {
-        tracing::warn!(
-            sessions = left,
-            "sessions did not finish in time and are closed"
-        );
-        sessions.signal_all(Signal::Terminate);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while sessions.count() > 0 && Instant::now() < deadline {
-            tokio::time::sleep(DRAIN_POLL).await;
-        }
-    }
+    sessions.count() == 0
 }
