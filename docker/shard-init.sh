@@ -14,7 +14,7 @@ SQL
 
 echo "host replication replicator all scram-sha-256" >>"$PGDATA/pg_hba.conf"
 
-# As in DESIGN: slot = hash & 16383; the proxy checks that the rows are where it looks for them.
+# As in README.md: slot = hash & 16383; the proxy checks that the rows are where it looks for them.
 { echo "SET ROLE shop;"; cat "${SAMPLE:-/sample.sql}"; } |
   psql -q -U "${POSTGRES_USER:-postgres}" -d "$POSTGRES_DB" \
     -v here="(hashint8extended(user_id, 0) & 16383 BETWEEN $SLOTS)" \

@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 . integration/prerequisites.sh
 
 require_rust
+# Small toolchains come without them.
+{ cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 || rustup component add rustfmt clippy
 require_postgresql
 command -v make >/dev/null || install_packages make make
 # pg_query, PostgreSQL's grammar that the planner is compared with, is bound by bindgen.

@@ -16,7 +16,7 @@ pub const USER: &str = "app";
 pub const PASSWORD: &str = "app-secret";
 /// Database on every server and of the proxy.
 pub const DATABASE: &str = "app";
-/// Slots of the hash placement (DESIGN.md 2.6).
+/// Slots of the hash placement.
 const SLOTS: usize = 16_384;
 
 /// How the rows of a table are placed.

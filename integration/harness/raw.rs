@@ -163,11 +163,21 @@ impl Raw {
                 return Ok(Some(frame));
             }
             let mut piece = [0; 16 * 1024];
-            match self.stream.read(&mut piece) {
+            match self.receive(&mut piece) {
                 Ok(0) => return Ok(None),
                 Ok(count) => self.received.extend_from_slice(&piece[..count]),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// One read, also when a signal (a test beside this one may wait for its children) comes first.
+    fn receive(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.read(piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
             }
         }
     }
@@ -192,7 +202,7 @@ impl Raw {
         let mut bytes = std::mem::take(&mut self.received);
         let mut piece = [0; 16 * 1024];
         while bytes.len() <= limit {
-            match self.stream.read(&mut piece) {
+            match self.receive(&mut piece) {
                 Ok(0) => return Ok(bytes),
                 Ok(count) => bytes.extend_from_slice(&piece[..count]),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(bytes),
@@ -227,7 +237,7 @@ impl Raw {
     /// One byte outside any message: the answer to an SSLRequest.
     pub fn read_byte(&mut self) -> Option<u8> {
         let mut byte = [0];
-        match self.stream.read(&mut byte) {
+        match self.receive(&mut byte) {
             Ok(1) => Some(byte[0]),
             Ok(_) => None,
             Err(error) => panic!("no byte in time: {error}"),

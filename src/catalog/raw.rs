@@ -15,7 +15,7 @@ pub struct RawCatalog {
     pub default_search_path: Vec<String>,
     /// `server_version_num`.
     pub server_version: u32,
-    /// Placements that the shards themselves hold (`shardwire.tables`, DESIGN 2.5).
+    /// Placements that the shards themselves hold (`shardwire.tables`).
     pub stored_placements: Vec<StoredPlacement>,
 }
 

@@ -29,7 +29,7 @@ use super::yaml;
 
 /// Larger files are refused before they are read.
 const MAX_FILE_BYTES: u64 = 4 << 20;
-/// The database of the operators' console (DESIGN 2.3).
+/// The database of the operators' console.
 const CONSOLE: &str = "shardwire";
 
 /// Reads and checks a file.

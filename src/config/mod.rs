@@ -39,7 +39,7 @@ pub use secret::Secret;
 pub use show::Setting;
 pub use words::Word;
 
-/// Number of hash slots that the shards of a database share (DESIGN 2.6).
+/// Number of hash slots that the shards of a database share.
 pub const SLOTS: u16 = 16_384;
 
 /// The whole of proxy.yaml, checked.

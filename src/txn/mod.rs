@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `Open` and `Failed` are what the shard itself reports; `Begun` and `Broken` exist only here, so no
-//! shard has a transaction open that never needed it (DESIGN 8).
+//! shard has a transaction open that never needed it.
 
 use crate::wire::backend::Status;
 
