@@ -261,14 +261,17 @@ impl<'a> Bound<'a> {
                     return Found::Doubtful;
                 }
             }
-            let side = match merge.join {
-                JoinKind::Inner | JoinKind::Left => &merge.left,
-                JoinKind::Right => &merge.right,
-                JoinKind::Full => return Found::Doubtful,
-            };
-            return match self.unqualified(block, facts, name, side) {
-                Found::Nothing => Found::Doubtful,
-                found => found,
+            let left = self.unqualified(block, facts, name, &merge.left);
+            let right = self.unqualified(block, facts, name, &merge.right);
+            return match (left, right, merge.join) {
+                (Found::Column(left), Found::Column(right), join) if self.alike(left, right) => {
+                    match join {
+                        JoinKind::Inner | JoinKind::Left => Found::Column(left),
+                        JoinKind::Right => Found::Column(right),
+                        JoinKind::Full => Found::Doubtful,
+                    }
+                }
+                _ => Found::Doubtful,
             };
         }
         let mut found = Found::Nothing;
@@ -284,6 +287,15 @@ impl<'a> Bound<'a> {
         match found {
             Found::Nothing if doubtful => Found::Doubtful,
             found => found,
+        }
+    }
+
+    /// Whether the two compare with constants alike. Merged, columns of other types become a third,
+    /// as `bigint` and `real` become `double precision`.
+    fn alike(&self, left: ColumnId, right: ColumnId) -> bool {
+        match (self.key_type(left), self.key_type(right)) {
+            (Some(left), Some(right)) => same_family(left.key_type, right.key_type),
+            _ => false,
         }
     }
 

@@ -83,6 +83,7 @@ fn prove_row(
         placement: Arc::clone(placement),
         parts: parts.into_boxed_slice(),
         use_: KeyUse::Store,
+        optional: from_query,
     })
 }
 

@@ -57,6 +57,8 @@ pub(super) struct Proof {
     pub parts: Box<[Part]>,
     /// Whether the values are compared with the key or stored in it.
     pub use_: KeyUse,
+    /// Whether there may be no row to store: `INSERT … SELECT`.
+    pub optional: bool,
 }
 
 /// The values that a column of the shard key may have.
@@ -102,6 +104,9 @@ enum Places {
     Many(ShardSet),
 }
 
+/// Integers up to this are different numbers in every type of numbers: `real` has 24 bits.
+const EXACT_IN_FLOATS: u64 = 1 << 24;
+
 /// Keys of the columns of one row; a key of a few short columns needs no allocation.
 type Keys = SmallVec<[Key; 2]>;
 
@@ -120,6 +125,9 @@ impl Keyed {
                         Spread::Scatter(all) => self.spread(Some(all.clone()), arguments),
                         Spread::Refuse(_) => Err(refusal::unprovable(&proof.table, why)),
                     };
+                }
+                Err((KeyError::Null | KeyError::OutOfRange, column)) if proof.optional => {
+                    return Err(refusal::nowhere(&proof.table, column));
                 }
                 Err((error, column)) => return Err(error.store_error(&proof.table, column)),
             }
@@ -294,13 +302,23 @@ impl KeyValue {
             (declared, cast) if declared == cast => declared,
             _ => return Err(OTHER_TYPE),
         };
-        // The digits of an integer mean the same as any number; its bytes don't.
-        let safe = format == Format::Text && is_integer(column.key_type);
-        if self.shared && declared == 0 && !safe {
+        let value = parameters.value(index).ok_or(NOT_THERE)?;
+        let key = Key::from_parameter(type_oid, format, value, column, use_);
+        let certain = match &key {
+            Ok(key) => self.means_its_digits(format, key),
+            Err(error) => *error == KeyError::Null,
+        };
+        if self.shared && declared == 0 && !certain {
             return Err(SHARED_PARAMETER);
         }
-        let value = parameters.value(index).ok_or(NOT_THERE)?;
-        Key::from_parameter(type_oid, format, value, column, use_)
+        key
+    }
+
+    /// Whether a text has this key as a number of any type. Its bytes have not; nor has a text that
+    /// is cast, which rounds it, or takes it for a character or bits.
+    fn means_its_digits(&self, format: Format, key: &Key) -> bool {
+        let digits = matches!(key, Key::Int(value) if value.unsigned_abs() <= EXACT_IN_FLOATS);
+        digits && format == Format::Text && self.cast == 0
     }
 }
 

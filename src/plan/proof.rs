@@ -71,6 +71,7 @@ impl<'a> Prover<'a> {
             placement: Arc::clone(placement),
             parts: parts.into_boxed_slice(),
             use_: KeyUse::Compare,
+            optional: false,
         })
     }
 
@@ -219,10 +220,19 @@ impl<'a> Prover<'a> {
             let (ValueSource::Parameter(number), Some(column)) = (value.source, key_type) else {
                 return;
             };
-            match uses.iter_mut().find(|(known, _, _)| *known == number) {
-                None => uses.push((number, column.key_type, 1)),
-                Some((_, known, count)) if *known == column.key_type => *count += 1,
-                Some(_) => mixed.push(number),
+            // A cast decides on the parameter's type.
+            let given = match value.cast {
+                CastType::None => Some(column.key_type),
+                CastType::To(oid) => KeyType::from_oid(oid),
+                CastType::Other => None,
+            };
+            match (
+                given,
+                uses.iter_mut().find(|(known, _, _)| *known == number),
+            ) {
+                (Some(given), None) => uses.push((number, given, 1)),
+                (Some(given), Some((_, known, count))) if *known == given => *count += 1,
+                _ => mixed.push(number),
             }
         };
         for equation in self.query.bound.equations.iter().flatten() {

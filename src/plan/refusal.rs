@@ -40,6 +40,18 @@ pub(super) fn unproven(table: &str, key: &str) -> Error {
     )
 }
 
+/// Rows of an `INSERT … SELECT`, if there are any, whose key no shard takes.
+pub(super) fn nowhere(table: &str, column: &str) -> Error {
+    Error::refused(
+        format!("INSERT into \"{table}\" of a query whose rows no shard takes is not supported"),
+        format!(
+            "No shard takes the value of column \"{column}\", and whether the query gives rows at all \
+             is not known."
+        ),
+        "Give the column a value that has a shard.",
+    )
+}
+
 /// Executions whose keys are on different shards.
 pub(super) fn several_shards() -> Error {
     Error::refused(

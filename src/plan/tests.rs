@@ -64,3 +64,49 @@ fn missing_parameters_are_refused() {
     let target = fixture.target(&plan, text, Parameters::none());
     assert!(target.starts_with("0A000"), "{target}");
 }
+
+/// Where the value of one undeclared parameter in text format leads.
+fn by_text(fixture: &Fixture, text: &str, value: &str) -> String {
+    let mut bytes = u32::try_from(value.len()).unwrap().to_be_bytes().to_vec();
+    bytes.extend(value.as_bytes());
+    let plan = fixture.plan(text, &[]);
+    fixture.target(&plan, text, Parameters::new(&[], &[], &bytes))
+}
+
+/// The first use makes it a number with a fraction, which the cast rounds.
+#[test]
+fn a_cast_parameter_used_elsewhere_proves_nothing() {
+    let (fixture, _) = Fixture::parse(SCHEMA);
+    for text in [
+        "DELETE FROM users WHERE length(name) > $1::numeric AND user_id = $1::bigint",
+        "DELETE FROM users WHERE length(name) > $1 AND user_id = $1::int",
+    ] {
+        for value in ["1.4", "1"] {
+            let target = by_text(&fixture, text, value);
+            assert!(target.starts_with("0A000"), "{text} {value}: {target}");
+        }
+    }
+    let alone = "SELECT name FROM users WHERE user_id = $1::bigint";
+    assert_eq!(by_text(&fixture, alone, "1"), "s0");
+}
+
+/// `real` and `double precision` take neighbouring integers for one.
+#[test]
+fn large_digits_of_a_parameter_used_elsewhere_prove_nothing() {
+    let (fixture, _) = Fixture::parse(SCHEMA);
+    let text = "SELECT count(*) FROM users WHERE length(name) > $1 AND user_id = $1";
+    assert_eq!(by_text(&fixture, text, "1"), "s0");
+    let large = by_text(&fixture, text, "9007199254740993");
+    assert!(large.starts_with("0A000"), "{large}");
+}
+
+#[test]
+fn a_query_that_may_give_no_rows_is_no_missing_key() {
+    let (fixture, _) = Fixture::parse(SCHEMA);
+    let text = "INSERT INTO users SELECT NULL, line FROM (SELECT 'x') v (line) WHERE false";
+    let target = fixture.target(&fixture.plan(text, &[]), text, Parameters::none());
+    assert!(target.starts_with("0A000"), "{target}");
+    let text = "INSERT INTO users VALUES (NULL, 'x')";
+    let target = fixture.target(&fixture.plan(text, &[]), text, Parameters::none());
+    assert!(target.starts_with("23502"), "{target}");
+}

@@ -91,6 +91,10 @@ impl Walker<'_> {
             }
             return;
         }
+        // With transform_null_equals, `column = NULL` means IS NULL.
+        if is_null(left) || is_null(right) {
+            return;
+        }
         match (column(left, scope), column(right, scope)) {
             (Some(left), Some(right)) => found.push((left, Equals::Column(right))),
             (Some(column), None) => found.extend(
@@ -187,6 +191,10 @@ pub(super) fn plain(expression: &Expr) -> &Expr {
         expression = inner;
     }
     expression
+}
+
+fn is_null(expression: &Expr) -> bool {
+    matches!(expression, Expr::Value(value) if value.value == ParsedValue::Null)
 }
 
 fn column(expression: &Expr, scope: &Scope) -> Option<Column> {
