@@ -8,6 +8,7 @@
 )]
 
 mod demo;
+mod differential;
 mod drivers;
 mod harness;
 mod hostile;
