@@ -119,3 +119,25 @@ fn a_cancelled_statement_leaves_no_connection_to_others() {
         });
     }
 }
+
+#[test]
+fn a_large_answer_arrives_and_takes_no_memory() {
+    const ROWS: usize = 20_000;
+    let mut cluster = cluster();
+    let proxy = cluster.proxy();
+    let one = format!("SELECT repeat('x', 10000) FROM t, generate_series(1, {ROWS}) WHERE id = 1");
+    let every = format!("SELECT repeat('x', 10000) FROM t, generate_series(1, {ROWS} / 100)");
+    for sql in [one, every] {
+        let mut raw = proxy.raw();
+        raw.rows("SELECT 1");
+        let before = cluster.process().resident_bytes();
+        raw.send(&message::query(&sql));
+        for _ in 0..10 {
+            raw.read_until(b'D', ROWS / 10);
+            let grown = cluster.process().resident_bytes().saturating_sub(before);
+            // A fifth of the answer; pages of the program itself count too.
+            assert!(grown < 40 << 20, "{grown} bytes more for\n{sql}");
+        }
+        raw.read_until(b'Z', 1);
+    }
+}

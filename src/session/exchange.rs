@@ -71,6 +71,7 @@ impl Session {
     }
 
     fn poll_exchange(&mut self, cx: &mut Context<'_>, listen: bool) -> Poll<Result<Event, Stop>> {
+        let was_congested = self.is_congested();
         if let Err(stop) = self.poll_server(cx) {
             return Poll::Ready(Err(stop));
         }
@@ -89,8 +90,17 @@ impl Session {
         if all_answered && (!listen || self.may_let_go()) {
             return Poll::Ready(Ok(Event::Answered));
         }
+        let was_full = self.client.socket.output.len() >= HIGH_WATER_BYTES;
         if let Poll::Ready(Err(_)) = self.client.socket.poll_flush(cx) {
             return Poll::Ready(Err(Stop::Gone));
+        }
+        if (was_congested || was_full) && !self.is_congested() {
+            // There is room again. Neither side will wake the task for what had to wait for it: frames
+            // of the client that are here already, words of the server that were not read.
+            if listen && was_congested && !self.client.socket.input.is_empty() {
+                return Poll::Ready(Ok(Event::Heard));
+            }
+            cx.waker().wake_by_ref();
         }
         if listen && self.client.socket.output.len() < HIGH_WATER_BYTES && !self.is_congested() {
             match self.client.socket.poll_fill(cx) {
