@@ -143,12 +143,7 @@ impl Connection {
     ) -> Result<Vec<(String, String)>, Failed> {
         let mut reported = Vec::new();
         if let Some(sql) = settings.change_from(&self.settings) {
-            let mut note = |tag, body: &[u8]| {
-                if tag == b'S' {
-                    reported.extend(parameter(body));
-                }
-            };
-            self.run_noting(&sql, &mut note).await?;
+            self.run_reporting(&sql, &mut reported).await?;
         }
         self.settings = Arc::clone(settings);
         Ok(reported)
@@ -161,6 +156,23 @@ impl Connection {
     /// time.
     pub async fn run(&mut self, sql: &str) -> Result<(), Failed> {
         self.run_noting(sql, &mut |_, _| {}).await
+    }
+
+    /// As [`Connection::run`]; adds what the server reports in ParameterStatus to `reported`.
+    ///
+    /// # Errors
+    /// As [`Connection::run`].
+    pub async fn run_reporting(
+        &mut self,
+        sql: &str,
+        reported: &mut Vec<(String, String)>,
+    ) -> Result<(), Failed> {
+        let mut note = |tag, body: &[u8]| {
+            if tag == b'S' {
+                reported.extend(parameter(body));
+            }
+        };
+        self.run_noting(sql, &mut note).await
     }
 
     /// Runs a query of the proxy's own; tells whether it returned a row.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use xxhash_rust::xxh3::Xxh3;
+
 /// SET values in the order in which they were last made, as the SQL that makes them again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -40,9 +42,38 @@ impl Settings {
         });
     }
 
+    /// Takes over the settings of `other`.
+    pub fn extend(&mut self, other: Settings) {
+        for setting in other.entries {
+            self.set(&setting.name, setting.statement);
+        }
+    }
+
     /// Forgets `name`.
     pub fn reset(&mut self, name: &str) {
         self.entries.retain(|setting| setting.name != name);
+    }
+
+    /// What RESET ALL leaves: the identity, unless all of it goes (`DISCARD ALL`).
+    pub fn identity(&self, is_all: bool) -> Settings {
+        let stays = |setting: &&Setting| !is_all && IDENTITY.contains(&setting.name.as_str());
+        Settings {
+            entries: self.entries.iter().filter(stays).cloned().collect(),
+        }
+    }
+
+    /// Distinguishes settings under which servers may read a statement differently.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        for setting in self
+            .entries
+            .iter()
+            .filter(|setting| changes_reading(&setting.name))
+        {
+            hasher.update(setting.statement.as_bytes());
+            hasher.update(&[0]);
+        }
+        hasher.digest()
     }
 
     /// The SQL that turns a session with the settings `from` into one with these, or `None` when
@@ -70,6 +101,15 @@ impl Settings {
         }
         Some(sql)
     }
+}
+
+/// Whether a setting may change what a statement means when it is prepared: constants are read then.
+fn changes_reading(name: &str) -> bool {
+    !matches!(
+        name,
+        "application_name" | "extra_float_digits" | "client_min_messages"
+    ) && !name.ends_with("_timeout")
+        && !name.ends_with("work_mem")
 }
 
 /// The statement that sets `name` to a value written as in postgresql.conf or a startup packet.
@@ -159,6 +199,21 @@ mod tests {
             to.change_from(&from).unwrap(),
             "RESET SESSION AUTHORIZATION;\nRESET ROLE;\nRESET ALL;\nSET a = 1;\n"
         );
+    }
+
+    #[test]
+    fn reset_all_leaves_the_identity() {
+        let all = settings(&[("role", "SET ROLE low"), ("a", "SET a = 1")]);
+        assert_eq!(all.identity(false), settings(&[("role", "SET ROLE low")]));
+        assert!(all.identity(true).is_empty());
+    }
+
+    #[test]
+    fn statements_are_shared_among_sessions_that_read_them_alike() {
+        let plain = settings(&[("application_name", "SET application_name = 'a'")]);
+        let tokyo = settings(&[("timezone", "SET timezone = 'Asia/Tokyo'")]);
+        assert_eq!(plain.fingerprint(), Settings::default().fingerprint());
+        assert_ne!(tokyo.fingerprint(), plain.fingerprint());
     }
 
     #[test]

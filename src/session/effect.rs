@@ -32,6 +32,8 @@ pub enum Effect {
     /// `RESET name` of a setting that the startup packet named, sent as the SET that gives it that
     /// value; the client expects the tag of what it wrote.
     Reverted(String),
+    /// Several settings at once.
+    Several(Vec<Effect>),
     /// `RESET ALL`.
     ResetAll,
     /// `DISCARD ALL`: as a new session.
@@ -80,6 +82,7 @@ impl Effect {
                     },
                 }
             }
+            Statement::SetSessionCharacteristics(modes) => Effect::Several(characteristics(modes)),
             Statement::Reset(ResetTarget::Name(name)) => Effect::Reset {
                 local: false,
                 name: name.clone(),
@@ -113,7 +116,7 @@ impl Effect {
 }
 
 /// The settings that `SET SESSION CHARACTERISTICS AS TRANSACTION` makes.
-pub fn characteristics(modes: &TransactionModes) -> Vec<Effect> {
+fn characteristics(modes: &TransactionModes) -> Vec<Effect> {
     let isolation = modes
         .isolation
         .map(|level| ("isolation", format!("'{}'", level.as_str())));

@@ -71,38 +71,27 @@ impl Session {
     }
 
     fn poll_exchange(&mut self, cx: &mut Context<'_>, listen: bool) -> Poll<Result<Event, Stop>> {
-        let was_congested = self.is_congested();
-        if let Err(stop) = self.poll_server(cx) {
-            return Poll::Ready(Err(stop));
+        loop {
+            if let Err(stop) = self.poll_server(cx) {
+                return Poll::Ready(Err(stop));
+            }
+            if let Some(event) = self.event(listen) {
+                return Poll::Ready(Ok(event));
+            }
+            let was_full = self.client.socket.output.len() >= HIGH_WATER_BYTES;
+            if let Poll::Ready(Err(_)) = self.client.socket.poll_flush(cx) {
+                return Poll::Ready(Err(Stop::Gone));
+            }
+            // The server was not read while the client's queue was full; there is room again.
+            if !was_full || self.client.socket.output.len() >= HIGH_WATER_BYTES {
+                break;
+            }
         }
-        if !listen
-            && self
-                .server
-                .as_ref()
-                .is_some_and(|held| held.replies.is_copying())
-        {
-            return Poll::Ready(Ok(Event::Answered));
-        }
-        let all_answered = self
-            .server
-            .as_ref()
-            .is_some_and(|held| held.replies.is_empty());
-        if all_answered && (!listen || self.may_let_go()) {
-            return Poll::Ready(Ok(Event::Answered));
-        }
-        let was_full = self.client.socket.output.len() >= HIGH_WATER_BYTES;
-        if let Poll::Ready(Err(_)) = self.client.socket.poll_flush(cx) {
-            return Poll::Ready(Err(Stop::Gone));
-        }
-        if (was_congested || was_full) && !self.is_congested() {
-            // There is room again. Neither side will wake the task for what had to wait for it: frames
-            // of the client that are here already, words of the server that were not read.
-            if listen && was_congested && !self.client.socket.input.is_empty() {
+        if listen && !self.is_congested() {
+            if std::mem::take(&mut self.client.is_held_up) {
+                // Frames were left unhandled while the server was behind.
                 return Poll::Ready(Ok(Event::Heard));
             }
-            cx.waker().wake_by_ref();
-        }
-        if listen && self.client.socket.output.len() < HIGH_WATER_BYTES && !self.is_congested() {
             match self.client.socket.poll_fill(cx) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Gone)),
                 Poll::Ready(Ok(_)) => return Poll::Ready(Ok(Event::Heard)),
@@ -120,6 +109,15 @@ impl Session {
             self.client.socket.release();
         }
         Poll::Pending
+    }
+
+    /// What there is to decide about the server, if anything.
+    fn event(&self, listen: bool) -> Option<Event> {
+        let held = self.server.as_ref()?;
+        let is_copying = !listen && held.replies.is_copying();
+        let is_done =
+            held.replies.is_empty() && (!listen || self.may_let_go() || self.memory.schema_changed);
+        (is_copying || is_done).then_some(Event::Answered)
     }
 
     /// Whether nothing would be lost if the session ended now.
@@ -193,8 +191,9 @@ impl Session {
                 }
             }
             if let Some(words) = held.replies.take_local() {
-                input.move_to(run, &mut self.client.socket.output);
+                self.pass(input, run);
                 self.client.socket.output.push(&words);
+                self.unit_seen(words.len());
                 run = 0;
                 continue;
             }
@@ -214,9 +213,14 @@ impl Session {
             }
             self.take_frame(input, &mut run, header)?;
         }
+        self.pass(input, run);
+        Ok(())
+    }
+
+    /// Moves the run to the client's queue.
+    fn pass(&mut self, input: &mut Buffer, run: usize) {
         self.unit_seen(run);
         input.move_to(run, &mut self.client.socket.output);
-        Ok(())
     }
 
     /// The client is about to see part of the unit's answer.
@@ -250,7 +254,7 @@ impl Session {
             Reply::Forward | Reply::CopyIn => *run = range.end,
             Reply::ForwardWith(words) => {
                 *run = range.end;
-                input.move_to(*run, &mut self.client.socket.output);
+                self.pass(input, *run);
                 *run = 0;
                 self.client.socket.output.push(&words);
             }
@@ -260,7 +264,7 @@ impl Session {
                     self.complete(effect, frame.get(HEADER_BYTES..).unwrap_or(&[]));
                 }
                 if is_reverted {
-                    input.move_to(*run, &mut self.client.socket.output);
+                    self.pass(input, *run);
                     input.consume(header.frame_bytes);
                     *run = 0;
                     command_complete(self.client.socket.output.tail(), "RESET");
@@ -269,7 +273,7 @@ impl Session {
                 }
             }
             Reply::Drop => {
-                input.move_to(*run, &mut self.client.socket.output);
+                self.pass(input, *run);
                 input.consume(header.frame_bytes);
                 *run = 0;
             }
@@ -278,7 +282,7 @@ impl Session {
                 match words {
                     None => *run = range.end,
                     Some(words) => {
-                        input.move_to(*run, &mut self.client.socket.output);
+                        self.pass(input, *run);
                         input.consume(header.frame_bytes);
                         *run = 0;
                         self.client.socket.output.push(&words);
@@ -354,6 +358,13 @@ impl Session {
                 if let Some(name) = seen {
                     self.statements.reject(&name, id);
                 }
+            } else if let Expect::Known { id, name } = expect {
+                self.statements.reject(&name, id);
+            } else if let Expect::Close { seen: false } = expect
+                && let Some(held) = &mut self.server
+            {
+                // The server keeps a statement that is not known here any more.
+                held.is_lost = true;
             }
         }
     }
@@ -380,24 +391,25 @@ impl Session {
                     self.memory.temporary_tables = false;
                     // The proxy's own settings were checked when they were made.
                     let _ = self.settings.complete(&effect);
-                    self.note_reset();
+                    self.note_reset(true);
                 }
             }
             Effect::Deallocate(Some(name)) => self.statements.remove(name.as_bytes()),
             Effect::ResetAll => {
                 // As above.
                 let _ = self.settings.complete(&effect);
-                self.note_reset();
+                self.note_reset(false);
             }
             // As above.
             other => drop(self.settings.complete(&other)),
         }
     }
 
-    /// The server has its own defaults for every setting now, not the client's.
-    fn note_reset(&mut self) {
+    /// The server has its own defaults for every setting now, not the client's; after DISCARD ALL
+    /// (`is_all`) for the identity too.
+    fn note_reset(&mut self, is_all: bool) {
         if let Some(held) = &mut self.server {
-            held.lease.settings = Arc::default();
+            held.lease.settings = Arc::new(held.lease.settings.identity(is_all));
             held.is_reset = true;
         }
     }
@@ -408,6 +420,7 @@ impl Session {
             return status;
         };
         if held.is_detached {
+            self.unit.end();
             return self.transaction.status();
         }
         self.transaction.report(status);

@@ -12,7 +12,6 @@ use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target
 use crate::session::prepared::{Portal, Prepared, server_name, statement_id};
 use crate::session::replies::Expect;
 use crate::session::route::Need;
-use crate::session::scatter::ScatterPortal;
 use crate::session::simple::{Study, effects};
 use crate::session::{Session, Stop};
 use crate::sql::statement::Statement;
@@ -25,87 +24,11 @@ use crate::wire::backend::{
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Parse, Subject};
 
+/// Parses that wait for a server at most; then any server has to do.
+const LARGEST_PENDING: usize = 64;
+
 /// ParameterDescription without parameters.
 const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
-
-/// What the client has sent since its last Sync.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Whether it is of the extended protocol.
-    extended: bool,
-    /// Part of it was sent to the server that the session holds.
-    sent: bool,
-    /// It failed: the rest, up to its Sync, is ignored.
-    skipping: bool,
-    /// Parses that wait for a server.
-    pending: Vec<(Box<[u8]>, Arc<Prepared>)>,
-    /// Rows of the proxy's own that the EXPLAIN at hand begins with.
-    explanation: Box<[u8]>,
-    /// A portal over several shards.
-    scatter: Option<ScatterPortal>,
-}
-
-impl Batch {
-    /// A message of the simple protocol is at hand.
-    pub fn start_simple(&mut self) {
-        self.extended = false;
-    }
-
-    /// A simple Query was sent behind it and ends it, as Sync would.
-    pub fn end_by_query(&mut self) {
-        self.sent = false;
-    }
-
-    /// Whether a message of the extended protocol is at hand.
-    pub fn is_extended(&self) -> bool {
-        self.extended
-    }
-
-    /// Whether the client still owes a Sync.
-    pub fn is_open(&self) -> bool {
-        self.sent || self.skipping || !self.pending.is_empty() || self.scatter.is_some()
-    }
-
-    /// Whether part of it was sent to a server.
-    pub fn is_sent(&self) -> bool {
-        self.sent
-    }
-
-    /// Notes that part of it was sent.
-    pub fn note_sent(&mut self) {
-        self.sent = true;
-    }
-
-    /// Notes that the server has been left.
-    pub fn note_left(&mut self) {
-        self.sent = false;
-    }
-
-    /// Ignores the rest.
-    pub fn skip(&mut self) {
-        self.skipping = true;
-        self.scatter = None;
-    }
-
-    /// Whether the rest is ignored.
-    pub fn is_skipping(&self) -> bool {
-        self.skipping
-    }
-
-    /// Drops the Parses that wait; returns how many.
-    pub fn drop_pending(&mut self) -> usize {
-        self.pending.drain(..).count()
-    }
-
-    /// Ends it; returns whether part of it was sent.
-    pub fn clear(&mut self) -> bool {
-        let sent = self.sent;
-        (self.sent, self.skipping) = (false, false);
-        self.pending.clear();
-        self.scatter = None;
-        sent
-    }
-}
 
 impl Session {
     /// Handles a message of the extended protocol.
@@ -114,18 +37,25 @@ impl Session {
         self.unit.note(frame);
         let body = frame::body(frame);
         match tag {
-            b'P' => self.parse(body),
+            b'P' => self.parse(body).await,
             b'B' => self.bind(frame).await,
             b'D' => self.describe(frame).await,
             b'E' => self.execute(frame).await,
-            b'C' => self.close(frame),
+            b'C' => {
+                self.drop_scatter().await?;
+                self.close(frame)
+            }
             b'H' => self.flush(frame).await,
             _ => self.sync(body).await,
         }
     }
 
-    fn parse(&mut self, body: &[u8]) -> Result<(), Stop> {
+    async fn parse(&mut self, body: &[u8]) -> Result<(), Stop> {
         let parse = Parse::read(body)?;
+        self.drop_scatter().await?;
+        if self.batch.pending.len() >= LARGEST_PENDING {
+            self.place_pending().await?;
+        }
         if !parse.name.is_empty() {
             self.check_new_name(parse.name)?;
         }
@@ -133,13 +63,18 @@ impl Session {
         let plan = match self.study(parse.text, &types)? {
             Study::One(plan) => plan,
             Study::Empty => unplanned(Statement::Empty, Route::Any, Access::Read),
-            Study::Opaque => unplanned(Statement::Other, Route::Shard(0), Access::Write),
+            Study::Opaque => {
+                // What it does to the session is not known.
+                self.memory.is_pinned = true;
+                unplanned(Statement::Other, Route::Shard(0), Access::Write)
+            }
             Study::Many(_) => {
                 let message = "cannot insert multiple commands into a prepared statement";
                 return Err(Error::new(SqlState::SYNTAX_ERROR, message).into());
             }
         };
-        let id = statement_id(!parse.name.is_empty(), parse.text, &types);
+        let context = self.reading();
+        let id = statement_id(!parse.name.is_empty(), parse.text, &types, context);
         let server_name = match parse.name {
             b"" => Box::default(),
             _ => server_name(id).into_bytes().into(),
@@ -152,7 +87,7 @@ impl Session {
             literals: self.shape.literals.as_slice().into(),
             hint: self.hint_in(parse.text),
             plan,
-            context: self.settings.context().fingerprint(),
+            context,
         });
         self.statements.put(parse.name, Arc::clone(&prepared));
         self.batch.pending.push((parse.name.into(), prepared));
@@ -165,6 +100,14 @@ impl Session {
         std::str::from_utf8(text)
             .ok()
             .map(|text| slice(text, range).into())
+    }
+
+    /// Distinguishes what a prepared statement may mean: by the settings under which servers read it,
+    /// those that planning depends on, and the catalogue.
+    fn reading(&self) -> u64 {
+        let planning = self.settings.context().fingerprint();
+        let epoch = self.database.topology.epoch();
+        self.settings.reading() ^ planning.rotate_left(17) ^ epoch.rotate_left(41)
     }
 
     fn check_new_name(&self, name: &[u8]) -> Result<()> {
@@ -209,20 +152,21 @@ impl Session {
                 },
             ));
         };
-        let context = self.settings.context().fingerprint();
-        let is_current = prepared.plan.epoch == self.database.topology.epoch();
-        if (is_current && prepared.context == context)
-            || matches!(prepared.plan.statement, Statement::Empty | Statement::Other)
-        {
+        let context = self.reading();
+        if prepared.context == context {
             return Ok(Arc::clone(prepared));
         }
         let old = Arc::clone(prepared);
         let Study::One(plan) = self.study(&old.text, &old.types)? else {
             return Ok(old);
         };
+        let id = statement_id(!old.is_unnamed(), &old.text, &old.types, context);
         let renewed = Arc::new(Prepared {
-            id: old.id,
-            server_name: old.server_name.clone(),
+            id,
+            server_name: match old.is_unnamed() {
+                true => Box::default(),
+                false => server_name(id).into_bytes().into(),
+            },
             text: old.text.clone(),
             types: old.types.clone(),
             literals: self.shape.literals.as_slice().into(),
@@ -395,6 +339,7 @@ impl Session {
     }
 
     async fn describe_statement(&mut self, name: &[u8]) -> Result<(), Stop> {
+        self.drop_scatter().await?;
         let prepared = self.prepared(name)?;
         let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
         if self
@@ -449,6 +394,12 @@ impl Session {
         }
         match self.statements.portal(name).cloned() {
             Some(Portal::Local(prepared)) => self.execute_locally(&prepared).await,
+            Some(Portal::Partial) => Err(Error::refused(
+                "a portal over several shards must be executed right after it was bound",
+                "Another message stood between its Bind and its Execute.",
+                "Send Bind, Describe, Execute and Sync in one go.",
+            )
+            .into()),
             Some(Portal::OnServer(prepared)) if self.server.is_some() => {
                 let is_write = prepared.plan.access == Access::Write;
                 if is_write {
@@ -456,6 +407,8 @@ impl Session {
                 }
                 let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
                 let effects = effects(&prepared.plan, text);
+                self.note_pins(&effects);
+                self.note_temporary(&prepared.plan);
                 if let Some(held) = &mut self.server {
                     held.wrote |= is_write;
                 }
@@ -565,7 +518,7 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn batch_scatter(&mut self) -> &mut Option<ScatterPortal> {
+    pub(super) fn batch_scatter(&mut self) -> &mut Option<crate::session::scatter::ScatterPortal> {
         &mut self.batch.scatter
     }
 }

@@ -9,7 +9,6 @@ use crate::session::prepared::{Prepared, server_name};
 use crate::session::replies::{Expect, Replies};
 use crate::sharding::ShardIndex;
 use crate::topology::{Operation, Server};
-use crate::wire::backend::parse_complete;
 use crate::wire::frontend::{self, Bind, Subject};
 
 /// A leased connection, what it owes the session, and which server it is of.
@@ -70,6 +69,16 @@ impl Seat {
 }
 
 impl Held {
+    /// Whether nothing is under way on the connection.
+    pub fn is_at_rest(&self) -> bool {
+        self.replies.is_empty()
+            && !self.replies.is_skipping()
+            && !self.replies.is_copying()
+            && self.rest == 0
+            && self.lease.socket.input.is_empty()
+            && self.lease.socket.output.is_empty()
+    }
+
     /// Sends bytes whose answer is `expect`.
     pub fn send(&mut self, bytes: &[u8], expect: Expect) {
         self.lease.socket.output.push(bytes);
@@ -90,10 +99,11 @@ impl Held {
                 self.close(evicted);
             }
             self.parse(prepared, seen);
-        } else if seen.is_some() {
-            let mut words = Vec::new();
-            parse_complete(&mut words);
-            self.replies.push(Expect::Local(words.into()));
+        } else if let Some(name) = seen {
+            self.replies.push(Expect::Known {
+                id,
+                name: name.into(),
+            });
         }
     }
 

@@ -1,7 +1,7 @@
 //! Statements that the proxy answers itself: lazy transaction control and its own settings.
 
 use crate::admin::show;
-use crate::backend::connection::Failed;
+use crate::backend::connection::{Failed, lost};
 use crate::error::{Error, Result};
 use crate::plan::Access;
 use crate::plan::Plan;
@@ -33,6 +33,8 @@ pub(super) enum Local {
     Set { effect: Effect, tag: &'static str },
     /// Gives a setting the value back that the client's startup packet named, which no server knows.
     Revert { effect: Effect, tag: &'static str },
+    /// Forgets a prepared statement that servers know under a name of the proxy's.
+    Deallocate(String),
     /// Answers rows.
     Show(show::Table),
 }
@@ -83,6 +85,11 @@ impl Session {
                 effect: Effect::of(&plan.statement, text),
                 tag: "RESET",
             }),
+            Statement::Deallocate(Some(name))
+                if self.statements.get(name.as_bytes()).is_some() && !name.is_empty() =>
+            {
+                Some(Local::Deallocate(name.clone()))
+            }
             Statement::Show(name) if is_own(name) => {
                 let value = self.settings.context().show(name)?;
                 Some(Local::Show(show::Table::setting(name, value)))
@@ -186,11 +193,15 @@ impl Session {
                 effect,
                 tag,
             } => {
+                let mut answer = tagged(tag);
+                if matches!(effect, Effect::Set { .. } | Effect::Reset { .. }) {
+                    answer.status = self.try_aside(&statement).await?;
+                }
                 if let Transaction::Begun(opening) = &mut self.transaction {
-                    opening.add(statement);
+                    opening.add(statement)?;
                 }
                 self.settings.complete(&effect)?;
-                Ok(tagged(tag))
+                Ok(answer)
             }
             Local::Set { effect, tag } => {
                 let is_local = matches!(effect, Effect::Set { local: true, .. });
@@ -203,7 +214,40 @@ impl Session {
                 Ok(tagged(tag))
             }
             Local::Revert { effect, tag } => self.revert(&effect, tag).await,
+            Local::Deallocate(name) => {
+                self.statements.remove(name.as_bytes());
+                Ok(tagged("DEALLOCATE"))
+            }
             Local::Show(table) => Ok(rows(&table)),
+        }
+    }
+
+    /// Has a server check a SET that waits for a shard; returns what it reports of it.
+    async fn try_aside(&mut self, statement: &str) -> Result<Vec<u8>, Stop> {
+        let Transaction::Begun(opening) = &self.transaction else {
+            return Ok(Vec::new());
+        };
+        let sql = format!("{};\n{statement}", opening.sql());
+        let (mut lease, _) = self.lease(0, Access::Write).await?;
+        let mut reported = Vec::new();
+        let tried = match lease.apply(self.settings.server_at_begin()).await {
+            Ok(()) => lease.run_reporting(&sql, &mut reported).await,
+            refused => refused,
+        };
+        let ended = lease.run("ROLLBACK").await;
+        if ended.is_ok() {
+            lease.give_back();
+        }
+        match tried {
+            Ok(()) => {
+                let mut words = Vec::new();
+                for (name, value) in reported {
+                    parameter_status(&mut words, &name, &value);
+                }
+                Ok(words)
+            }
+            Err(Failed::Refused(error)) => Err(Stop::Statement(error)),
+            Err(Failed::Lost(cause)) => Err(Stop::Statement(lost(&cause))),
         }
     }
 

@@ -15,6 +15,7 @@
 //! - What a statement does to the session takes effect when the server says that it has completed, and
 //!   is taken back when its transaction is ([`settings`]).
 
+mod batch;
 pub mod control;
 pub mod database;
 mod effect;
@@ -23,8 +24,10 @@ mod explain;
 mod extended;
 pub mod handshake;
 mod held;
+mod lease;
 mod local;
 pub mod login;
+mod loss;
 pub mod metrics;
 mod prepared;
 mod refusal;
@@ -42,11 +45,12 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::net::duplex::Duplex;
+use crate::session::batch::Batch;
 use crate::session::control::{Registered, Signal};
 use crate::session::database::Database;
 use crate::session::exchange::Event;
-use crate::session::extended::Batch;
 use crate::session::held::Held;
+use crate::session::loss::Lost;
 use crate::session::prepared::Statements;
 use crate::session::replies::Expect;
 use crate::session::settings::SessionSettings;
@@ -59,6 +63,9 @@ use crate::wire::{frame, frontend};
 
 /// Bytes queued towards one side at which no more are read from the other.
 const HIGH_WATER_BYTES: usize = 256 * 1024;
+
+/// Answers that are due at which no more messages are handled.
+const HIGH_WATER_REPLIES: usize = 16 * 1024;
 
 /// A logged-in client.
 pub struct Session {
@@ -83,6 +90,19 @@ struct Client {
     socket: Duplex,
     /// Bytes of the CopyData message at hand that have yet to come.
     copy_rest: usize,
+    /// Whether that message goes to the server; else it is dropped.
+    copy_passes: bool,
+    /// Frames were left unhandled because the server or the client was behind.
+    is_held_up: bool,
+    /// The message at hand, while it is handled.
+    at_hand: Option<u8>,
+}
+
+impl Client {
+    /// Whether the server has got a CopyData message in part.
+    fn is_mid_copy(&self) -> bool {
+        self.copy_rest > 0 && self.copy_passes
+    }
 }
 
 /// What the session remembers between transactions.
@@ -105,6 +125,8 @@ enum Stop {
     Statement(Error),
     /// The statement fails with a shard's own ErrorResponse.
     Words(Vec<u8>),
+    /// The message is ignored: an error came before it in its batch.
+    Skip,
     /// The session ends; the client is told why.
     Session(Error),
     /// The client has gone, or asked to.
@@ -141,14 +163,22 @@ impl Session {
 
     /// Goes on after what ends a statement; fails with what ends the session.
     async fn recover(&mut self, stop: Stop) -> Result<(), Stop> {
-        let told = match stop {
-            Stop::Statement(error) => self.refuse(error).await,
+        let at_hand = self.client.at_hand.take();
+        match stop {
+            Stop::Skip => Ok(()),
+            Stop::Statement(error) => match self.refuse(&error).await {
+                Err(Stop::Lost(cause)) => match self.server_lost(&cause)? {
+                    Lost::Repeated => Ok(()),
+                    Lost::Told { .. } => self.refuse(&error).await,
+                },
+                other => other,
+            },
             Stop::Words(words) => self.fail_with(words).await,
+            Stop::Lost(cause) => match self.server_lost(&cause)? {
+                Lost::Repeated => Ok(()),
+                Lost::Told { error, in_batch } => self.answer_lost(at_hand, error, in_batch).await,
+            },
             other => Err(other),
-        };
-        match told {
-            Err(Stop::Lost(cause)) => self.server_lost(&cause),
-            other => other,
         }
     }
 
@@ -185,6 +215,7 @@ impl Session {
         let mut input = std::mem::take(&mut self.client.socket.input);
         let result = loop {
             if self.is_congested() {
+                self.client.is_held_up = !input.is_empty();
                 break Ok(());
             }
             if self.client.copy_rest > 0 {
@@ -206,16 +237,19 @@ impl Session {
             }
             if header.tag == b'd' {
                 self.client.copy_rest = header.frame_bytes;
+                self.client.copy_passes = self.takes_copy_data();
                 continue;
             }
             let Some(frame) = input.bytes().get(..header.frame_bytes) else {
                 break Ok(());
             };
+            self.client.at_hand = Some(header.tag);
             let handled = self.handle(header.tag, frame).await;
             input.consume(header.frame_bytes);
             if handled.is_err() {
                 break handled;
             }
+            self.client.at_hand = None;
         };
         self.client.socket.input = input;
         result
@@ -253,6 +287,10 @@ impl Session {
         }
         if !matches!(tag, b'S' | b'H' | b'c' | b'f') {
             self.settle().await?;
+            self.refresh_schema().await;
+            if self.is_skipping() {
+                return Ok(());
+            }
             if let Some(held) = &mut self.server
                 && held.replies.is_copying()
             {
@@ -283,18 +321,27 @@ impl Session {
         }
     }
 
-    /// Whether more is queued towards the server than it has taken.
+    /// Whether more is under way than server and client have kept up with.
     fn is_congested(&self) -> bool {
-        self.server
-            .as_ref()
-            .is_some_and(|held| held.lease.socket.output.len() >= HIGH_WATER_BYTES)
+        let is_behind = |held: &Held| {
+            held.lease.socket.output.len() >= HIGH_WATER_BYTES
+                || held.replies.len() >= HIGH_WATER_REPLIES
+        };
+        self.server.as_ref().is_some_and(is_behind)
             || self.client.socket.output.len() >= HIGH_WATER_BYTES
     }
 
-    /// Passes CopyData on; without a copy it is dropped, as PostgreSQL does.
+    /// Whether a server is there for COPY data; without one it is dropped, as PostgreSQL does.
+    fn takes_copy_data(&self) -> bool {
+        self.server
+            .as_ref()
+            .is_some_and(|held| held.replies.is_copying() || !held.replies.is_empty())
+    }
+
+    /// Passes part of a CopyData message on.
     fn pass_copy_data(&mut self, bytes: &[u8]) {
-        if let Some(held) = &mut self.server
-            && (held.replies.is_copying() || !held.replies.is_empty())
+        if self.client.copy_passes
+            && let Some(held) = &mut self.server
         {
             held.lease.socket.output.push(bytes);
         }
@@ -302,8 +349,8 @@ impl Session {
 
     /// CopyDone or CopyFail.
     fn end_copy_data(&mut self, frame: &[u8]) {
-        if let Some(held) = &mut self.server
-            && (held.replies.is_copying() || !held.replies.is_empty())
+        if self.takes_copy_data()
+            && let Some(held) = &mut self.server
         {
             held.send(frame, Expect::CopyEnd);
         }

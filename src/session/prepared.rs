@@ -51,10 +51,12 @@ pub fn server_name(id: StatementId) -> String {
     name
 }
 
-/// Identifies a statement by its text and types, and whether it has a name.
-pub fn statement_id(is_named: bool, text: &[u8], types: &[u32]) -> StatementId {
+/// Identifies a statement by its text and types, whether it has a name, and the `context` in which
+/// servers read it: the session's settings and the catalogue's epoch.
+pub fn statement_id(is_named: bool, text: &[u8], types: &[u32], context: u64) -> StatementId {
     let mut hasher = Xxh3::new();
     hasher.update(&[u8::from(is_named)]);
+    hasher.update(&context.to_be_bytes());
     hasher.update(text);
     hasher.update(&[0]);
     for oid in types {
@@ -70,6 +72,8 @@ pub enum Portal {
     OnServer(Arc<Prepared>),
     /// The proxy itself executes it.
     Local(Arc<Prepared>),
+    /// It needs several shards, and stands on one only to be described.
+    Partial,
 }
 
 /// A client's prepared statements and portals.
@@ -178,11 +182,12 @@ mod tests {
 
     #[test]
     fn ids_tell_texts_and_types_apart() {
-        let id = statement_id(true, b"SELECT $1", &[23]);
-        assert_eq!(id, statement_id(true, b"SELECT $1", &[23]));
-        assert_ne!(id, statement_id(false, b"SELECT $1", &[23]));
-        assert_ne!(id, statement_id(true, b"SELECT $1", &[20]));
-        assert_ne!(id, statement_id(true, b"SELECT $2", &[23]));
+        let id = statement_id(true, b"SELECT $1", &[23], 0);
+        assert_eq!(id, statement_id(true, b"SELECT $1", &[23], 0));
+        assert_ne!(id, statement_id(true, b"SELECT $1", &[23], 1));
+        assert_ne!(id, statement_id(false, b"SELECT $1", &[23], 0));
+        assert_ne!(id, statement_id(true, b"SELECT $1", &[20], 0));
+        assert_ne!(id, statement_id(true, b"SELECT $2", &[23], 0));
     }
 
     #[test]

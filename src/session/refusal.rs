@@ -18,11 +18,11 @@ impl Session {
 
     /// Fails the statement at hand. A shard that works for the client's transaction is made to fail
     /// too, so that what came before in the transaction ends as it would in one PostgreSQL.
-    pub(super) async fn refuse(&mut self, error: Error) -> Result<(), Stop> {
+    pub(super) async fn refuse(&mut self, error: &Error) -> Result<(), Stop> {
         self.database.metrics.refused.inc();
         self.database.metrics.error(error.code().as_str());
         let mut words = Vec::new();
-        error_response(&mut words, &error);
+        error_response(&mut words, error);
         self.fail_with(words).await
     }
 

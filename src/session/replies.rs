@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 
 use crate::backend::connection::StatementId;
 use crate::session::effect::Effect;
-use crate::wire::backend::Status;
+use crate::wire::backend::{Status, parse_complete};
 
 /// A request whose answer is due.
 #[derive(Debug)]
@@ -60,6 +60,13 @@ pub enum Expect {
     FunctionCall,
     /// The end of the client's COPY data; nothing answers it.
     CopyEnd,
+    /// A Parse of a statement that the server has already.
+    Known {
+        /// The statement.
+        id: StatementId,
+        /// The client's name for it.
+        name: Box<[u8]>,
+    },
     /// Words of the proxy's own that belong at this place.
     Local(Box<[u8]>),
     /// A message made to fail; the client gets this error in place of the server's.
@@ -113,6 +120,11 @@ pub struct Replies {
 }
 
 impl Replies {
+    /// How many answers are due.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether no answer is due.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -137,7 +149,7 @@ impl Replies {
     pub fn push(&mut self, expect: Expect) -> Option<Expect> {
         match expect {
             Expect::Sync if self.copying => return None,
-            Expect::Sync => self.skipping = false,
+            Expect::Sync | Expect::QuietSync => self.skipping = false,
             Expect::CopyEnd if self.copying || self.queue.is_empty() => {
                 self.copying = false;
                 return None;
@@ -155,6 +167,11 @@ impl Replies {
     pub fn take_local(&mut self) -> Option<Box<[u8]>> {
         match self.queue.pop_front() {
             Some(Expect::Local(bytes)) => Some(bytes),
+            Some(Expect::Known { .. }) => {
+                let mut words = Vec::new();
+                parse_complete(&mut words);
+                Some(words.into())
+            }
             Some(other) => {
                 self.queue.push_front(other);
                 None
@@ -237,8 +254,8 @@ impl Replies {
                     self.skipping = true;
                     break;
                 }
-                Some(Expect::Sync) => {
-                    self.queue.push_front(Expect::Sync);
+                Some(sync @ (Expect::Sync | Expect::QuietSync)) => {
+                    self.queue.push_front(sync);
                     break;
                 }
                 Some(Expect::Refused(bytes)) if given_up.is_empty() => in_place = Some(bytes),
@@ -412,6 +429,17 @@ mod tests {
         assert!(replies.is_empty());
         assert!(replies.push(Expect::CopyEnd).is_none());
         assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn a_quiet_sync_ends_an_error_too() {
+        let mut replies = queue(vec![parse(), Expect::Bind, Expect::QuietSync]);
+        assert_eq!(
+            replies.take(b'E', b"", &mut Vec::new()),
+            Reply::Failed(None)
+        );
+        assert_eq!(run(&mut replies, b"Z"), [Reply::Drop]);
+        assert!(!replies.is_skipping() && replies.is_empty());
     }
 
     #[test]

@@ -1,29 +1,23 @@
 //! Which server connection works for the session, from lease to return.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use crate::backend::connection::{Failed, lost};
+use crate::backend::connection::Failed;
 use crate::backend::settings::Settings;
 use crate::config::{Consistency, PoolMode, ReadPreference};
 use crate::error::{Error, Result};
 use crate::plan::Access;
 use crate::pool::Lease;
-use crate::session::database::Database;
 use crate::session::held::{Held, Seat};
+use crate::session::lease::{lease_for, no_such_shard};
 use crate::session::replies::{Expect, Replies};
 use crate::session::settings::SessionSettings;
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
-use crate::sqlstate::SqlState;
 use crate::topology::Server;
 use crate::topology::{self, Role, Want};
 use crate::txn::Transaction;
-use crate::wire::backend::error_response;
 use crate::wire::frontend;
-
-/// Between two tries to reach a server that does not take connections.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a statement needs of a server connection.
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +44,8 @@ impl Session {
         !self.memory.is_pinned
             && !self.batch.is_sent()
             && !self.transaction.is_on_shard()
-            && self
-                .server
-                .as_ref()
-                .is_some_and(|held| held.replies.is_empty() && held.rest == 0)
+            && !self.client.is_mid_copy()
+            && self.server.as_ref().is_some_and(|held| held.is_at_rest())
     }
 
     /// Holds a connection that meets the need, and has it joined the client's transaction.
@@ -64,11 +56,22 @@ impl Session {
         if need.is_sticky && self.transaction.is_on_shard() {
             return Err(sequence_elsewhere().into());
         }
+        if need.access == Access::Write
+            && self.transaction.is_on_shard()
+            && self.server.as_ref().is_some_and(|held| !held.is_primary)
+            && self.transaction != Transaction::Failed
+        {
+            return Err(on_secondary().into());
+        }
         if self.server.is_some() {
             if self.suits(&need) {
                 return self.reapply().await;
             }
             self.drain().await?;
+            if self.is_skipping() {
+                // An error has ended the batch meanwhile, and this message with it.
+                return Err(Stop::Skip);
+            }
             if self.may_leave_batch() {
                 self.leave_batch().await?;
             }
@@ -86,7 +89,7 @@ impl Session {
         let in_transaction = matches!(self.transaction, Transaction::Begun(_)) && !is_detached;
         let access = match need.access {
             Access::Read if in_transaction && !read_only => Access::Write,
-            _ if in_transaction && read_only => Access::Read,
+            _ if self.is_session_pooled() => Access::Write,
             access => access,
         };
         let is_aside = is_detached && !self.is_bare();
@@ -129,7 +132,10 @@ impl Session {
             held.is_reset = false;
             match held.lease.apply(self.settings.server()).await {
                 Ok(()) => {}
-                Err(Failed::Refused(error)) => return Err(Stop::Statement(error)),
+                Err(Failed::Refused(error)) => {
+                    held.is_lost = true;
+                    return Err(Stop::Statement(error));
+                }
                 Err(Failed::Lost(cause)) => return Err(Stop::Lost(cause)),
             }
         }
@@ -188,6 +194,17 @@ impl Session {
     /// Whether a statement may run beside the client's transaction, of which no shard knows yet.
     fn may_detach(&self) -> bool {
         !self.database.is_single() && matches!(self.transaction, Transaction::Begun(_))
+    }
+
+    /// Whether the client's transaction, of which no shard knows yet, has one snapshot for all its
+    /// statements, so that none may be read beside it.
+    pub(super) fn has_own_snapshot(&self) -> bool {
+        let is_default = self
+            .settings
+            .server()
+            .get("default_transaction_isolation")
+            .is_none();
+        matches!(self.transaction, Transaction::Begun(_)) && !(self.is_bare() && is_default)
     }
 
     /// Whether the client's transaction is nothing but a BEGIN so far.
@@ -289,10 +306,16 @@ impl Session {
         let Some(held) = &mut self.server else {
             return Ok(());
         };
-        match held.lease.apply(self.settings.server()).await {
+        // What a begun transaction has set is set inside it, so that a rollback takes it back.
+        let settings = match &self.transaction {
+            Transaction::Begun(_) => self.settings.server_at_begin(),
+            _ => self.settings.server(),
+        };
+        match held.lease.apply(settings).await {
             Ok(()) => {}
             Err(Failed::Refused(error)) => {
-                self.let_go();
+                // The connection is in order, but not as this session wants it.
+                self.give_back_as_it_is();
                 return Err(Stop::Statement(error));
             }
             Err(Failed::Lost(cause)) => return Err(Stop::Lost(cause)),
@@ -334,21 +357,29 @@ impl Session {
         }
     }
 
+    /// Gives a connection back that has done nothing for the session.
+    fn give_back_as_it_is(&mut self) {
+        let undisturbed = self.registered.control.end();
+        if let Some(held) = self.server.take()
+            && undisturbed
+            && held.is_at_rest()
+        {
+            held.lease.give_back();
+        }
+    }
+
     /// Gives the connection back, clean.
     pub(super) fn let_go(&mut self) {
         let Some(mut held) = self.server.take() else {
             return;
         };
         let undisturbed = self.registered.control.end();
-        let in_order = !held.is_lost
-            && !held.is_aside
-            && held.replies.is_empty()
-            && held.rest == 0
-            && held.lease.socket.input.is_empty()
-            && held.lease.socket.output.is_empty()
-            && held.seat.is_valid();
+        let in_order = !held.is_lost && !held.is_aside && held.is_at_rest() && held.seat.is_valid();
         if undisturbed && in_order {
-            if !held.is_reset && !Arc::ptr_eq(&held.lease.settings, self.settings.server()) {
+            held.lease.unnamed = None;
+            // What ran beside the client's transaction has changed nothing.
+            let is_changed = !Arc::ptr_eq(&held.lease.settings, self.settings.server());
+            if is_changed && !held.is_reset && !held.is_detached {
                 held.lease.settings = Arc::clone(self.settings.server());
             }
             held.lease.last_client = self.registered.control.process_id;
@@ -378,85 +409,16 @@ impl Session {
             self.end_aside().await;
             self.let_go();
         }
+        self.refresh_schema().await;
+        Ok(())
+    }
+
+    /// Reads the catalogue again after a definition has changed.
+    pub(super) async fn refresh_schema(&mut self) {
         if std::mem::take(&mut self.memory.schema_changed)
             && let Err(error) = self.database.topology.refresh().await
         {
             tracing::warn!(%error, "the catalogue could not be read after a definition changed");
-        }
-        Ok(())
-    }
-
-    /// The server connection broke: repeats the unit elsewhere if nothing of it can have taken effect
-    /// and the client has seen nothing of it, else tells the client.
-    pub(super) fn server_lost(&mut self, cause: &std::io::Error) -> Result<(), Stop> {
-        let Some(mut held) = self.server.take() else {
-            return Ok(());
-        };
-        self.registered.control.end();
-        self.memory.is_pinned = self.is_session_pooled();
-        self.given_up.extend(held.replies.clear());
-        let units = self.given_up.iter().filter(|due| due.ends_unit()).count();
-        let commits = self.given_up.iter().any(commits);
-        self.take_back_given_up();
-        held.seat.node.mark_failed("a connection to it broke");
-        if held.rest > 0 {
-            // The client has seen a row in part; nothing can be said to it any more.
-            return Err(Stop::Gone);
-        }
-        let is_repeatable = self.transaction == Transaction::Idle || held.is_detached;
-        if is_repeatable && let Some(log) = self.unit.repeat() {
-            self.batch.clear();
-            self.client.socket.input.push_front(&log);
-            return Ok(());
-        }
-        let mut error = match held.last_words.take() {
-            // The client broke the protocol in a way that only the server could notice.
-            Some(words) if words.code() == SqlState::PROTOCOL_VIOLATION => {
-                return Err(Stop::Session(Error::protocol(
-                    words.fields().message.clone(),
-                )));
-            }
-            Some(words) => Error::new(words.code(), words.fields().message.clone()),
-            None if commits => Error::new(
-                SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-                "connection to the server was lost during COMMIT",
-            )
-            .hint("Check whether the transaction's changes are there before repeating it."),
-            None => lost(cause),
-        };
-        error = error.detail(format!(
-            "Server {} of shard {} closed the connection: {cause}.",
-            held.seat.node.address,
-            self.database.shard_name(held.shard)
-        ));
-        self.unit.has_failed = true;
-        self.settings.roll_back();
-        self.transaction.fail();
-        self.statements.clear_portals();
-        self.tell_lost(&error, units);
-        Ok(())
-    }
-
-    /// Tells the client of a lost server, once per unit that was under way.
-    fn tell_lost(&mut self, error: &Error, units: usize) {
-        self.database.metrics.error(error.code().as_str());
-        let status = self.transaction.status();
-        let was_sent = self.batch.clear();
-        if units == 0 && !was_sent {
-            // Idle in a transaction: the client hears of it with its next statement (`25P02`).
-            return;
-        }
-        let out = self.client.socket.output.tail();
-        for _ in 0..units {
-            error_response(out, error);
-            crate::wire::backend::ready_for_query(out, status);
-        }
-        if was_sent {
-            error_response(out, error);
-            self.batch.skip();
-        }
-        if units > 0 {
-            self.unit.end();
         }
     }
 
@@ -464,10 +426,11 @@ impl Session {
     pub(super) async fn end(mut self) {
         let clean = self.transaction == Transaction::Idle
             && !self.batch.is_sent()
+            && !self.client.is_mid_copy()
             && self
                 .server
                 .as_ref()
-                .is_some_and(|held| held.replies.is_empty() && held.rest == 0);
+                .is_some_and(|held| held.is_at_rest() && !held.is_lost);
         if clean
             && let Some(held) = &mut self.server
             && held.lease.run("DISCARD ALL").await.is_ok()
@@ -481,102 +444,11 @@ impl Session {
     }
 }
 
-/// Any server that is in service.
-pub(super) fn anywhere(database: &Database) -> Want {
-    Want {
-        access: topology::Access::Read,
-        preference: ReadPreference::Nearest,
-        max_staleness: database.config.max_staleness,
-        wrote_at: None,
-    }
-}
-
-/// Leases a connection to the server that the shard's replica set chooses, trying others while servers
-/// fail and waiting for a new primary during a failover.
-///
-/// # Errors
-/// Why no server serves: `57P03`, `08001`, `53300` and the like.
-pub(super) async fn lease_for(
-    database: &Database,
-    shard: ShardIndex,
-    want: &Want,
-) -> Result<(Lease, Arc<Server>)> {
-    let deadline = Instant::now() + database.config.pool.queue_timeout;
-    let set = database
-        .topology
-        .shards()
-        .get(shard)
-        .ok_or_else(no_such_shard)?;
-    loop {
-        let node = match set.choose(want) {
-            Ok(node) => node,
-            Err(_) if want.access == topology::Access::Primary => {
-                set.wait_for_primary(deadline).await?
-            }
-            Err(error) => return Err(error),
-        };
-        let pool = database.pool(shard, node.index).ok_or_else(no_such_shard)?;
-        pool.at_generation(node.generation());
-        match pool.lease().await {
-            Ok(mut lease) => {
-                if lease.is_new {
-                    identify(&mut lease, node).await?;
-                }
-                return Ok((lease, Arc::clone(node)));
-            }
-            Err(error) if !is_server_failure(&error) => return Err(error),
-            Err(error) => {
-                node.mark_failed(&error.fields().message);
-                if Instant::now() >= deadline {
-                    return Err(error);
-                }
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Has a new connection show that it leads to the shard that the configuration says: its address may
-/// lead elsewhere than when the server was last probed.
-async fn identify(lease: &mut Lease, node: &Server) -> Result<()> {
-    if let Some(sql) = node.identity_query() {
-        match lease.returns_row(&sql).await {
-            Ok(true) => {}
-            Ok(false) | Err(Failed::Refused(_)) => {
-                node.mark_failed("it is not the shard that the configuration says");
-                return Err(Error::new(
-                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                    format!("server {} is not shard {}", node.address, node.shard_name),
-                )
-                .detail("Its table shardwire.shard names another shard or another cluster.")
-                .hint("Run shardwire check, and look for addresses that were exchanged."));
-            }
-            Err(Failed::Lost(cause)) => return Err(lost(&cause)),
-        }
-    }
-    lease.is_new = false;
-    Ok(())
-}
-
-/// Whether a request would have ended the transaction.
-fn commits(expect: &Expect) -> bool {
-    match expect {
-        Expect::Query(Some(effects)) | Expect::Execute(Some(effects)) => {
-            effects.contains(&crate::session::effect::Effect::End)
-        }
-        _ => false,
-    }
-}
-
-/// Whether an error speaks against the server or the way to it, not against the statement.
-fn is_server_failure(error: &Error) -> bool {
-    matches!(
-        error.code(),
-        SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
-            | SqlState::CONNECTION_FAILURE
-            | SqlState::ADMIN_SHUTDOWN
-            | SqlState::CRASH_SHUTDOWN
-            | SqlState::CANNOT_CONNECT_NOW
+fn on_secondary() -> Error {
+    Error::refused(
+        "a read-only transaction that began on a secondary can't run this statement",
+        "The statement locks or writes, or might.",
+        "Use BEGIN READ WRITE, or SET shardwire.read_preference TO 'primary' before.",
     )
 }
 
@@ -585,12 +457,5 @@ fn sequence_elsewhere() -> Error {
         "currval and lastval need the connection that drew from the sequence",
         "Another client may have used that connection meanwhile.",
         "Use RETURNING, run both statements in one transaction, or set pool.mode to session.",
-    )
-}
-
-fn no_such_shard() -> Error {
-    Error::new(
-        SqlState::INTERNAL_ERROR,
-        "the plan names a shard that does not exist",
     )
 }

@@ -143,8 +143,7 @@ impl Session {
             }
             self.batch.note_sent();
         }
-        self.statements
-            .put_portal(&kept.portal, Portal::OnServer(kept.prepared));
+        self.statements.put_portal(&kept.portal, Portal::Partial);
         Ok(())
     }
 
@@ -152,7 +151,7 @@ impl Session {
     fn check_scatter(&self, plan: &Plan) -> Result<()> {
         let apart = match &self.transaction {
             Transaction::Idle => !self.memory.is_pinned,
-            Transaction::Begun(opening) => opening.is_bare(),
+            Transaction::Begun(_) => !self.has_own_snapshot(),
             _ => false,
         };
         if !apart {

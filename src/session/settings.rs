@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::backend::settings::{Settings, quote_identifier, quote_literal, set_config};
 use crate::config::{Consistency, ReadPreference};
@@ -230,14 +230,16 @@ fn duration(value: &str) -> Option<Duration> {
 struct Snapshot {
     server: Arc<Settings>,
     context: Arc<Context>,
+    /// The context without what SET LOCAL made of it.
+    lasting: Arc<Context>,
+    /// Of the settings under which servers read statements, those of SET LOCAL included.
+    reading: u64,
 }
 
 /// A client's settings.
 #[derive(Debug, Default)]
 pub struct SessionSettings {
     now: Snapshot,
-    /// The context without what SET LOCAL made of it.
-    lasting: Arc<Context>,
     at_begin: Snapshot,
     savepoints: Vec<(String, Snapshot)>,
     defaults: Snapshot,
@@ -264,13 +266,15 @@ impl SessionSettings {
                 server.set(name, set_config(name, value));
             }
         }
+        let context = Arc::new(context);
         let snapshot = Snapshot {
+            reading: server.fingerprint(),
             server: Arc::new(server),
-            context: Arc::new(context),
+            lasting: Arc::clone(&context),
+            context,
         };
         Ok(SessionSettings {
             now: snapshot.clone(),
-            lasting: Arc::clone(&snapshot.context),
             at_begin: snapshot.clone(),
             savepoints: Vec::new(),
             defaults: snapshot,
@@ -311,6 +315,16 @@ impl SessionSettings {
         self.defaults.server.get(name).is_some()
     }
 
+    /// The settings that a server connection must have had when the transaction began.
+    pub fn server_at_begin(&self) -> &Arc<Settings> {
+        &self.at_begin.server
+    }
+
+    /// Distinguishes sessions for which a prepared statement means something else.
+    pub fn reading(&self) -> u64 {
+        self.now.reading
+    }
+
     /// What planning depends on.
     pub fn context(&self) -> &Arc<Context> {
         &self.now.context
@@ -321,6 +335,27 @@ impl SessionSettings {
     /// # Errors
     /// `22023` and `42704` for the proxy's own settings.
     pub fn complete(&mut self, effect: &Effect) -> Result<()> {
+        self.change(effect)?;
+        match effect {
+            Effect::Set {
+                local: true,
+                statement,
+                ..
+            } => {
+                self.now.reading = xxh3_64_with_seed(statement.as_bytes(), self.now.reading);
+            }
+            Effect::Reset { local: true, name } => {
+                self.now.reading = xxh3_64_with_seed(name.as_bytes(), self.now.reading);
+            }
+            Effect::Set { .. } | Effect::Reset { .. } | Effect::ResetAll | Effect::DiscardAll => {
+                self.now.reading = self.now.server.fingerprint();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, effect: &Effect) -> Result<()> {
         match effect {
             Effect::Set {
                 local,
@@ -332,7 +367,11 @@ impl SessionSettings {
                 let values = setting_values(value, 0..end);
                 self.context_change(*local, |context| context.set(name, values.clone()))?;
                 if !local && !is_own(name) {
-                    Arc::make_mut(&mut self.now.server).set(name, statement.clone());
+                    let server = Arc::make_mut(&mut self.now.server);
+                    server.set(name, statement.clone());
+                    if name == "session_authorization" {
+                        server.reset("role");
+                    }
                 }
             }
             Effect::Reset { local, name } => {
@@ -344,6 +383,14 @@ impl SessionSettings {
                         Some(statement) => server.set(name, statement),
                         None => server.reset(name),
                     }
+                    if name == "session_authorization" {
+                        server.reset("role");
+                    }
+                }
+            }
+            Effect::Several(all) => {
+                for one in all {
+                    self.complete(one)?;
                 }
             }
             Effect::Reverted(name) => {
@@ -353,8 +400,12 @@ impl SessionSettings {
                 })?;
             }
             Effect::ResetAll | Effect::DiscardAll => {
+                // PostgreSQL's RESET ALL leaves the identity as it is.
+                let identity = self.now.server.identity(*effect == Effect::DiscardAll);
                 self.now = self.defaults.clone();
-                self.lasting = Arc::clone(&self.defaults.context);
+                if !identity.is_empty() {
+                    Arc::make_mut(&mut self.now.server).extend(identity);
+                }
             }
             Effect::Savepoint(name) => self.savepoints.push((name.clone(), self.now.clone())),
             Effect::RollbackTo(name) => self.roll_back_to(name),
@@ -379,10 +430,10 @@ impl SessionSettings {
             self.now.context = Arc::new(context);
         }
         if !local {
-            let mut lasting = (*self.lasting).clone();
+            let mut lasting = (*self.now.lasting).clone();
             change(&mut lasting)?;
-            if *self.lasting != lasting {
-                self.lasting = Arc::new(lasting);
+            if *self.now.lasting != lasting {
+                self.now.lasting = Arc::new(lasting);
             }
         }
         Ok(())
@@ -399,8 +450,12 @@ impl SessionSettings {
 
     /// The transaction has committed: what was set stays, what was set locally ends.
     pub fn commit(&mut self) {
-        if !Arc::ptr_eq(&self.now.context, &self.lasting) {
-            self.now.context = Arc::clone(&self.lasting);
+        if !Arc::ptr_eq(&self.now.context, &self.now.lasting) {
+            self.now.context = Arc::clone(&self.now.lasting);
+        }
+        let is_changed = !Arc::ptr_eq(&self.at_begin.server, &self.now.server);
+        if is_changed || self.now.reading != self.at_begin.reading {
+            self.now.reading = self.now.server.fingerprint();
         }
         self.savepoints.clear();
         if !Arc::ptr_eq(&self.at_begin.server, &self.now.server)
@@ -413,7 +468,6 @@ impl SessionSettings {
     /// The transaction has rolled back: nothing that was set in it stays.
     pub fn roll_back(&mut self) {
         self.now = self.at_begin.clone();
-        self.lasting = Arc::clone(&self.at_begin.context);
         self.savepoints.clear();
     }
 }
@@ -473,6 +527,42 @@ mod tests {
     }
 
     #[test]
+    fn a_rolled_back_search_path_is_forgotten_for_good() {
+        let mut settings = SessionSettings::default();
+        settings.complete(&Effect::Savepoint("s".into())).unwrap();
+        settings
+            .complete(&set(false, "search_path", "tenant"))
+            .unwrap();
+        settings.complete(&Effect::RollbackTo("s".into())).unwrap();
+        settings.commit();
+        assert_eq!(settings.context().search_path, None);
+    }
+
+    #[test]
+    fn a_local_setting_changes_how_statements_are_read_until_the_transaction_ends() {
+        let mut settings = SessionSettings::default();
+        let before = settings.reading();
+        settings
+            .complete(&set(true, "timezone", "'Asia/Tokyo'"))
+            .unwrap();
+        assert_ne!(settings.reading(), before);
+        settings.commit();
+        assert_eq!(settings.reading(), before);
+    }
+
+    #[test]
+    fn reset_all_keeps_the_role_and_discard_all_does_not() {
+        let mut settings = SessionSettings::default();
+        settings.complete(&set(false, "role", "low")).unwrap();
+        settings.complete(&set(false, "work_mem", "'1MB'")).unwrap();
+        settings.complete(&Effect::ResetAll).unwrap();
+        assert_eq!(settings.server().get("role"), Some("SET role = low"));
+        assert_eq!(settings.server().get("work_mem"), None);
+        settings.complete(&Effect::DiscardAll).unwrap();
+        assert!(settings.server().is_empty());
+    }
+
+    #[test]
     fn a_local_setting_ends_with_the_transaction() {
         let mut settings = SessionSettings::default();
         settings
@@ -499,6 +589,26 @@ mod tests {
             .unwrap();
         let expected = "SELECT pg_catalog.set_config('timezone', 'UTC', false)";
         assert_eq!(settings.server().get("timezone"), Some(expected));
+    }
+
+    #[test]
+    fn characteristics_are_settings_of_their_own() {
+        let text = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, NOT DEFERRABLE";
+        let tokens = crate::sql::lexer::tokenize(text.as_bytes(), Default::default()).unwrap();
+        let statement = crate::sql::classify::classify(text, &tokens);
+        let mut settings = SessionSettings::default();
+        settings.complete(&Effect::of(&statement, text)).unwrap();
+        let sql = settings.server().change_from(&Settings::default()).unwrap();
+        assert_eq!(
+            sql,
+            "SET default_transaction_read_only = true;\n\
+             SET default_transaction_deferrable = false;\n"
+        );
+        let back = Settings::default().change_from(settings.server()).unwrap();
+        assert!(
+            back.contains("RESET default_transaction_read_only;"),
+            "{back}"
+        );
     }
 
     #[test]

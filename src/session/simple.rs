@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
 use crate::session::database::{Database, Question};
-use crate::session::effect::{Effect, characteristics};
+use crate::session::effect::Effect;
 use crate::session::explain::Explained;
 use crate::session::local::Local;
 use crate::session::replies::{Effects, Expect};
@@ -42,7 +42,12 @@ impl Session {
         self.batch.start_simple();
         self.statements.remove(b"");
         self.unit.note(frame);
-        match self.study(text, &[])? {
+        let study = self.study(text, &[])?;
+        if self.transaction == Transaction::Broken && !matches!(study, Study::One(_) | Study::Empty)
+        {
+            return Err(aborted().into());
+        }
+        match study {
             Study::Empty => {
                 let mut words = Vec::new();
                 empty_query_response(&mut words);
@@ -52,6 +57,8 @@ impl Session {
             Study::Many(plans) => self.query_many(frame, text, &plans).await,
             Study::Opaque => {
                 self.unit.make_final();
+                // What it does to the session is not known.
+                self.memory.is_pinned = true;
                 let need = Need {
                     shard: Some(0),
                     access: Access::Write,
@@ -72,6 +79,7 @@ impl Session {
             return self.query_locally(local).await;
         }
         let effects = effects(plan, text);
+        self.note_temporary(plan);
         if self.transaction == Transaction::Failed {
             return self.send_query(frame, self.need(plan, None), effects).await;
         }
@@ -155,6 +163,7 @@ impl Session {
             // What was drawn in this very message is on the right connection anyway.
             drew |= plan.session.contains(SessionUse::DRAWS_SEQUENCE);
             need.is_sticky |= !drew && self.is_sticky(plan);
+            self.note_temporary(plan);
             if let Some((revert, effect)) = self.revert_in_many(plan) {
                 edits.push(Edit {
                     range: range.clone(),
@@ -229,13 +238,13 @@ impl Session {
         let is_early_reset = matches!(plan.statement, Statement::Reset(ResetTarget::All))
             && self.settings.has_defaults()
             && !is_last;
-        if self.is_own_statement(plan)
-            || is_early_reset
-            || matches!(self.transaction, Transaction::Broken)
-        {
+        // The statements behind it were planned as if it were not there.
+        let is_early_change =
+            !self.database.is_single() && !is_last && changes_planning(&plan.statement);
+        if self.is_own_statement(plan) || is_early_reset || is_early_change {
             return Err(Error::refused(
                 "this statement can't be sent together with others",
-                "The proxy answers it itself, the others belong to a server.",
+                "The proxy has to see it through before it can tell where the next one runs.",
                 "Send it as a message of its own.",
             ));
         }
@@ -248,6 +257,7 @@ impl Session {
         if need.access == Access::Write {
             self.unit.make_final();
         }
+        self.note_pins(&effects);
         if let Some(held) = &mut self.server {
             held.wrote |= need.access == Access::Write;
             held.lease.unnamed = None;
@@ -255,6 +265,21 @@ impl Session {
             self.batch.end_by_query();
         }
         Ok(())
+    }
+
+    /// From now on names that the catalogue does not know may be temporary tables'.
+    pub(super) fn note_temporary(&mut self, plan: &Plan) {
+        self.memory.temporary_tables |= plan.session.contains(SessionUse::TEMPORARY_TABLES);
+    }
+
+    /// What pins the session may have done so even if it fails or is never finished.
+    pub(super) fn note_pins(&mut self, effects: &Effects) {
+        if effects
+            .as_ref()
+            .is_some_and(|all| all.contains(&Effect::Pin))
+        {
+            self.memory.is_pinned = true;
+        }
     }
 
     async fn query_locally(&mut self, local: Local) -> Result<(), Stop> {
@@ -400,13 +425,13 @@ impl Session {
     pub(super) fn need(&self, plan: &Plan, shard: Option<usize>) -> Need {
         let is_sticky = self.is_sticky(plan);
         let is_show = matches!(plan.statement, Statement::Show(_));
-        let may_detach =
-            shard.is_none() && (is_show || plan.access == Access::Read && is_query(plan));
+        let is_read = plan.access == Access::Read && is_query(plan) && !self.has_own_snapshot();
+        let may_detach = shard.is_none() && (is_show || is_read);
         // Settings and the like belong to whatever serves the session; any server will do.
-        let access = if is_query(plan) {
-            plan.access
-        } else {
-            access_of(plan)
+        let access = match is_query(plan) {
+            true => plan.access,
+            false if self.transaction.is_on_shard() => Access::Read,
+            false => access_of(plan),
         };
         Need {
             shard,
@@ -462,6 +487,25 @@ fn hinted_shard(hint: &str) -> Result<&str> {
     }
 }
 
+fn aborted() -> Error {
+    Error::new(
+        SqlState::IN_FAILED_SQL_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
+}
+
+/// Whether statements are planned differently once this one has run.
+fn changes_planning(statement: &Statement) -> bool {
+    match statement {
+        Statement::Set { name, .. } | Statement::Reset(ResetTarget::Name(name)) => matches!(
+            name.as_str(),
+            "search_path" | "standard_conforming_strings" | "client_encoding" | "role"
+        ),
+        Statement::Reset(ResetTarget::All) | Statement::Discard(_) | Statement::Ddl(_) => true,
+        _ => false,
+    }
+}
+
 fn is_query(plan: &Plan) -> bool {
     matches!(plan.statement, Statement::Query(_) | Statement::Explain(_))
 }
@@ -490,36 +534,18 @@ pub(super) fn effects(plan: &Plan, text: &str) -> Effects {
     if effect != Effect::None {
         return Some(Box::new(VecDeque::from([effect])));
     }
-    if let Statement::SetSessionCharacteristics(modes) = &plan.statement {
-        // One statement, one completion: the first takes effect there, so they are merged.
-        let all = characteristics(modes);
-        return merged(all).map(|effect| Box::new(VecDeque::from([effect])));
-    }
     let pins =
         plan.session.contains(SessionUse::PINS) || plan.session.contains(SessionUse::SET_CONFIG);
     pins.then(|| Box::new(VecDeque::from([Effect::Pin])))
-}
-
-/// One effect that repeats them all.
-fn merged(all: Vec<Effect>) -> Option<Effect> {
-    let mut statements = Vec::new();
-    for effect in all {
-        if let Effect::Set { statement, .. } = effect {
-            statements.push(statement);
-        }
-    }
-    (!statements.is_empty()).then(|| Effect::Set {
-        local: false,
-        name: "session characteristics".into(),
-        statement: statements.join(";\n"),
-        value: String::new(),
-    })
 }
 
 impl Session {
     /// Handles FunctionCall, whose function is named by an OID of one server.
     pub(super) async fn function_call(&mut self, frame: &[u8]) -> Result<(), Stop> {
         self.batch.start_simple();
+        if self.transaction == Transaction::Broken {
+            return Err(aborted().into());
+        }
         if !self.database.is_single() && self.settings.context().shard.is_none() {
             return Err(Error::refused(
                 "function call messages are not supported over several shards",

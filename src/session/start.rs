@@ -10,12 +10,12 @@ use crate::error::{Error, Result};
 use crate::net::duplex::Duplex;
 use crate::net::stream::Stream;
 use crate::net::tls::Acceptor;
+use crate::session::batch::Batch;
 use crate::session::control::Sessions;
 use crate::session::database::Database;
-use crate::session::extended::Batch;
 use crate::session::handshake::{Handshake, Startup, accept, tell};
+use crate::session::lease::{anywhere, lease_for};
 use crate::session::login::{Authenticated, authenticate};
-use crate::session::route::{anywhere, lease_for};
 use crate::session::settings::{SessionSettings, is_own, is_utf8};
 use crate::session::unit::Unit;
 use crate::session::{Client, Memory, Session};
@@ -195,6 +195,9 @@ impl Opening {
             client: Client {
                 socket,
                 copy_rest: 0,
+                copy_passes: false,
+                is_held_up: false,
+                at_hand: None,
             },
             database: self.database,
             registered: self.registered,

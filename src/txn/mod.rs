@@ -12,7 +12,12 @@
 //! `Open` and `Failed` are what the shard itself reports; `Begun` and `Broken` exist only here, so no
 //! shard has a transaction open that never needed it.
 
+use crate::error::{Error, Result};
+use crate::sqlstate::SqlState;
 use crate::wire::backend::Status;
+
+/// Statements that wait for a shard at most.
+const LARGEST_OPENING: usize = 1_000;
 
 /// A client's transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,9 +70,19 @@ impl Opening {
     }
 
     /// Adds a statement that was answered here and must be repeated on the shard.
-    pub fn add(&mut self, statement: impl Into<String>) {
+    ///
+    /// # Errors
+    /// `54000` when there are too many already.
+    pub fn add(&mut self, statement: impl Into<String>) -> Result<()> {
+        if self.statements.len() >= LARGEST_OPENING {
+            return Err(Error::new(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                "too many settings and savepoints before the first query of a transaction",
+            ));
+        }
         self.certain = false;
         self.statements.push(statement.into());
+        Ok(())
     }
 
     /// Whether it is a mere BEGIN, which changes nothing about how the first statement runs.
@@ -138,7 +153,7 @@ mod tests {
     fn what_was_answered_here_is_repeated_on_the_shard() {
         let mut opening = Opening::plain("BEGIN");
         assert!(opening.is_bare() && opening.is_certain());
-        opening.add("SAVEPOINT a");
+        opening.add("SAVEPOINT a").unwrap();
         assert_eq!(opening.sql(), "BEGIN;\nSAVEPOINT a");
         assert!(!opening.is_bare() && !opening.is_certain());
     }

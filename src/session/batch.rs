@@ -1,0 +1,85 @@
+//! The client's batch at hand: what it has sent of the extended protocol since its last Sync.
+
+use std::sync::Arc;
+
+use crate::session::prepared::Prepared;
+use crate::session::scatter::ScatterPortal;
+
+/// What the client has sent since its last Sync.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Whether it is of the extended protocol.
+    pub(super) extended: bool,
+    /// Part of it was sent to the server that the session holds.
+    pub(super) sent: bool,
+    /// It failed: the rest, up to its Sync, is ignored.
+    skipping: bool,
+    /// Parses that wait for a server.
+    pub(super) pending: Vec<(Box<[u8]>, Arc<Prepared>)>,
+    /// Rows of the proxy's own that the EXPLAIN at hand begins with.
+    pub(super) explanation: Box<[u8]>,
+    /// A portal over several shards.
+    pub(super) scatter: Option<ScatterPortal>,
+}
+
+impl Batch {
+    /// A message of the simple protocol is at hand.
+    pub fn start_simple(&mut self) {
+        self.extended = false;
+    }
+
+    /// A simple Query was sent behind it and ends it, as Sync would.
+    pub fn end_by_query(&mut self) {
+        self.sent = false;
+    }
+
+    /// Whether a message of the extended protocol is at hand.
+    pub fn is_extended(&self) -> bool {
+        self.extended
+    }
+
+    /// Whether the client still owes a Sync.
+    pub fn is_open(&self) -> bool {
+        self.sent || self.skipping || !self.pending.is_empty() || self.scatter.is_some()
+    }
+
+    /// Whether part of it was sent to a server.
+    pub fn is_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// Notes that part of it was sent.
+    pub fn note_sent(&mut self) {
+        self.sent = true;
+    }
+
+    /// Notes that the server has been left.
+    pub fn note_left(&mut self) {
+        self.sent = false;
+    }
+
+    /// Ignores the rest.
+    pub fn skip(&mut self) {
+        self.skipping = true;
+        self.scatter = None;
+    }
+
+    /// Whether the rest is ignored.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Drops the Parses that wait; returns how many.
+    pub fn drop_pending(&mut self) -> usize {
+        self.pending.drain(..).count()
+    }
+
+    /// Ends it; returns whether part of it was sent.
+    pub fn clear(&mut self) -> bool {
+        let sent = self.sent;
+        (self.sent, self.skipping) = (false, false);
+        self.pending.clear();
+        self.scatter = None;
+        sent
+    }
+}

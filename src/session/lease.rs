@@ -1,0 +1,112 @@
+//! Leases of server connections: the right server, tried until one serves, proved to be the right shard.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::backend::connection::{Failed, lost};
+use crate::config::ReadPreference;
+use crate::error::{Error, Result};
+use crate::pool::Lease;
+use crate::session::database::Database;
+use crate::sharding::ShardIndex;
+use crate::sqlstate::SqlState;
+use crate::topology::{self, Server, Want};
+
+/// Between two tries to reach a server that does not take connections.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Any server that is in service.
+pub(super) fn anywhere(database: &Database) -> Want {
+    Want {
+        access: topology::Access::Read,
+        preference: ReadPreference::Nearest,
+        max_staleness: database.config.max_staleness,
+        wrote_at: None,
+    }
+}
+
+/// Leases a connection to the server that the shard's replica set chooses, trying others while servers
+/// fail and waiting for a new primary during a failover.
+///
+/// # Errors
+/// Why no server serves: `57P03`, `08001`, `53300` and the like.
+pub(super) async fn lease_for(
+    database: &Database,
+    shard: ShardIndex,
+    want: &Want,
+) -> Result<(Lease, Arc<Server>)> {
+    let deadline = Instant::now() + database.config.pool.queue_timeout;
+    let set = database
+        .topology
+        .shards()
+        .get(shard)
+        .ok_or_else(no_such_shard)?;
+    loop {
+        let node = match set.choose(want) {
+            Ok(node) => node,
+            Err(_) if want.access == topology::Access::Primary => {
+                set.wait_for_primary(deadline).await?
+            }
+            Err(error) => return Err(error),
+        };
+        let pool = database.pool(shard, node.index).ok_or_else(no_such_shard)?;
+        pool.at_generation(node.generation());
+        match pool.lease().await {
+            Ok(mut lease) => {
+                if lease.is_new {
+                    identify(&mut lease, node).await?;
+                }
+                return Ok((lease, Arc::clone(node)));
+            }
+            Err(error) if !is_server_failure(&error) => return Err(error),
+            Err(error) => {
+                node.mark_failed(&error.fields().message);
+                if Instant::now() >= deadline {
+                    return Err(error);
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Has a new connection show that it leads to the shard that the configuration says: its address may
+/// lead elsewhere than when the server was last probed.
+async fn identify(lease: &mut Lease, node: &Server) -> Result<()> {
+    if let Some(sql) = node.identity_query() {
+        match lease.returns_row(&sql).await {
+            Ok(true) => {}
+            Ok(false) | Err(Failed::Refused(_)) => {
+                node.mark_failed("it is not the shard that the configuration says");
+                return Err(Error::new(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("server {} is not shard {}", node.address, node.shard_name),
+                )
+                .detail("Its table shardwire.shard names another shard or another cluster.")
+                .hint("Run shardwire check, and look for addresses that were exchanged."));
+            }
+            Err(Failed::Lost(cause)) => return Err(lost(&cause)),
+        }
+    }
+    lease.is_new = false;
+    Ok(())
+}
+
+/// Whether an error speaks against the server or the way to it, not against the statement.
+fn is_server_failure(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
+            | SqlState::CONNECTION_FAILURE
+            | SqlState::ADMIN_SHUTDOWN
+            | SqlState::CRASH_SHUTDOWN
+            | SqlState::CANNOT_CONNECT_NOW
+    )
+}
+
+pub(super) fn no_such_shard() -> Error {
+    Error::new(
+        SqlState::INTERNAL_ERROR,
+        "the plan names a shard that does not exist",
+    )
+}
