@@ -18,6 +18,7 @@ mod operators;
 mod replicas;
 mod routing;
 mod scatter;
+mod sessions;
 mod sharding;
 mod topology;
 mod wire;

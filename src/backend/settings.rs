@@ -65,6 +65,13 @@ impl Settings {
     /// Distinguishes settings under which servers may read a statement differently.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = Xxh3::new();
+        if !self
+            .entries
+            .iter()
+            .any(|setting| changes_reading(&setting.name))
+        {
+            return 0;
+        }
         for setting in self
             .entries
             .iter()

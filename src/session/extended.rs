@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::backend::connection::StatementId;
 use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
 use crate::session::prepared::{Portal, Prepared, server_name, statement_id};
@@ -74,7 +75,7 @@ impl Session {
             }
         };
         let context = self.reading();
-        let id = statement_id(!parse.name.is_empty(), parse.text, &types, context);
+        let id = self.identify(!parse.name.is_empty(), parse.text, &types);
         let server_name = match parse.name {
             b"" => Box::default(),
             _ => server_name(id).into_bytes().into(),
@@ -102,12 +103,22 @@ impl Session {
             .map(|text| slice(text, range).into())
     }
 
-    /// Distinguishes what a prepared statement may mean: by the settings under which servers read it,
-    /// those that planning depends on, and the catalogue.
+    /// Distinguishes what a prepared statement may mean: by the settings under which servers read it
+    /// and those that planning depends on.
     fn reading(&self) -> u64 {
-        let planning = self.settings.context().fingerprint();
+        self.settings.reading() ^ self.settings.context().fingerprint().rotate_left(17)
+    }
+
+    /// Identifies a statement that is prepared now. The catalogue's epoch is in it, so that whoever
+    /// prepares a statement after a definition has changed does not get an older one.
+    fn identify(&self, is_named: bool, text: &[u8], types: &[u32]) -> StatementId {
         let epoch = self.database.topology.epoch();
-        self.settings.reading() ^ planning.rotate_left(17) ^ epoch.rotate_left(41)
+        statement_id(
+            is_named,
+            text,
+            types,
+            self.reading() ^ epoch.rotate_left(41),
+        )
     }
 
     fn check_new_name(&self, name: &[u8]) -> Result<()> {
@@ -153,14 +164,21 @@ impl Session {
             ));
         };
         let context = self.reading();
-        if prepared.context == context {
+        let is_same = prepared.context == context;
+        let is_planned = prepared.plan.epoch == self.database.topology.epoch()
+            || matches!(prepared.plan.statement, Statement::Empty | Statement::Other);
+        if is_same && is_planned {
             return Ok(Arc::clone(prepared));
         }
         let old = Arc::clone(prepared);
         let Study::One(plan) = self.study(&old.text, &old.types)? else {
             return Ok(old);
         };
-        let id = statement_id(!old.is_unnamed(), &old.text, &old.types, context);
+        // A definition that has changed is for the server to notice: the client knows the old one.
+        let id = match is_same {
+            true => old.id,
+            false => self.identify(!old.is_unnamed(), &old.text, &old.types),
+        };
         let renewed = Arc::new(Prepared {
             id,
             server_name: match old.is_unnamed() {
@@ -507,7 +525,7 @@ impl Session {
         let sent = self.batch.clear();
         let status = self.transaction.status();
         match &mut self.server {
-            Some(held) if sent || !held.replies.is_empty() => held.sync(),
+            Some(held) if sent || !held.is_at_rest() => held.sync(),
             _ => {
                 let mut words = Vec::new();
                 ready_for_query(&mut words, status);

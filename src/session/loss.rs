@@ -57,13 +57,12 @@ impl Session {
             return Err(Stop::Gone);
         }
         let error = self.lost_error(&held, cause, commits);
-        if held
-            .last_words
-            .as_ref()
-            .is_some_and(|w| w.code() == SqlState::PROTOCOL_VIOLATION)
+        if let Some(words) = &held.last_words
+            && words.code() == SqlState::PROTOCOL_VIOLATION
         {
             // The client broke the protocol in a way that only the server could notice.
-            return Err(Stop::Session(error.into_fatal()));
+            let message = words.fields().message.clone();
+            return Err(Stop::Session(Error::protocol(message)));
         }
         if self.memory.is_pinned {
             // Whatever kept the session on this connection is gone with it.

@@ -1,0 +1,301 @@
+//! What sessions must never do to each other or to themselves: leak state through a server connection
+//! they share, stall on large data, or go on after an error. One server connection per server.
+
+use crate::harness::cluster::run_as_superuser;
+use crate::harness::{Cluster, Raw, message};
+
+const SCHEMA: &str = "
+    CREATE TABLE users (user_id bigint PRIMARY KEY, name text);
+    CREATE TABLE bulk (id int, body text);
+";
+
+/// Users 1 to 3 are on the first shard, 4 on the second.
+const ROWS: &str = "INSERT INTO users SELECT i, 'user ' || i FROM generate_series(1, 8) i;";
+
+fn cluster(shards: usize) -> Cluster {
+    Cluster::new()
+        .shards(shards)
+        .sharded("users", &["user_id"])
+        .schema(SCHEMA)
+        .rows(ROWS)
+        .database("pool", "{ max_size: 1, queue_timeout: 5s }")
+        .start()
+}
+
+/// The first value of a query's only row, or the SQLSTATE of its error.
+fn value(raw: &mut Raw, sql: &str) -> String {
+    let frames = raw.query(sql);
+    let row = frames.iter().find(|frame| frame.tag == b'D');
+    match row {
+        Some(row) => String::from_utf8_lossy(row.body.get(6..).unwrap()).into_owned(),
+        None => {
+            let error = frames.iter().find(|frame| frame.tag == b'E');
+            error
+                .and_then(|error| error.field(b'C'))
+                .unwrap_or_default()
+        }
+    }
+}
+
+fn run(raw: &mut Raw, messages: &[Vec<u8>]) -> String {
+    raw.send(&messages.concat());
+    let frames = raw.read_until(b'Z', 1);
+    frames.iter().map(|frame| char::from(frame.tag)).collect()
+}
+
+#[test]
+fn large_results_arrive_whole() {
+    let cluster = cluster(1);
+    let mut raw = cluster.proxy().raw();
+    let frames = raw.query("SELECT repeat('x', 1000) FROM generate_series(1, 20000)");
+    assert_eq!(
+        frames.iter().filter(|frame| frame.tag == b'D').count(),
+        20_000
+    );
+}
+
+#[test]
+fn large_copies_and_long_pipelines_go_through() {
+    let cluster = cluster(1);
+    let mut raw = cluster.proxy().raw();
+    raw.send(&message::query("COPY bulk FROM STDIN"));
+    raw.read_until(b'G', 1);
+    let line = format!("1\t{}\n", "x".repeat(1_000));
+    for _ in 0..2_000 {
+        raw.send(&message::copy_data(line.repeat(10).as_bytes()));
+    }
+    raw.send(&message::copy_done());
+    raw.read_until(b'Z', 1);
+    assert_eq!(value(&mut raw, "SELECT count(*) FROM bulk"), "20000");
+    let mut pipeline = message::parse("s", "SELECT length($1)", &[]);
+    let long = Some(vec![b'y'; 2_000]);
+    for _ in 0..5_000 {
+        pipeline.extend(message::bind("", "s", &[], &[long.clone()], &[]));
+        pipeline.extend(message::execute("", 0));
+    }
+    pipeline.extend(message::sync());
+    raw.send(&pipeline);
+    let frames = raw.read_until(b'Z', 1);
+    assert_eq!(
+        frames.iter().filter(|frame| frame.tag == b'D').count(),
+        5_000
+    );
+}
+
+#[test]
+fn what_a_rolled_back_transaction_has_set_stays_with_nobody() {
+    let cluster = cluster(2);
+    let (mut a, mut b) = (cluster.proxy().raw(), cluster.proxy().raw());
+    for statement in [
+        "BEGIN",
+        "SET search_path = tenant, public",
+        "SELECT name FROM users WHERE user_id = 1",
+        "ROLLBACK",
+    ] {
+        a.query(statement);
+    }
+    for sql in ["SELECT current_setting('search_path') FROM users WHERE user_id = 1"] {
+        assert_eq!(value(&mut b, sql), "\"$user\", public");
+        assert_eq!(value(&mut a, sql), "\"$user\", public");
+    }
+}
+
+#[test]
+fn a_setting_that_is_refused_leaves_the_connection_to_others_as_it_was() {
+    let cluster = cluster(2);
+    let (mut a, mut b) = (cluster.proxy().raw(), cluster.proxy().raw());
+    a.query("SET search_path = tenant, public");
+    let sql = "SELECT current_setting('search_path') FROM users WHERE user_id = 1";
+    assert_eq!(value(&mut a, sql), "tenant, public");
+    b.query("BEGIN");
+    assert_eq!(value(&mut b, "SET work_mem = 'banana'"), "22023");
+    b.query("ROLLBACK");
+    assert_eq!(value(&mut b, sql), "\"$user\", public");
+}
+
+#[test]
+fn a_role_survives_reset_all_and_leaves_with_its_session() {
+    let cluster = cluster(1);
+    run_as_superuser(
+        &cluster.shards[0].primary,
+        "CREATE ROLE low; GRANT low TO app;",
+    );
+    let (mut a, mut b) = (cluster.proxy().raw(), cluster.proxy().raw());
+    a.query("SET ROLE low");
+    a.query("RESET ALL");
+    assert_eq!(value(&mut a, "SELECT current_user"), "low");
+    assert_ne!(value(&mut b, "SELECT current_user"), "low");
+    assert_eq!(value(&mut a, "SELECT current_user"), "low");
+}
+
+#[test]
+fn transaction_characteristics_leave_with_their_session() {
+    let cluster = cluster(1);
+    let (mut a, mut b) = (cluster.proxy().raw(), cluster.proxy().raw());
+    a.query("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY");
+    assert_eq!(value(&mut a, "SHOW default_transaction_read_only"), "on");
+    assert_eq!(value(&mut b, "SHOW default_transaction_read_only"), "off");
+    assert_eq!(value(&mut a, "SHOW default_transaction_read_only"), "on");
+}
+
+#[test]
+fn prepared_statements_are_read_under_their_own_sessions_settings() {
+    let cluster = cluster(1);
+    let (mut a, mut b) = (cluster.proxy().raw(), cluster.proxy().raw());
+    a.query("SET TimeZone = 'Asia/Tokyo'");
+    b.query("SET TimeZone = 'UTC'");
+    let sql = "SELECT extract(epoch FROM timestamptz '2024-01-01 00:00')::bigint::text";
+    let mut ask = |raw: &mut Raw| {
+        let messages = [
+            message::parse("s", sql, &[]),
+            message::bind("", "s", &[], &[], &[]),
+            message::execute("", 0),
+            message::sync(),
+        ];
+        raw.send(&messages.concat());
+        let frames = raw.read_until(b'Z', 1);
+        let row = frames.iter().find(|frame| frame.tag == b'D').unwrap();
+        String::from_utf8_lossy(&row.body[6..]).into_owned()
+    };
+    assert_eq!(ask(&mut a), "1704034800");
+    assert_eq!(ask(&mut b), "1704067200");
+}
+
+#[test]
+fn a_copy_that_fails_early_blocks_nobody() {
+    let cluster = cluster(1);
+    let (mut a, mut b) = (cluster.proxy().raw(), cluster.proxy().raw());
+    let start = [
+        message::parse("", "COPY bulk FROM STDIN", &[]),
+        message::bind("", "", &[], &[], &[]),
+        message::execute("", 0),
+        message::sync(),
+        message::copy_data(b"not a number\tx\n"),
+    ];
+    a.send(&start.concat());
+    a.read_until(b'E', 1);
+    let mut late = message::copy_data(&vec![b'x'; 300_000]);
+    late.extend(message::copy_done());
+    late.extend(message::sync());
+    a.send(&late);
+    a.read_until(b'Z', 1);
+    assert_eq!(value(&mut b, "SELECT 1"), "1");
+    assert_eq!(value(&mut a, "SELECT 2"), "2");
+}
+
+#[test]
+fn a_failed_copys_data_does_not_reach_the_next_client() {
+    let cluster = cluster(1);
+    let (mut a, mut b) = (cluster.proxy().raw(), cluster.proxy().raw());
+    a.send(&message::query("COPY bulk FROM STDIN"));
+    a.read_until(b'G', 1);
+    let mut data = message::copy_data(b"not a number\tx\n");
+    let long = message::copy_data(&vec![b'x'; 1_000_000]);
+    data.extend(&long[..150_000]);
+    a.send(&data);
+    a.read_until(b'E', 1);
+    a.send(&long[150_000..]);
+    a.send(&message::copy_done());
+    a.read_until(b'Z', 1);
+    assert_eq!(value(&mut b, "SELECT 1"), "1");
+    assert_eq!(value(&mut a, "SELECT 2"), "2");
+}
+
+#[test]
+fn a_portal_over_several_shards_never_gives_some_of_its_rows() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    let described = [
+        message::parse("", "SELECT user_id FROM users", &[]),
+        message::bind("", "", &[], &[], &[]),
+        message::describe(b'P', ""),
+        message::flush(),
+    ];
+    raw.send(&described.concat());
+    raw.read_until(b'T', 1);
+    let rest = run(&mut raw, &[message::execute("", 0), message::sync()]);
+    assert_eq!(rest, "EZ");
+}
+
+#[test]
+fn nothing_of_a_batch_runs_behind_an_error_in_it() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    for _ in 0..5 {
+        let answers = run(
+            &mut raw,
+            &[
+                message::parse(
+                    "",
+                    "SELECT no_such_column FROM users WHERE user_id = 1",
+                    &[],
+                ),
+                message::describe(b'S', ""),
+                message::parse(
+                    "b",
+                    "INSERT INTO users VALUES (4, 'again') ON CONFLICT DO NOTHING",
+                    &[],
+                ),
+                message::bind("", "b", &[], &[], &[]),
+                message::execute("", 0),
+                message::sync(),
+            ],
+        );
+        assert_eq!(answers, "EZ");
+    }
+}
+
+#[test]
+fn a_batch_that_writes_on_two_shards_is_refused_at_once() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    let sql = "UPDATE users SET name = 'x' WHERE user_id = $1";
+    let key = |id: &str| [Some(id.as_bytes().to_vec())];
+    let answers = run(
+        &mut raw,
+        &[
+            message::parse("u", sql, &[]),
+            message::bind("", "u", &[], &key("1"), &[]),
+            message::execute("", 0),
+            message::bind("", "u", &[], &key("4"), &[]),
+            message::execute("", 0),
+            message::sync(),
+        ],
+    );
+    assert_eq!(answers, "12CEZ");
+    assert_eq!(
+        value(&mut raw, "SELECT name FROM users WHERE user_id = 1"),
+        "user 1"
+    );
+}
+
+#[test]
+fn a_statement_planned_before_its_search_path_is_refused() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    let sql = "SET search_path = tenant; SELECT name FROM users WHERE user_id = 4";
+    assert_eq!(value(&mut raw, sql), "0A000");
+}
+
+#[test]
+fn deallocate_knows_what_the_protocol_prepared() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    run(
+        &mut raw,
+        &[message::parse("s", "SELECT 1", &[]), message::sync()],
+    );
+    assert_eq!(value(&mut raw, "DEALLOCATE s"), "");
+    assert_eq!(value(&mut raw, "DEALLOCATE s"), "26000");
+}
+
+#[test]
+fn a_wide_result_is_scattered_whole() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    let columns: Vec<String> = (0..400)
+        .map(|i| format!("name AS some_column_number_{i}"))
+        .collect();
+    let frames = raw.query(&format!("SELECT {} FROM users", columns.join(", ")));
+    assert_eq!(frames.iter().filter(|frame| frame.tag == b'D').count(), 8);
+}
