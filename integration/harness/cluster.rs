@@ -205,13 +205,14 @@ impl Builder {
         });
         let directory = template().directory().join(unique("proxy"));
         fs::create_dir(&directory).unwrap();
+        let port = free_port().unwrap();
         let mut cluster = Cluster {
             proxy: None,
             shards,
             oracle,
             directory,
-            port: free_port().unwrap(),
-            metrics_port: free_port().unwrap(),
+            port,
+            metrics_port: other_port(port),
             builder: self,
         };
         if cluster.builder.trust {
@@ -468,6 +469,16 @@ fn merge(own: &mut Vec<(String, String)>, more: &[(String, String)]) {
         match own.iter_mut().find(|(name, _)| name == key) {
             Some(entry) => entry.1.clone_from(value),
             None => own.push((key.clone(), value.clone())),
+        }
+    }
+}
+
+/// A free port other than `taken`, which nobody listens on yet.
+fn other_port(taken: u16) -> u16 {
+    loop {
+        let port = free_port().unwrap();
+        if port != taken {
+            return port;
         }
     }
 }
