@@ -70,7 +70,13 @@ fn large_copies_and_long_pipelines_go_through() {
     let mut pipeline = message::parse("s", "SELECT length($1)", &[]);
     let long = Some(vec![b'y'; 2_000]);
     for _ in 0..5_000 {
-        pipeline.extend(message::bind("", "s", &[], &[long.clone()], &[]));
+        pipeline.extend(message::bind(
+            "",
+            "s",
+            &[],
+            std::slice::from_ref(&long),
+            &[],
+        ));
         pipeline.extend(message::execute("", 0));
     }
     pipeline.extend(message::sync());
@@ -94,10 +100,9 @@ fn what_a_rolled_back_transaction_has_set_stays_with_nobody() {
     ] {
         a.query(statement);
     }
-    for sql in ["SELECT current_setting('search_path') FROM users WHERE user_id = 1"] {
-        assert_eq!(value(&mut b, sql), "\"$user\", public");
-        assert_eq!(value(&mut a, sql), "\"$user\", public");
-    }
+    let sql = "SELECT current_setting('search_path') FROM users WHERE user_id = 1";
+    assert_eq!(value(&mut b, sql), "\"$user\", public");
+    assert_eq!(value(&mut a, sql), "\"$user\", public");
 }
 
 #[test]
@@ -145,7 +150,7 @@ fn prepared_statements_are_read_under_their_own_sessions_settings() {
     a.query("SET TimeZone = 'Asia/Tokyo'");
     b.query("SET TimeZone = 'UTC'");
     let sql = "SELECT extract(epoch FROM timestamptz '2024-01-01 00:00')::bigint::text";
-    let mut ask = |raw: &mut Raw| {
+    let ask = |raw: &mut Raw| {
         let messages = [
             message::parse("s", sql, &[]),
             message::bind("", "s", &[], &[], &[]),
