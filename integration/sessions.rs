@@ -304,3 +304,13 @@ fn a_wide_result_is_scattered_whole() {
     let frames = raw.query(&format!("SELECT {} FROM users", columns.join(", ")));
     assert_eq!(frames.iter().filter(|frame| frame.tag == b'D').count(), 8);
 }
+
+#[test]
+fn a_transaction_has_one_time() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    raw.query("BEGIN");
+    let first = value(&mut raw, "SELECT now()");
+    assert_eq!(value(&mut raw, "SELECT now()"), first);
+    raw.query("ROLLBACK");
+}

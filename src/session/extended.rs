@@ -239,9 +239,9 @@ impl Session {
                 Target::Any => None,
             };
             self.count_route(shard);
-            self.hold(self.need(&prepared.plan, shard)).await?;
+            self.hold(self.need(&prepared.plan, shard, text)).await?;
         } else {
-            self.hold(self.need(&prepared.plan, None)).await?;
+            self.hold(self.need(&prepared.plan, None, text)).await?;
         }
         self.send_pending();
         let Some(held) = &mut self.server else {

@@ -192,7 +192,7 @@ impl Session {
     }
 
     /// Whether a statement may run beside the client's transaction, of which no shard knows yet.
-    fn may_detach(&self) -> bool {
+    pub(super) fn may_detach(&self) -> bool {
         !self.database.is_single() && matches!(self.transaction, Transaction::Begun(_))
     }
 

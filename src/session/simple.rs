@@ -81,7 +81,9 @@ impl Session {
         let effects = effects(plan, text);
         self.note_temporary(plan);
         if self.transaction == Transaction::Failed {
-            return self.send_query(frame, self.need(plan, None), effects).await;
+            return self
+                .send_query(frame, self.need(plan, None, text), effects)
+                .await;
         }
         let literals = std::mem::take(&mut self.shape.literals);
         let target = {
@@ -98,18 +100,19 @@ impl Session {
         let target = target?;
         if self.explains(plan) {
             let explained = self.explain(plan, &target, (text, &self.shape.literals))?;
-            return self.query_explain(frame, plan, explained).await;
+            return self.query_explain(frame, plan, (explained, text)).await;
         }
         match target {
             Target::Many(shards) => self.scatter_query(text, plan, shards).await,
             Target::One(shard) => {
                 self.count_route(Some(shard));
-                self.send_query(frame, self.need(plan, Some(shard)), effects)
+                self.send_query(frame, self.need(plan, Some(shard), text), effects)
                     .await
             }
             Target::Any => {
                 self.count_route(None);
-                self.send_query(frame, self.need(plan, None), effects).await
+                self.send_query(frame, self.need(plan, None, text), effects)
+                    .await
             }
         }
     }
@@ -118,11 +121,11 @@ impl Session {
         &mut self,
         frame: &[u8],
         plan: &Plan,
-        explained: Explained,
+        (explained, text): (Explained, &str),
     ) -> Result<(), Stop> {
         self.count_route(explained.shard);
         self.unit.make_final();
-        self.hold(self.need(plan, explained.shard)).await?;
+        self.hold(self.need(plan, explained.shard, text)).await?;
         if let Some(held) = &mut self.server {
             held.wrote |= plan.access == Access::Write;
             held.lease.unnamed = None;
@@ -422,10 +425,13 @@ impl Session {
     }
 
     /// What a plan needs of a server connection.
-    pub(super) fn need(&self, plan: &Plan, shard: Option<usize>) -> Need {
+    pub(super) fn need(&self, plan: &Plan, shard: Option<usize>, text: &str) -> Need {
         let is_sticky = self.is_sticky(plan);
         let is_show = matches!(plan.statement, Statement::Show(_));
-        let is_read = plan.access == Access::Read && is_query(plan) && !self.has_own_snapshot();
+        let is_read = plan.access == Access::Read
+            && is_query(plan)
+            && !self.has_own_snapshot()
+            && !(self.may_detach() && may_ask_time(text));
         let may_detach = shard.is_none() && (is_show || is_read);
         // Settings and the like belong to whatever serves the session; any server will do.
         let access = match is_query(plan) {
@@ -485,6 +491,15 @@ fn hinted_shard(hint: &str) -> Result<&str> {
         )
         .hint("Write /* shardwire: shard=NAME */.")),
     }
+}
+
+/// Whether a statement may ask for its transaction's time, which must be the same in all of them. Words
+/// in literals and comments count too: that only costs a shard its transaction earlier.
+fn may_ask_time(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["now", "current_", "localtime", "timestamp", "today"]
+        .iter()
+        .any(|word| text.contains(word))
 }
 
 fn aborted() -> Error {
