@@ -181,6 +181,7 @@ pub const TABLES: &[Table] = &[
             ("price", Numeric),
             ("user_id", Int8),
             ("k", Text),
+            ("label", Text),
         ],
         key: 0,
         place: Place::Everywhere,
@@ -243,7 +244,11 @@ const DDL: &str = r#"
     CREATE TABLE regions (k text PRIMARY KEY CHECK (k IN ('key 1', 'key 2', 'key 3', 'key 4', 'key 5')), name text);
     CREATE TABLE readings (k date PRIMARY KEY, v int);
     CREATE TABLE "Order" ("Key" bigint PRIMARY KEY, "select" text, user_id bigint);
-    CREATE TABLE products (product_id int PRIMARY KEY, name text, price numeric(10,2), user_id bigint, k text);
+    CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    CREATE DOMAIN shout AS text COLLATE ci;
+    CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+    CREATE TABLE shouted (k shout);
+    CREATE TABLE products (product_id int PRIMARY KEY, name text, price numeric(10,2), user_id bigint, k text, label text COLLATE ci);
     CREATE TABLE days_off (k date, at timestamp, tz timestamptz);
     CREATE TABLE settings (name text PRIMARY KEY, value text, user_id bigint);
     CREATE TABLE notes (id int PRIMARY KEY, body text, user_id bigint);
@@ -281,7 +286,7 @@ const ROWS: &str = r#"
     INSERT INTO readings SELECT date '2024-03-01' + i, i FROM generate_series(0, 20) i;
     INSERT INTO "Order" SELECT i, 'key ' || i, i % 4 FROM generate_series(1, 14) i;
     INSERT INTO "Order" VALUES (9007199254740992, 'large');
-    INSERT INTO products SELECT i, 'key ' || i, i * 9.99, nullif(i % 7, 0), 'key ' || (i % 5) FROM generate_series(1, 12) i;
+    INSERT INTO products SELECT i, 'key ' || i, i * 9.99, nullif(i % 7, 0), 'key ' || (i % 5), 'Key ' || (i % 5) FROM generate_series(1, 12) i;
     INSERT INTO days_off SELECT date '2024-03-01' + i, timestamp '2024-03-01 00:00' + i * interval '12 hours', timestamptz '2024-03-01 00:00+00' + i * interval '12 hours' FROM generate_series(0, 6) i;
     INSERT INTO settings SELECT 'key ' || i, 'value', i FROM generate_series(1, 6) i;
     INSERT INTO notes SELECT i, 'key ' || i, i * 2 FROM generate_series(1, 6) i;
