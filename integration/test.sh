@@ -18,7 +18,9 @@ compgen -G '/usr/lib/*/libclang*.so*' >/dev/null ||
   install_packages libclang libclang-dev
 python3 -c 'import venv, ensurepip' 2>/dev/null ||
   install_packages "Python with virtual environments" python3 python3-venv
-command -v npm >/dev/null || install_packages "Node.js with npm" nodejs npm
+command -v node >/dev/null || install_packages Node.js nodejs
+# Not together: NodeSource's nodejs has npm in it and conflicts with Debian's.
+command -v npm >/dev/null || install_packages npm npm
 [ -x "$(postgresql_directory)/pgbench" ] || install_packages pgbench postgresql-contrib
 integration/drivers/install.sh
 
