@@ -314,3 +314,24 @@ fn a_transaction_has_one_time() {
     assert_eq!(value(&mut raw, "SELECT now()"), first);
     raw.query("ROLLBACK");
 }
+
+#[test]
+fn a_broken_transaction_stays_broken_until_it_ends() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    raw.query("BEGIN");
+    assert_eq!(value(&mut raw, "SELECT no_such_column"), "42703");
+    let messages = [
+        message::parse("p", "SELECT 1", &[]),
+        message::describe(b'S', "p"),
+        message::sync(),
+    ];
+    raw.send(&messages.concat());
+    let frames = raw.read_until(b'Z', 1);
+    assert_eq!(frames.last().unwrap().body, b"E");
+    raw.send(&[message::parse("q", "SELECT 1", &[]), message::sync()].concat());
+    assert_eq!(raw.read_until(b'Z', 1).last().unwrap().body, b"E");
+    assert_eq!(value(&mut raw, "SELECT 1"), "25P02");
+    raw.query("ROLLBACK");
+    assert_eq!(value(&mut raw, "SELECT 1"), "1");
+}

@@ -512,6 +512,12 @@ impl Session {
         Ok(())
     }
 
+    /// Does what could wait for the batch's end at most.
+    async fn finish_batch(&mut self) -> Result<(), Stop> {
+        self.drop_scatter().await?;
+        self.place_pending().await
+    }
+
     async fn sync(&mut self, body: &[u8]) -> Result<(), Stop> {
         if let Err(error) = frontend::empty(body) {
             // PostgreSQL is ready again at once: there is no other Sync to wait for.
@@ -519,8 +525,12 @@ impl Session {
             return Err(error.into());
         }
         if !self.is_skipping() {
-            self.drop_scatter().await?;
-            self.place_pending().await?;
+            // The client waits for ReadyForQuery now, whatever becomes of what was left to do.
+            match self.finish_batch().await {
+                Ok(()) | Err(Stop::Skip) => {}
+                Err(Stop::Statement(error)) => self.refuse(&error).await?,
+                Err(other) => return Err(other),
+            }
         }
         let sent = self.batch.clear();
         let status = self.transaction.status();

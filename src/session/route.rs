@@ -12,6 +12,7 @@ use crate::session::held::{Held, Seat};
 use crate::session::lease::{lease_for, no_such_shard};
 use crate::session::replies::{Expect, Replies};
 use crate::session::settings::SessionSettings;
+use crate::session::simple::aborted;
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
 use crate::topology::Server;
@@ -53,6 +54,10 @@ impl Session {
     /// # Errors
     /// `0A000` for a second shard in one transaction, and whatever keeps a server from serving.
     pub(super) async fn hold(&mut self, need: Need) -> Result<(), Stop> {
+        if self.transaction == Transaction::Broken {
+            // No shard is in it any more, and none may join.
+            return Err(aborted().into());
+        }
         if need.is_sticky && self.transaction.is_on_shard() {
             return Err(sequence_elsewhere().into());
         }

@@ -502,7 +502,7 @@ fn may_ask_time(text: &str) -> bool {
         .any(|word| text.contains(word))
 }
 
-fn aborted() -> Error {
+pub(super) fn aborted() -> Error {
     Error::new(
         SqlState::IN_FAILED_SQL_TRANSACTION,
         "current transaction is aborted, commands ignored until end of transaction block",
