@@ -7,6 +7,7 @@
     reason = "a step that fails is a test that fails"
 )]
 
+mod access;
 mod demo;
 mod differential;
 mod drivers;

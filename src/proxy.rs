@@ -18,10 +18,11 @@ use crate::metrics::Metrics;
 use crate::net::listener::Listener;
 use crate::net::tls::{Acceptor, Connector};
 use crate::pool::Pool;
+use crate::session::census::Census;
 use crate::session::control::{Sessions, Signal};
 use crate::session::database::Database;
 use crate::session::metrics::SessionFamilies;
-use crate::session::start::Reception;
+use crate::session::start::{Quotas, Reception};
 use crate::sqlstate::SqlState;
 use crate::topology::{Topology, TopologyMetrics};
 
@@ -40,6 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What outlives a reload.
 struct Lasting {
     sessions: Arc<Sessions>,
+    census: Arc<Census>,
     topology_metrics: TopologyMetrics,
     session_families: SessionFamilies,
     /// Users who do not exist get their salts from it.
@@ -87,6 +89,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>) -> Result<()> {
     let metrics = Metrics::new();
     let lasting = Lasting {
         sessions: Arc::default(),
+        census: Arc::default(),
         topology_metrics: TopologyMetrics::register(&metrics)?,
         session_families: SessionFamilies::register(&metrics)?,
         seed: rand::random(),
@@ -203,9 +206,22 @@ fn build(
         login_timeout: config.timeouts.login,
         connect_timeout: config.timeouts.connect,
         shutdown: config.timeouts.shutdown,
-        max_clients: config.limits.max_clients,
+        census: Arc::clone(&lasting.census),
+        quotas: quotas(config),
         max_startup_bytes: usize::try_from(config.limits.max_startup_bytes).unwrap_or(usize::MAX),
     }))
+}
+
+/// How many clients there may be.
+fn quotas(config: &Config) -> Quotas {
+    let users = config.auth.users.iter();
+    Quotas {
+        limits: config.limits.clone(),
+        users: users
+            .filter_map(|(name, user)| Some((name.clone(), user.max_clients?)))
+            .collect(),
+        administrators: config.auth.administrators.clone(),
+    }
 }
 
 /// Starts a database's topology and makes its pools.

@@ -1,5 +1,7 @@
-//! Proofs of identity: SCRAM and its stored verifiers; pure.
+//! Proofs of identity: SCRAM, md5 and their stored forms, users, rules; pure.
 
 pub mod certificate;
+pub mod md5;
+pub mod rules;
 pub mod scram;
 pub mod users;

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::auth::md5::Md5Hash;
+use crate::auth::rules::{self, Visitor};
 use crate::auth::scram::{self, Verifier};
 use crate::config::Auth;
 use crate::config::AuthMethod;
 use crate::config::Password;
+use crate::config::Rule;
 use crate::error::{Error, Result};
 use crate::sqlstate::SqlState;
 
@@ -13,17 +16,33 @@ use crate::sqlstate::SqlState;
 #[derive(Clone, Debug)]
 pub struct Users {
     method: AuthMethod,
-    /// None for a user without a password, who can come in by trust only.
-    verifiers: BTreeMap<String, Option<Verifier>>,
+    rules: Option<Vec<Rule>>,
+    accounts: BTreeMap<String, Account>,
     seed: [u8; 32],
     iterations: u32,
+}
+
+/// A user that exists.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// None for a user without a password, whom no proof of one lets in.
+    stored: Option<Stored>,
+}
+
+/// The form in which a password is kept.
+#[derive(Clone, Debug)]
+enum Stored {
+    Scram(Verifier),
+    Md5(Md5Hash),
 }
 
 /// What a login is checked against. Users who don't exist have one too.
 #[derive(Clone, Debug)]
 pub struct Credential {
+    user: String,
     verifier: Verifier,
     exists: bool,
+    md5: Option<Md5Hash>,
 }
 
 impl Users {
@@ -36,62 +55,95 @@ impl Users {
     /// # Errors
     /// `F0000` if a verifier is not one (the configuration has checked its form).
     pub fn new(auth: &Auth, seed: [u8; 32]) -> Result<Users> {
+        let mut users = Users {
+            method: auth.method,
+            rules: auth.rules.clone(),
+            accounts: BTreeMap::new(),
+            seed,
+            iterations: scram::ITERATIONS,
+        };
         let mut iterations = None;
-        let mut verifiers = BTreeMap::new();
         for (name, user) in &auth.users {
-            if let Some(Password::Verifier(text)) = &user.password {
-                let verifier = Verifier::parse(text.expose()).ok_or_else(|| {
-                    Error::new(
-                        SqlState::CONFIG_FILE_ERROR,
-                        format!("the SCRAM verifier of user \"{name}\" is malformed"),
-                    )
-                })?;
-                iterations = iterations.max(Some(verifier.iterations()));
-                verifiers.insert(name.clone(), Some(verifier));
-            }
+            let stored = match &user.password {
+                Some(Password::Verifier(text)) => {
+                    let verifier = Verifier::parse(text.expose())
+                        .ok_or_else(|| malformed(name, "SCRAM verifier"))?;
+                    iterations = iterations.max(Some(verifier.iterations()));
+                    Some(Stored::Scram(verifier))
+                }
+                Some(Password::Md5(text)) => {
+                    let hash =
+                        Md5Hash::parse(text.expose()).ok_or_else(|| malformed(name, "md5 hash"))?;
+                    Some(Stored::Md5(hash))
+                }
+                Some(Password::Plain(_)) | None => None,
+            };
+            users.accounts.insert(name.clone(), Account { stored });
         }
         // Made-up and derived verifiers look like the stored ones.
-        let iterations = iterations.unwrap_or(scram::ITERATIONS);
-        for (name, user) in &auth.users {
-            let verifier = match &user.password {
-                Some(Password::Verifier(_)) => continue,
-                Some(Password::Plain(text)) if auth.method != AuthMethod::Trust => {
-                    let salt = scram::salt(&seed, name);
-                    Some(Verifier::derive(text.expose(), &salt, iterations))
-                }
-                _ => None,
-            };
-            verifiers.insert(name.clone(), verifier);
+        users.iterations = iterations.unwrap_or(scram::ITERATIONS);
+        let asks_passwords = match &auth.rules {
+            None => auth.method.asks_password(),
+            Some(rules) => rules.iter().any(|rule| rule.method.asks_password()),
+        };
+        for (name, user) in auth.users.iter().filter(|_| asks_passwords) {
+            if let Some(Password::Plain(text)) = &user.password {
+                let verifier = users.derive(name, text.expose());
+                let stored = Some(Stored::Scram(verifier));
+                users.accounts.insert(name.clone(), Account { stored });
+            }
         }
-        Ok(Users {
-            method: auth.method,
-            verifiers,
-            seed,
-            iterations,
-        })
+        Ok(users)
     }
 
-    /// The proof that is asked for.
-    pub fn method(&self) -> AuthMethod {
-        self.method
+    fn derive(&self, user: &str, password: &str) -> Verifier {
+        Verifier::derive(password, &scram::salt(&self.seed, user), self.iterations)
     }
 
-    /// Whether a user comes in without any proof.
-    pub fn trusts(&self, user: &str) -> bool {
-        let anybody = self.verifiers.is_empty();
-        self.method == AuthMethod::Trust && (anybody || self.verifiers.contains_key(user))
+    /// The proof that is asked of a visitor.
+    ///
+    /// # Errors
+    /// `28000` if no rule lets it try.
+    pub fn method(&self, visitor: &Visitor<'_>) -> Result<AuthMethod> {
+        match &self.rules {
+            None => Ok(self.method),
+            Some(rules) => rules::decide(rules, visitor).map(|rule| rule.method),
+        }
+    }
+
+    /// The account of a user, if the configuration names it.
+    pub fn account(&self, user: &str) -> Option<&Account> {
+        self.accounts.get(user)
+    }
+
+    /// Whether a user comes in where no proof is asked: if it exists, or if no users are named.
+    pub fn trusts(&self, account: Option<&Account>) -> bool {
+        self.accounts.is_empty() || account.is_some()
     }
 
     /// What a user's proof is checked against.
-    pub fn credential(&self, user: &str) -> Credential {
+    pub fn credential(&self, user: &str, account: Option<&Account>) -> Credential {
         // Made for everybody, so that existing users take as long.
         let mock = Verifier::mock(&self.seed, user, self.iterations);
-        let known = self.verifiers.get(user).cloned().flatten();
+        let (verifier, md5) = match account.and_then(|account| account.stored.clone()) {
+            Some(Stored::Scram(verifier)) => (Some(verifier), None),
+            Some(Stored::Md5(hash)) => (None, Some(hash)),
+            None => (None, None),
+        };
         Credential {
-            exists: known.is_some(),
-            verifier: known.unwrap_or(mock),
+            user: user.to_owned(),
+            exists: verifier.is_some(),
+            verifier: verifier.unwrap_or(mock),
+            md5,
         }
     }
+}
+
+fn malformed(user: &str, what: &str) -> Error {
+    Error::new(
+        SqlState::CONFIG_FILE_ERROR,
+        format!("the {what} of user \"{user}\" is malformed"),
+    )
 }
 
 impl Credential {
@@ -100,9 +152,24 @@ impl Credential {
         &self.verifier
     }
 
-    /// Whether a proof that holds lets the user in: never, if there is no such user.
+    /// The md5 hash, for a user whose password is kept as one.
+    pub fn md5(&self) -> Option<&Md5Hash> {
+        self.md5.as_ref()
+    }
+
+    /// Whether a SCRAM proof that holds lets the user in: never, if there is no such user.
     pub fn admits(&self, proved: bool) -> bool {
         self.exists & proved
+    }
+
+    /// Whether this is the user's password; takes as long for users who don't exist.
+    pub fn is_password(&self, password: &[u8]) -> bool {
+        let by_scram = self.admits(self.verifier.matches(password));
+        let by_md5 = match &self.md5 {
+            Some(hash) => hash.matches(password, &self.user),
+            None => false,
+        };
+        by_scram | by_md5
     }
 }
 
@@ -118,15 +185,36 @@ mod tests {
         let users = passwords
             .iter()
             .map(|(name, password)| {
-                let password = password.clone();
-                ((*name).to_owned(), User { password })
+                let user = User {
+                    password: password.clone(),
+                    ..User::default()
+                };
+                ((*name).to_owned(), user)
             })
             .collect();
-        Users::new(&Auth { method, users }, SEED).unwrap()
+        let auth = Auth {
+            method,
+            users,
+            ..Auth::default()
+        };
+        Users::new(&auth, SEED).unwrap()
+    }
+
+    fn credential(users: &Users, user: &str) -> Credential {
+        users.credential(user, users.account(user))
+    }
+
+    fn trusts(users: &Users, user: &str) -> bool {
+        users.trusts(users.account(user))
     }
 
     fn plain(text: &str) -> Option<Password> {
         Some(Password::Plain(Secret::new(text)))
+    }
+
+    fn md5(password: &str, user: &str) -> Option<Password> {
+        let text = postgres_protocol::password::md5(password.as_bytes(), user);
+        Some(Password::Md5(Secret::new(text)))
     }
 
     fn stored(password: &str) -> Option<Password> {
@@ -135,29 +223,40 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_password_are_checked() {
+    fn every_form_of_password_is_checked() {
         let users = users(
             AuthMethod::ScramSha256,
-            &[("clear", plain("a")), ("kept", stored("b"))],
+            &[
+                ("clear", plain("a")),
+                ("kept", stored("b")),
+                ("old", md5("c", "old")),
+            ],
         );
         for (user, password, right) in [
             ("clear", "a", true),
             ("clear", "b", false),
             ("kept", "b", true),
             ("kept", "a", false),
+            ("old", "c", true),
+            ("old", "a", false),
             ("nobody", "", false),
         ] {
-            let credential = users.credential(user);
+            let credential = credential(&users, user);
             let proved = credential.verifier().matches(password.as_bytes());
-            assert_eq!(credential.admits(proved), right, "{user} {password}");
+            assert_eq!(
+                credential.admits(proved),
+                right && user != "old",
+                "{user} {password}"
+            );
+            let is_password = credential.is_password(password.as_bytes());
+            assert_eq!(is_password, right, "{user} {password}");
         }
-        assert!(!users.trusts("clear"));
     }
 
     #[test]
     fn nobody_is_let_in_as_a_user_who_does_not_exist() {
         let users = users(AuthMethod::Password, &[("a", plain("a"))]);
-        assert!(!users.credential("nobody").admits(true));
+        assert!(!credential(&users, "nobody").admits(true));
     }
 
     #[test]
@@ -171,15 +270,15 @@ mod tests {
             ],
         );
         for user in ["kept", "clear", "nobody"] {
-            assert_eq!(users.credential(user).verifier().iterations(), 5000);
+            assert_eq!(credential(&users, user).verifier().iterations(), 5000);
         }
     }
 
     #[test]
     fn trust_means_anybody_or_those_who_are_named() {
-        assert!(users(AuthMethod::Trust, &[]).trusts("anybody"));
+        assert!(trusts(&users(AuthMethod::Trust, &[]), "anybody"));
         let named = users(AuthMethod::Trust, &[("a", None), ("b", plain("x"))]);
-        assert!(named.trusts("a") && named.trusts("b"));
-        assert!(!named.trusts("c"));
+        assert!(trusts(&named, "a") && trusts(&named, "b"));
+        assert!(!trusts(&named, "c"));
     }
 }

@@ -6,24 +6,20 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Auth;
-use super::AuthMethod;
 use super::ClientTls;
 use super::Config;
 use super::Database;
 use super::Limits;
 use super::ListenAddress;
 use super::Log;
-use super::Password;
-use super::Secret;
 use super::Timeouts;
 use super::TlsMode;
-use super::User;
 use super::database;
 use super::decode::Context;
 use super::decode::Field;
 use super::problem::Problem;
 use super::problem::Problems;
+use super::users;
 use super::value;
 use super::yaml;
 
@@ -91,8 +87,11 @@ fn root(field: &Field<'_>) -> Option<Config> {
     let metrics = fields
         .get("metrics")
         .and_then(|field| metrics(&field, &listen));
-    let auth = auth(fields.get("auth").as_ref(), fields.whole());
+    let auth_field = fields.get("auth");
+    let auth = users::read(auth_field.as_ref(), fields.whole());
     let tls = fields.get("tls").map(|field| client_tls(&field));
+    let tls = tls.unwrap_or_default();
+    users::check_rules(&auth, tls.mode != TlsMode::Off, auth_field.as_ref());
     let databases = fields
         .required("databases", "Name at least one database and its shards.")
         .map(|field| databases(&field));
@@ -105,7 +104,7 @@ fn root(field: &Field<'_>) -> Option<Config> {
         listen,
         metrics,
         auth,
-        tls: tls.unwrap_or_default(),
+        tls,
         databases: databases?,
         limits,
         timeouts,
@@ -146,74 +145,6 @@ fn metrics(field: &Field<'_>, listen: &[ListenAddress]) -> Option<SocketAddr> {
         field.problem(message, "Choose another port.".to_owned());
     }
     Some(address)
-}
-
-fn auth(field: Option<&Field<'_>>, whole: &Field<'_>) -> Auth {
-    let mut auth = Auth {
-        method: AuthMethod::ScramSha256,
-        users: BTreeMap::new(),
-    };
-    let mut users = None;
-    if let Some(mut fields) = field.and_then(|field| field.fields("a map with method and users")) {
-        fields.read("method", &mut auth.method, Field::word);
-        users = fields.get("users");
-        fields.finish();
-    }
-    let entries = users
-        .as_ref()
-        .and_then(|users| users.entries("a map of users"));
-    let nobody = entries.as_ref().is_none_or(Vec::is_empty);
-    let malformed = users.is_some() && entries.is_none();
-    for (name, field) in entries.unwrap_or_default() {
-        if let Err(fault) = value::name(name) {
-            let message = format!("the user's name {}", fault.what);
-            field.key_problem(message, fault.hint.to_owned());
-        }
-        let user = user(&field, auth.method);
-        auth.users.insert(name.to_owned(), user);
-    }
-    if nobody && !malformed && auth.method != AuthMethod::Trust {
-        users.as_ref().or(field).unwrap_or(whole).key_problem(
-            "nobody may log in",
-            "Add users under auth.users, or set auth.method to trust.".to_owned(),
-        );
-    }
-    auth
-}
-
-fn user(field: &Field<'_>, method: AuthMethod) -> User {
-    let mut user = User { password: None };
-    let Some(mut fields) = field.fields("a map such as { password: \"${SHOP_PASSWORD}\" }") else {
-        return user;
-    };
-    let hint = "Write { password: \"${NAME}\" }, or set auth.method to trust.";
-    let password = match method {
-        AuthMethod::Trust => fields.get("password"),
-        AuthMethod::Password | AuthMethod::ScramSha256 => fields.required("password", hint),
-    };
-    fields.finish();
-    user.password = password.and_then(|field| {
-        let (text, verifier) = secret(&field)?;
-        Some(if verifier {
-            Password::Verifier(text)
-        } else {
-            Password::Plain(text)
-        })
-    });
-    user
-}
-
-/// A password or verifier, and which of them. Its text never enters a message.
-pub(super) fn secret(field: &Field<'_>) -> Option<(Secret, bool)> {
-    let text = field.text("a password")?;
-    match value::is_verifier(&text) {
-        Ok(verifier) => Some((Secret::new(text), verifier)),
-        Err(fault) => {
-            let message = format!("the password {}", fault.what);
-            field.problem(message, fault.hint.to_owned());
-            None
-        }
-    }
 }
 
 fn client_tls(field: &Field<'_>) -> ClientTls {
@@ -270,6 +201,28 @@ fn read_limits(field: &Field<'_>) -> Option<Limits> {
     let mut limits = Limits::default();
     let f = &mut fields;
     f.read("max_clients", &mut limits.max_clients, Field::count);
+    f.read(
+        "max_clients_per_user",
+        &mut limits.max_clients_per_user,
+        users::limit,
+    );
+    f.read(
+        "max_clients_per_database",
+        &mut limits.max_clients_per_database,
+        users::limit,
+    );
+    f.read(
+        "reserved_clients",
+        &mut limits.reserved_clients,
+        |field| match field.text("a number")?.as_str() {
+            "0" => Some(0),
+            _ => field.count(),
+        },
+    );
+    if limits.reserved_clients >= limits.max_clients {
+        let hint = "Make reserved_clients less than max_clients.".to_owned();
+        field.key_problem("only administrators could come in", hint);
+    }
     f.read("max_message", &mut limits.max_message_bytes, |field| {
         field.size(1 << 13..=1 << 30, "8KiB to 1GiB")
     });

@@ -16,11 +16,12 @@ use super::SLOTS;
 use super::Server;
 use super::Shard;
 use super::Tables;
-use super::check;
 use super::decode::Field;
 use super::decode::Fields;
 use super::tables;
+use super::users;
 use super::value;
+use super::value::PasswordForm;
 
 /// Reads the database that clients know by this name.
 pub(super) fn read(name: &str, field: &Field<'_>) -> Option<Database> {
@@ -30,6 +31,8 @@ pub(super) fn read(name: &str, field: &Field<'_>) -> Option<Database> {
         .and_then(|field| backend(name, &field));
     let mut pool = Pool::default();
     fields.read("pool", &mut pool, read_pool);
+    let mut max_clients = None;
+    fields.read("max_clients", &mut max_clients, users::limit);
     let zone = fields.get("zone").and_then(|field| field.name("a zone"));
     let shards = fields
         .required(
@@ -51,6 +54,7 @@ pub(super) fn read(name: &str, field: &Field<'_>) -> Option<Database> {
         name: name.to_owned(),
         backend: backend?,
         pool,
+        max_clients,
         zone,
         shards,
         read_preference,
@@ -70,12 +74,15 @@ fn backend(name: &str, field: &Field<'_>) -> Option<Backend> {
         .required("user", "Name the role to use on the servers.")
         .and_then(|field| field.name("the name of a role"));
     let password = fields.get("password").and_then(|field| {
-        let (secret, verifier) = check::secret(&field)?;
-        if verifier {
-            let hint = "Servers are logged in to with the password itself.".to_owned();
-            field.problem("the password is a verifier", hint);
-        }
-        Some(secret)
+        let (secret, form) = users::secret(&field)?;
+        let hashed = match form {
+            PasswordForm::Plain => return Some(secret),
+            PasswordForm::Verifier => "the password is a verifier",
+            PasswordForm::Md5 => "the password is an md5 hash",
+        };
+        let hint = "Servers are logged in to with the password itself.".to_owned();
+        field.problem(hashed, hint);
+        None
     });
     let mut tls = BackendTls::default();
     fields.read("tls", &mut tls, backend_tls);

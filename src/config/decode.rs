@@ -322,6 +322,14 @@ impl<'a> Fields<'a> {
         field
     }
 
+    /// The value of a key that must not be left empty where it stands.
+    pub(super) fn filled(&mut self, key: &'static str, hint: &str) -> Option<Field<'a>> {
+        match self.entries.iter().any(|entry| entry.key == key) {
+            true => self.required(key, hint),
+            false => self.get(key),
+        }
+    }
+
     /// Reads the value of a key into its place, which holds the default.
     pub(super) fn read<T>(
         &mut self,

@@ -12,6 +12,7 @@
 //! knows that text was wanted. Here a scalar stays text until its section says what it is, so `off`,
 //! `007` and `5s` need no quotes and mean what they look like.
 
+mod auth;
 mod check;
 mod database;
 mod decode;
@@ -20,6 +21,7 @@ mod problem;
 mod secret;
 mod show;
 mod tables;
+mod users;
 mod value;
 mod words;
 mod yaml;
@@ -33,6 +35,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use auth::Auth;
+pub use auth::AuthMethod;
+pub use auth::ConnectionKind;
+pub use auth::DatabaseName;
+pub use auth::Network;
+pub use auth::Password;
+pub use auth::Rule;
+pub use auth::User;
 pub use problem::Problem;
 pub use problem::Problems;
 pub use secret::Secret;
@@ -72,43 +82,6 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
-/// How clients prove who they are, and who may come in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Auth {
-    /// The proof that is asked for.
-    pub method: AuthMethod,
-    /// Who may log in. Empty only with [`AuthMethod::Trust`], where it means anybody.
-    pub users: BTreeMap<String, User>,
-}
-
-/// The proof that is asked of clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthMethod {
-    /// None.
-    Trust,
-    /// The password in clear text.
-    Password,
-    /// SCRAM-SHA-256 (RFC 7677), with channel binding when the client has TLS.
-    ScramSha256,
-}
-
-/// A client user.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
-    /// What the proof is checked against; always present unless the method is trust.
-    pub password: Option<Password>,
-}
-
-/// A client's password as the file gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Password {
-    /// The password itself, not empty.
-    Plain(Secret),
-    /// `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>`, of checked form, as
-    /// `pg_authid.rolpassword` holds it.
-    Verifier(Secret),
-}
-
 /// TLS towards clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTls {
@@ -140,6 +113,8 @@ pub struct Database {
     pub backend: Backend,
     /// Server connections kept.
     pub pool: Pool,
+    /// Its clients at once, instead of `limits.max_clients_per_database`.
+    pub max_clients: Option<u32>,
     /// Where this proxy runs; servers of the same zone are preferred.
     pub zone: Option<String>,
     /// The shards in the order of the file; never empty, names and addresses unique.
@@ -362,6 +337,12 @@ pub struct RangePart {
 pub struct Limits {
     /// Client connections at once.
     pub max_clients: u32,
+    /// Client connections of one user at once; none is no limit of its own.
+    pub max_clients_per_user: Option<u32>,
+    /// Client connections to one database at once; none is no limit of its own.
+    pub max_clients_per_database: Option<u32>,
+    /// How many of `max_clients` are kept for `auth.administrators`; fewer than all.
+    pub reserved_clients: u32,
     /// Length of one protocol message from a client, in bytes.
     pub max_message_bytes: u64,
     /// Length of a startup packet, in bytes.
@@ -499,6 +480,9 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             max_clients: 10_000,
+            max_clients_per_user: None,
+            max_clients_per_database: None,
+            reserved_clients: 0,
             max_message_bytes: 1 << 30,
             max_startup_bytes: 10_000,
             query_memory_bytes: 64 << 20,

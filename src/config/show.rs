@@ -1,11 +1,14 @@
 //! The configuration in force, defaults included, as paths and values: what `SHOW SHARDWIRE CONFIG`
 //! answers.
 
+use super::Auth;
 use super::BackendTls;
 use super::Config;
 use super::Database;
+use super::DatabaseName;
 use super::Method;
 use super::RangePart;
+use super::Rule;
 use super::Server;
 use super::Shard;
 use super::TableRule;
@@ -61,13 +64,7 @@ impl Config {
         };
         root.put("listen", joined(&self.listen));
         root.put_some("metrics", self.metrics);
-        let mut auth = root.section("auth");
-        auth.put("method", self.auth.method.word());
-        let mut users = auth.section("users");
-        for (name, user) in &self.auth.users {
-            let password = user.password.as_ref().map(|_| "***");
-            users.section(name).put("password", password.unwrap_or(""));
-        }
+        show_auth(&mut root.section("auth"), &self.auth);
         let mut tls = root.section("tls");
         tls.put("mode", self.tls.mode.word());
         tls.put_some("cert", self.tls.cert.as_deref().map(|path| path.display()));
@@ -83,6 +80,10 @@ impl Config {
         let mut limits = root.section("limits");
         let of = &self.limits;
         limits.put("max_clients", of.max_clients);
+        limits.put("max_clients_per_user", limit(of.max_clients_per_user));
+        let per_database = limit(of.max_clients_per_database);
+        limits.put("max_clients_per_database", per_database);
+        limits.put("reserved_clients", of.reserved_clients);
         limits.put("max_message", format_size(of.max_message_bytes));
         limits.put("max_startup", format_size(of.max_startup_bytes));
         limits.put("query_memory", format_size(of.query_memory_bytes));
@@ -107,6 +108,45 @@ impl Config {
     }
 }
 
+fn show_auth(section: &mut Section<'_>, auth: &Auth) {
+    section.put("method", auth.method.word());
+    let mut users = section.section("users");
+    for (name, user) in &auth.users {
+        let mut section = users.section(name);
+        let password = user.password.as_ref().map(|_| "***");
+        section.put("password", password.unwrap_or(""));
+        section.put_some("max_clients", user.max_clients);
+    }
+    for (index, rule) in auth.rules.iter().flatten().enumerate() {
+        let path = path::index(&path::key(&section.path, "rules"), index);
+        let settings = &mut *section.settings;
+        show_rule_of_auth(&mut Section { path, settings }, rule);
+    }
+    if !auth.administrators.is_empty() {
+        let names: Vec<_> = auth.administrators.iter().collect();
+        section.put("administrators", joined(&names));
+    }
+}
+
+fn show_rule_of_auth(section: &mut Section<'_>, rule: &Rule) {
+    section.put_some("type", rule.kind.map(Word::word));
+    let database = |name: &DatabaseName| match name {
+        DatabaseName::SameUser => "sameuser".to_owned(),
+        DatabaseName::Named(name) => name.clone(),
+    };
+    let databases = rule.databases.as_ref();
+    let databases = databases.map(|names| names.iter().map(database).collect::<Vec<_>>());
+    section.put_some("database", databases.map(|names| joined(&names)));
+    section.put_some("user", rule.users.as_deref().map(joined));
+    section.put_some("address", rule.addresses.as_deref().map(joined));
+    section.put("method", rule.method.word());
+}
+
+/// A limit as the file writes it.
+fn limit(limit: Option<u32>) -> String {
+    limit.map_or_else(|| "off".to_owned(), |most| most.to_string())
+}
+
 fn show_database(section: &mut Section<'_>, database: &Database) {
     let mut backend = section.section("backend");
     backend.put("database", &database.backend.database);
@@ -121,6 +161,7 @@ fn show_database(section: &mut Section<'_>, database: &Database) {
     pool.put("max_queue", of.max_queue);
     pool.put("idle_timeout", format_duration(of.idle_timeout));
     pool.put("max_lifetime", format_duration(of.max_lifetime));
+    section.put_some("max_clients", database.max_clients);
     section.put_some("zone", database.zone.as_ref());
     for (index, shard) in database.shards.iter().enumerate() {
         let path = path::index(&path::key(&section.path, "shards"), index);

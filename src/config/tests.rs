@@ -75,12 +75,15 @@ fn the_default_file_fits_the_demo() {
 fn the_default_file_tells_the_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.yaml");
     let text = fs::read_to_string(path).unwrap();
-    let settings: [&str; 18] = [
+    let settings: [&str; 21] = [
         "queue_timeout: 30s",
         "max_queue: 10000",
         "idle_timeout: 10m",
         "max_lifetime: 1h",
         "max_clients: 10000",
+        "max_clients_per_user: off",
+        "max_clients_per_database: off",
+        "reserved_clients: 0",
         "max_message: 1GiB",
         "max_startup: 10000B",
         "query_memory: 64MiB",

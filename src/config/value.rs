@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::Address;
 use super::ListenAddress;
+use super::Network;
 use super::SLOTS;
 
 /// PostgreSQL's own port, for server addresses without one.
@@ -259,8 +260,19 @@ pub(super) fn simple_name(text: &str) -> Result<(), Fault> {
     )
 }
 
-/// Whether a password is a SCRAM verifier, as `pg_authid.rolpassword` holds it.
-pub(super) fn is_verifier(text: &str) -> Result<bool, Fault> {
+/// The form that a password is given in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PasswordForm {
+    /// The password itself.
+    Plain,
+    /// A SCRAM verifier, as `pg_authid.rolpassword` holds it.
+    Verifier,
+    /// An md5 hash, as `pg_authid.rolpassword` may hold it.
+    Md5,
+}
+
+/// The form of a password.
+pub(super) fn password_form(text: &str) -> Result<PasswordForm, Fault> {
     const HINT: &str = "Write the password itself, or a verifier as pg_authid.rolpassword holds it: \
          SCRAM-SHA-256$4096:<salt>$<stored key>:<server key>.";
     if text.is_empty() {
@@ -269,11 +281,13 @@ pub(super) fn is_verifier(text: &str) -> Result<bool, Fault> {
     if text.contains('\0') {
         return fault("holds a zero byte", "PostgreSQL allows none in passwords.");
     }
-    if text.len() == 35 && text.starts_with("md5") && text[3..].bytes().all(is_hex) {
-        return fault("is an md5 hash", HINT);
+    if let Some(hash) = text.strip_prefix("md5").filter(|hash| hash.len() == 32)
+        && hash.bytes().all(is_hex)
+    {
+        return Ok(PasswordForm::Md5);
     }
     let Some(rest) = text.strip_prefix("SCRAM-SHA-256$") else {
-        return Ok(false);
+        return Ok(PasswordForm::Plain);
     };
     let key = |text: &str| BASE64.decode(text).is_ok_and(|key| key.len() == 32);
     let (iterations, salt, keys) = match rest.split_once('$').map(|(a, b)| (a.split_once(':'), b)) {
@@ -283,9 +297,39 @@ pub(super) fn is_verifier(text: &str) -> Result<bool, Fault> {
     let salted = iterations.parse::<u32>().is_ok_and(|count| count > 0)
         && BASE64.decode(salt).is_ok_and(|salt| !salt.is_empty());
     match keys.split_once(':') {
-        Some((stored, server)) if salted && key(stored) && key(server) => Ok(true),
+        Some((stored, server)) if salted && key(stored) && key(server) => {
+            Ok(PasswordForm::Verifier)
+        }
         _ => fault("is a broken SCRAM verifier", HINT),
     }
+}
+
+/// A network: an address, with or without the number of bits that count.
+pub(super) fn network(text: &str) -> Result<Network, Fault> {
+    const HINT: &str =
+        "Write an IP address, alone or with a prefix: 10.0.0.0/8, 10.1.2.3, \"fd00::/8\", or all.";
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return fault("is not a network", HINT);
+    };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = match prefix.map(str::parse::<u8>) {
+        None => most,
+        Some(Ok(prefix)) if prefix <= most => prefix,
+        Some(_) => return fault("has no valid prefix", HINT),
+    };
+    let shift = u32::from(prefix);
+    let beyond = match address {
+        IpAddr::V4(address) => u128::from(address.to_bits().checked_shl(shift).unwrap_or(0)),
+        IpAddr::V6(address) => address.to_bits().checked_shl(shift).unwrap_or(0),
+    };
+    if beyond != 0 {
+        return fault("has bits beyond its prefix", HINT);
+    }
+    Ok(Network { address, prefix })
 }
 
 fn is_hex(byte: u8) -> bool {

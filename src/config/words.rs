@@ -2,6 +2,7 @@
 
 use super::AuthMethod;
 use super::BackendTlsMode;
+use super::ConnectionKind;
 use super::Consistency;
 use super::HashKind;
 use super::LogFormat;
@@ -35,7 +36,18 @@ impl Word for AuthMethod {
     const WORDS: &'static [(&'static str, AuthMethod)] = &[
         ("trust", AuthMethod::Trust),
         ("password", AuthMethod::Password),
+        ("md5", AuthMethod::Md5),
         ("scram-sha-256", AuthMethod::ScramSha256),
+        ("reject", AuthMethod::Reject),
+    ];
+}
+
+impl Word for ConnectionKind {
+    const WORDS: &'static [(&'static str, ConnectionKind)] = &[
+        ("local", ConnectionKind::Local),
+        ("host", ConnectionKind::Host),
+        ("hostssl", ConnectionKind::HostSsl),
+        ("hostnossl", ConnectionKind::HostNoSsl),
     ];
 }
 

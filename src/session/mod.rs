@@ -16,6 +16,7 @@
 //!   is taken back when its transaction is ([`settings`]).
 
 mod batch;
+pub mod census;
 pub mod control;
 pub mod database;
 mod effect;

@@ -1,16 +1,18 @@
 //! From an accepted socket to a running session: handshake, login, the greeting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::auth::users::Users;
 use crate::backend::connection::Failed;
+use crate::config;
 use crate::error::{Error, Result};
 use crate::net::duplex::Duplex;
 use crate::net::stream::Stream;
 use crate::net::tls::Acceptor;
 use crate::session::batch::Batch;
+use crate::session::census::{Bounds, Census, Place};
 use crate::session::control::Sessions;
 use crate::session::database::Database;
 use crate::session::handshake::{Handshake, Startup, accept, tell};
@@ -46,24 +48,57 @@ pub struct Reception {
     pub connect_timeout: Duration,
     /// The longest time that sessions get to finish when the proxy shuts down.
     pub shutdown: Duration,
-    /// The most clients at a time.
-    pub max_clients: u32,
+    /// How many clients there are.
+    pub census: Arc<Census>,
+    /// How many there may be.
+    pub quotas: Quotas,
     /// The longest startup packet, in bytes.
     pub max_startup_bytes: usize,
 }
+
+/// How many clients there may be, of any user and in any database.
+#[derive(Clone, Debug, Default)]
+pub struct Quotas {
+    /// The bounds that hold for all.
+    pub limits: config::Limits,
+    /// Clients of single users.
+    pub users: BTreeMap<String, u32>,
+    /// Whom most bounds don't bind.
+    pub administrators: BTreeSet<String>,
+}
+
+impl Quotas {
+    /// The bounds for a user in a database.
+    fn bounds(&self, user: &str, database: &config::Database) -> Bounds {
+        let of_user = self.users.get(user).copied();
+        Bounds {
+            all: self.limits.max_clients,
+            reserved: self.limits.reserved_clients,
+            user: of_user.or(self.limits.max_clients_per_user),
+            database: database
+                .max_clients
+                .or(self.limits.max_clients_per_database),
+            is_administrator: self.administrators.contains(user),
+        }
+    }
+}
+
+/// A session and its place among all clients.
+type Admitted = (Box<Session>, Place);
 
 impl Reception {
     /// Serves one connection from its first byte to its last.
     pub async fn serve(self: Arc<Reception>, stream: Stream) {
         let peer = stream.peer();
         match tokio::time::timeout(self.login_timeout, self.admit(stream)).await {
-            Ok(Ok(Some(session))) => {
+            Ok(Ok(Some((session, place)))) => {
                 let database = Arc::clone(&session.database);
                 database.metrics.clients.inc();
                 // The reception of a client that has come in is not needed any more.
                 drop(self);
                 session.run().await;
                 database.metrics.clients.dec();
+                drop(place);
             }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::info!(%peer, %error, "client was not let in"),
@@ -72,7 +107,7 @@ impl Reception {
     }
 
     /// Lets a client in, or passes its cancel request on.
-    async fn admit(&self, stream: Stream) -> Result<Option<Box<Session>>> {
+    async fn admit(&self, stream: Stream) -> Result<Option<Admitted>> {
         match accept(stream, &self.acceptor, self.max_startup_bytes).await? {
             Handshake::Closed => Ok(None),
             Handshake::Cancel {
@@ -91,7 +126,10 @@ impl Reception {
                     return Ok(None);
                 };
                 match self.open(&mut startup, &proof).await {
-                    Ok(opening) => opening.greet(startup.stream).await,
+                    Ok((opening, place)) => {
+                        let session = opening.greet(startup.stream).await?;
+                        Ok(session.map(|session| (session, place)))
+                    }
                     Err(error) => {
                         tell(&mut startup.stream, &error).await;
                         Err(error)
@@ -102,20 +140,17 @@ impl Reception {
     }
 
     /// Checks what the client wants; nothing has been said to it yet.
-    async fn open(&self, startup: &mut Startup, _proof: &Authenticated) -> Result<Opening> {
-        if self.sessions.count() >= self.max_clients as usize {
-            return Err(Error::fatal(
-                SqlState::TOO_MANY_CONNECTIONS,
-                "sorry, too many clients already",
-            )
-            .detail(format!("limits.max_clients is {}.", self.max_clients)));
-        }
+    async fn open(&self, startup: &mut Startup, proof: &Authenticated) -> Result<(Opening, Place)> {
         let database = self.databases.get(&startup.database).ok_or_else(|| {
             Error::fatal(
                 SqlState::INVALID_CATALOG_NAME,
                 format!("database \"{}\" does not exist", startup.database),
             )
         })?;
+        let bounds = self.quotas.bounds(proof.user(), &database.config);
+        let place = self
+            .census
+            .enter(proof.user(), &startup.database, &bounds)?;
         let database = Arc::clone(database);
         let is_long = startup.minor >= 2;
         let secret_bytes = if is_long {
@@ -137,7 +172,7 @@ impl Reception {
             reported: Vec::new(),
         };
         opening.learn(parameters).await.map_err(Error::into_fatal)?;
-        Ok(opening)
+        Ok((opening, place))
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::auth::rules::Visitor;
 use crate::config::TlsMode;
 use crate::error::{Error, Result};
-use crate::net::stream::Stream;
+use crate::net::stream::{Peer, Stream};
 use crate::net::tls::Acceptor;
 use crate::sqlstate::SqlState;
 use crate::wire::backend;
@@ -54,6 +55,22 @@ pub struct Startup {
     pub database: String,
     /// What SCRAM can bind this connection to.
     pub binding: Option<Arc<[u8]>>,
+}
+
+impl Startup {
+    /// The client as rules see it; none if it has gone.
+    pub fn visitor(&self) -> Option<Visitor<'_>> {
+        Some(Visitor {
+            address: match self.stream.peer() {
+                Peer::Tcp(address) => Some(address.ip()),
+                Peer::Local => None,
+                Peer::Gone => return None,
+            },
+            is_encrypted: self.stream.is_tls(),
+            user: &self.user,
+            database: &self.database,
+        })
+    }
 }
 
 /// Talks with a new client until it is clear what it wants. Packets longer than `limit` bytes are

@@ -4,8 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::auth::md5::Md5Hash;
 use crate::auth::scram::{self, Exchange};
-use crate::auth::users::Users;
+use crate::auth::users::{Credential, Users};
 use crate::config::AuthMethod;
 use crate::error::{Error, Result};
 use crate::net::stream::Stream;
@@ -43,15 +44,10 @@ enum Proof {
 ///
 /// # Errors
 /// Why it is not let in: `28P01` for a wrong password or no such user, `28000` for a user that
-/// trust doesn't cover or a channel bound to something else, `08P01` for malformed messages. The
+/// trust doesn't cover, whom no rule lets in, or a channel bound to something else, `08P01` for malformed messages. The
 /// client has been told already and its connection is shut down.
 pub async fn authenticate(startup: &mut Startup, users: &Users) -> Result<Option<Authenticated>> {
-    let proof = match users.method() {
-        AuthMethod::Trust => trust(startup, users).await,
-        AuthMethod::Password => password(startup, users).await,
-        AuthMethod::ScramSha256 => scram(startup, users).await,
-    };
-    let error = match proof {
+    let error = match prove(startup, users).await {
         Ok(Proof::Gone) => return Ok(None),
         Ok(Proof::Right) => {
             let user = startup.user.clone();
@@ -71,8 +67,25 @@ pub async fn authenticate(startup: &mut Startup, users: &Users) -> Result<Option
     Err(error)
 }
 
-async fn trust(startup: &mut Startup, users: &Users) -> Result<Proof> {
-    if !users.trusts(&startup.user) {
+/// Finds out what is asked of the client and asks for it.
+async fn prove(startup: &mut Startup, users: &Users) -> Result<Proof> {
+    let Some(visitor) = startup.visitor() else {
+        return Ok(Proof::Gone);
+    };
+    let method = users.method(&visitor)?;
+    let account = users.account(&startup.user);
+    let credential = users.credential(&startup.user, account);
+    match (method, credential.md5()) {
+        (AuthMethod::Trust, _) => trust(startup, users.trusts(account)).await,
+        (AuthMethod::Password, _) => password(&mut startup.stream, credential).await,
+        (AuthMethod::Md5, Some(hash)) => md5(&mut startup.stream, hash).await,
+        (AuthMethod::Md5 | AuthMethod::ScramSha256, _) => scram(startup, &credential).await,
+        (AuthMethod::Reject, _) => Ok(Proof::Wrong),
+    }
+}
+
+async fn trust(startup: &mut Startup, exists: bool) -> Result<Proof> {
+    if !exists {
         return Err(Error::fatal(
             SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
             format!("role \"{}\" does not exist", startup.user),
@@ -81,8 +94,7 @@ async fn trust(startup: &mut Startup, users: &Users) -> Result<Proof> {
     Ok(send(&mut startup.stream, &[Request::Ok]).await)
 }
 
-async fn password(startup: &mut Startup, users: &Users) -> Result<Proof> {
-    let stream = &mut startup.stream;
+async fn password(stream: &mut Stream, credential: Credential) -> Result<Proof> {
     if let Proof::Gone = send(stream, &[Request::Cleartext]).await {
         return Ok(Proof::Gone);
     }
@@ -90,12 +102,8 @@ async fn password(startup: &mut Startup, users: &Users) -> Result<Proof> {
         return Ok(Proof::Gone);
     };
     let given = messages::parse_password(&body)?.to_vec();
-    let credential = users.credential(&startup.user);
     // Thousands of hashes: not on a thread that serves others.
-    let checked = tokio::task::spawn_blocking(move || {
-        let proved = credential.verifier().matches(&given);
-        credential.admits(proved)
-    });
+    let checked = tokio::task::spawn_blocking(move || credential.is_password(&given));
     match checked.await {
         Ok(true) => Ok(send(stream, &[Request::Ok]).await),
         Ok(false) => Ok(Proof::Wrong),
@@ -103,7 +111,21 @@ async fn password(startup: &mut Startup, users: &Users) -> Result<Proof> {
     }
 }
 
-async fn scram(startup: &mut Startup, users: &Users) -> Result<Proof> {
+async fn md5(stream: &mut Stream, hash: &Md5Hash) -> Result<Proof> {
+    let salt = rand::random();
+    if let Proof::Gone = send(stream, &[Request::Md5(salt)]).await {
+        return Ok(Proof::Gone);
+    }
+    let Some(body) = read_proof(stream).await? else {
+        return Ok(Proof::Gone);
+    };
+    match hash.is_proved(salt, messages::parse_password(&body)?) {
+        true => Ok(send(stream, &[Request::Ok]).await),
+        false => Ok(Proof::Wrong),
+    }
+}
+
+async fn scram(startup: &mut Startup, credential: &Credential) -> Result<Proof> {
     let stream = &mut startup.stream;
     let binding = startup.binding.as_deref();
     let offer = Request::Sasl(scram::mechanisms(binding));
@@ -114,7 +136,6 @@ async fn scram(startup: &mut Startup, users: &Users) -> Result<Proof> {
         return Ok(Proof::Gone);
     };
     let (mechanism, first) = messages::parse_sasl_initial_response(&body)?;
-    let credential = users.credential(&startup.user);
     let nonce = STANDARD.encode(rand::random::<[u8; 18]>());
     let verifier = credential.verifier().clone();
     let exchange = Exchange::begin(mechanism, first, binding, verifier, &nonce)?;

@@ -31,11 +31,19 @@ fn users(method: AuthMethod) -> Users {
     ];
     let users: BTreeMap<_, _> = passwords
         .map(|(name, password)| {
-            let password = Some(password);
-            (name.to_owned(), User { password })
+            let user = User {
+                password: Some(password),
+                ..User::default()
+            };
+            (name.to_owned(), user)
         })
         .into();
-    Users::new(&Auth { method, users }, [3; 32]).unwrap()
+    let auth = Auth {
+        method,
+        users,
+        ..Auth::default()
+    };
+    Users::new(&auth, [3; 32]).unwrap()
 }
 
 /// A proxy that logs one client in, greets it and waits until it goes.

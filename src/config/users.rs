@@ -1,0 +1,220 @@
+//! The section `auth` of proxy.yaml: users, and the rules that say what is asked of whom.
+
+use std::collections::BTreeSet;
+
+use super::auth::Auth;
+use super::auth::AuthMethod;
+use super::auth::ConnectionKind;
+use super::auth::DatabaseName;
+use super::auth::Network;
+use super::auth::Password;
+use super::auth::Rule;
+use super::auth::User;
+use super::decode::Field;
+use super::secret::Secret;
+use super::value;
+use super::value::PasswordForm;
+
+/// In a rule, every database, user or address, as in pg_hba.conf.
+const ALL: &str = "all";
+/// In a rule, the database that is called as the user is.
+const SAME_USER: &str = "sameuser";
+
+/// Reads the section; `whole` is the file, for what is missing.
+pub(super) fn read(field: Option<&Field<'_>>, whole: &Field<'_>) -> Auth {
+    let mut auth = Auth::default();
+    let mut users = None;
+    if let Some(mut fields) = field.and_then(|field| field.fields("a map with method and users")) {
+        fields.read("method", &mut auth.method, method);
+        users = fields.get("users");
+        fields.read("rules", &mut auth.rules, |field| rules(field).map(Some));
+        fields.read("administrators", &mut auth.administrators, |field| {
+            let names = names(field, "the names of users")?;
+            Some(BTreeSet::from_iter(names))
+        });
+        fields.finish();
+    }
+    let entries = users
+        .as_ref()
+        .and_then(|users| users.entries("a map of users"));
+    let nobody = entries.as_ref().is_none_or(Vec::is_empty);
+    let malformed = users.is_some() && entries.is_none();
+    let methods = methods(&auth);
+    for (name, field) in entries.unwrap_or_default() {
+        if let Err(fault) = value::name(name) {
+            let message = format!("the user's name {}", fault.what);
+            field.key_problem(message, fault.hint.to_owned());
+        }
+        let user = user(&field, &methods);
+        auth.users.insert(name.to_owned(), user);
+    }
+    let proves_all = methods.iter().all(|method| method.asks_password());
+    let has_rules = auth.rules.as_ref().is_none_or(|rules| !rules.is_empty());
+    if nobody && !malformed && proves_all && has_rules {
+        users.as_ref().or(field).unwrap_or(whole).key_problem(
+            "nobody may log in",
+            "Add users under auth.users, or set auth.method to trust.".to_owned(),
+        );
+    }
+    auth
+}
+
+/// The proofs that may be asked for.
+fn methods(auth: &Auth) -> Vec<AuthMethod> {
+    match &auth.rules {
+        None => vec![auth.method],
+        Some(rules) => {
+            let methods = rules.iter().map(|rule| rule.method);
+            methods
+                .filter(|method| *method != AuthMethod::Reject)
+                .collect()
+        }
+    }
+}
+
+fn method(field: &Field<'_>) -> Option<AuthMethod> {
+    let method = field.word()?;
+    if method == AuthMethod::Reject {
+        let hint = "Write it in auth.rules, for those who are not let in.".to_owned();
+        field.problem("nobody would be let in", hint);
+        return None;
+    }
+    Some(method)
+}
+
+fn user(field: &Field<'_>, methods: &[AuthMethod]) -> User {
+    let mut user = User::default();
+    let Some(mut fields) = field.fields("a map such as { password: \"${SHOP_PASSWORD}\" }") else {
+        return user;
+    };
+    let hint = "Write { password: \"${NAME}\" }, or set auth.method to trust.";
+    let password = if methods.iter().all(|method| method.asks_password()) {
+        fields.required("password", hint)
+    } else {
+        fields.get("password")
+    };
+    fields.read("max_clients", &mut user.max_clients, limit);
+    fields.finish();
+    let takes_md5 = methods
+        .iter()
+        .any(|method| matches!(method, AuthMethod::Md5 | AuthMethod::Password));
+    user.password = password.and_then(|field| {
+        let (text, form) = secret(&field)?;
+        if form == PasswordForm::Md5 && !takes_md5 {
+            field.problem(
+                "the password is an md5 hash",
+                "SCRAM can't use it: write the password itself or its SCRAM-SHA-256$… verifier, or \
+                 set the method to md5."
+                    .to_owned(),
+            );
+        }
+        Some(match form {
+            PasswordForm::Plain => Password::Plain(text),
+            PasswordForm::Verifier => Password::Verifier(text),
+            PasswordForm::Md5 => Password::Md5(text),
+        })
+    });
+    user
+}
+
+/// A password, and the form that it has. Its text never enters a message.
+pub(super) fn secret(field: &Field<'_>) -> Option<(Secret, PasswordForm)> {
+    let text = field.text("a password")?;
+    match value::password_form(&text) {
+        Ok(form) => Some((Secret::new(text), form)),
+        Err(fault) => {
+            let message = format!("the password {}", fault.what);
+            field.problem(message, fault.hint.to_owned());
+            None
+        }
+    }
+}
+
+/// A number of clients; `off` is no limit.
+pub(super) fn limit(field: &Field<'_>) -> Option<Option<u32>> {
+    match field.text("a number, or off")?.as_str() {
+        "off" => Some(None),
+        _ => field.count().map(Some),
+    }
+}
+
+fn rules(field: &Field<'_>) -> Option<Vec<Rule>> {
+    let items = field.items("a list of rules")?;
+    if items.is_empty() {
+        let hint = "Write at least one, or leave rules out and set auth.method.".to_owned();
+        field.problem("nobody may log in", hint);
+    }
+    Some(items.iter().filter_map(rule).collect())
+}
+
+fn rule(field: &Field<'_>) -> Option<Rule> {
+    let mut fields = field.fields("a map such as { type: host, method: scram-sha-256 }")?;
+    // A name that was forgotten must not make the rule hold for everybody.
+    let empty = "Write all, or leave the key out.";
+    let kind = fields.filled("type", empty).and_then(|field| field.word());
+    let databases = fields
+        .filled("database", empty)
+        .and_then(|field| all_or(names(&field, "the name of a database, or all")?));
+    let users = fields
+        .filled("user", empty)
+        .and_then(|field| all_or(names(&field, "the name of a user, or all")?));
+    let address = fields.filled("address", empty);
+    let networks = address.as_ref().and_then(addresses);
+    let hint = "Say what is asked: method: scram-sha-256.";
+    let method = fields.required("method", hint).and_then(|f| f.word());
+    fields.finish();
+    if let Some(address) = address.filter(|_| kind == Some(ConnectionKind::Local)) {
+        let hint = "Leave address out, or set type to host.".to_owned();
+        address.key_problem("clients of a unix socket have no address", hint);
+    }
+    let same_user = |name: String| match name.as_str() {
+        SAME_USER => DatabaseName::SameUser,
+        _ => DatabaseName::Named(name),
+    };
+    Some(Rule {
+        kind,
+        databases: databases.map(|names| names.into_iter().map(same_user).collect()),
+        users,
+        addresses: networks,
+        method: method?,
+    })
+}
+
+/// One name or a list of them.
+fn names(field: &Field<'_>, what: &str) -> Option<Vec<String>> {
+    let items = field.one_or_more(what)?;
+    Some(items.iter().filter_map(|item| item.name(what)).collect())
+}
+
+/// The names, or none if one of them stands for all.
+fn all_or(names: Vec<String>) -> Option<Vec<String>> {
+    let all = names.iter().any(|name| name == ALL);
+    (!all).then_some(names)
+}
+
+/// Networks; none is all.
+fn addresses(field: &Field<'_>) -> Option<Vec<Network>> {
+    const WHAT: &str = "an address such as 10.0.0.0/8, or all";
+    let mut networks = Vec::new();
+    let mut all = false;
+    for item in field.one_or_more(WHAT)? {
+        match item.text(WHAT) {
+            Some(text) if text == ALL => all = true,
+            Some(_) => networks.extend(item.parsed(WHAT, value::network)),
+            None => {}
+        }
+    }
+    (!all).then_some(networks)
+}
+
+/// Where a rule stands whose connections can't be, and why.
+pub(super) fn check_rules(auth: &Auth, has_tls: bool, field: Option<&Field<'_>>) {
+    let Some(rules) = auth.rules.as_ref().filter(|_| !has_tls) else {
+        return;
+    };
+    let needs_tls = |rule: &Rule| rule.kind == Some(ConnectionKind::HostSsl);
+    if let Some(field) = field.filter(|_| rules.iter().any(needs_tls)) {
+        let hint = "Set tls.mode to prefer or require, with a certificate and its key.".to_owned();
+        field.key_problem("rules of type hostssl never hold while tls is off", hint);
+    }
+}
