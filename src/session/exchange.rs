@@ -116,7 +116,7 @@ impl Session {
         let held = self.server.as_ref()?;
         let is_copying = !listen && held.replies.is_copying();
         let is_done =
-            held.replies.is_empty() && (!listen || self.may_let_go() || self.memory.schema_changed);
+            held.replies.is_empty() && (!listen || self.may_let_go() || self.is_schema_due());
         (is_copying || is_done).then_some(Event::Answered)
     }
 
@@ -379,7 +379,7 @@ impl Session {
                 }
             }
             Effect::End => self.settings.commit(),
-            Effect::Schema => self.memory.schema_changed = true,
+            Effect::Schema => self.note_schema(),
             Effect::Pin => self.memory.is_pinned = true,
             Effect::DiscardAll | Effect::Deallocate(None) => {
                 self.statements.clear();
