@@ -34,6 +34,7 @@ pub mod metrics;
 mod prepared;
 mod refusal;
 mod replies;
+pub mod roles;
 mod route;
 mod scatter;
 mod settings;
