@@ -8,7 +8,6 @@
 )]
 
 mod access;
-mod corpus;
 mod demo;
 mod differential;
 mod drivers;

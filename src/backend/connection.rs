@@ -122,6 +122,27 @@ impl Connection {
         self.socket.input.is_empty()
     }
 
+    /// Ready with the cause once a connection that is not asked anything has ended. What it says
+    /// meanwhile (notices and the like) is dropped.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            match self.socket.poll_fill(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => return Poll::Ready(io::ErrorKind::UnexpectedEof.into()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(cause)) => return Poll::Ready(cause),
+            }
+            while let Ok(Some((tag, frame_bytes))) = self.next_frame() {
+                let frame = self.socket.input.bytes().get(..frame_bytes).unwrap_or(&[]);
+                if tag == b'E' {
+                    let words = report::read(frame::body(frame));
+                    return Poll::Ready(io::Error::other(words.fields().message.clone()));
+                }
+                self.socket.input.consume(frame_bytes);
+            }
+        }
+    }
+
     /// Makes the session's settings be `settings`: a round trip if they differ, else nothing.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! What a statement does to its session once it has completed; pure.
 
 use crate::sql::statement::{
-    CopyDirection, CopyEndpoint, DiscardTarget, Maintenance, ResetTarget, SetScope, SetValue,
-    Statement, TransactionModes,
+    CopyDirection, CopyEndpoint, DiscardTarget, IsolationLevel, Maintenance, ResetTarget, SetScope,
+    SetValue, Statement, TransactionModes,
 };
 use crate::sql::token::slice;
 
@@ -40,6 +40,13 @@ pub enum Effect {
     DiscardAll,
     /// `DEALLOCATE`, of one statement or of all.
     Deallocate(Option<String>),
+    /// `SET TRANSACTION`, as written.
+    Modes {
+        /// The statement.
+        statement: String,
+        /// All statements of the transaction share a snapshot from now on.
+        shares_snapshot: bool,
+    },
     /// `SAVEPOINT`.
     Savepoint(String),
     /// `ROLLBACK TO`.
@@ -82,6 +89,10 @@ impl Effect {
                     },
                 }
             }
+            Statement::SetTransaction(modes) => Effect::Modes {
+                statement: text.trim().trim_end_matches(';').to_owned(),
+                shares_snapshot: modes.isolation.is_some_and(IsolationLevel::shares_snapshot),
+            },
             Statement::SetSessionCharacteristics(modes) => Effect::Several(characteristics(modes)),
             Statement::Reset(ResetTarget::Name(name)) => Effect::Reset {
                 local: false,

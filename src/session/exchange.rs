@@ -18,7 +18,7 @@ use crate::session::effect::Effect;
 use crate::session::prepared::{SERVER_NAME_BYTES, SERVER_NAME_PREFIX};
 use crate::session::replies::{Expect, Reply};
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
-use crate::txn::Transaction;
+use crate::txn::{Opening, Transaction};
 use crate::wire::backend::{Status, command_complete};
 use crate::wire::buffer::message;
 use crate::wire::frame::{self, HEADER_BYTES};
@@ -75,6 +75,9 @@ impl Session {
             if let Err(stop) = self.poll_server(cx) {
                 return Poll::Ready(Err(stop));
             }
+            if let Err(stop) = self.poll_others(cx) {
+                return Poll::Ready(Err(stop));
+            }
             if let Some(event) = self.event(listen) {
                 return Poll::Ready(Ok(event));
             }
@@ -115,8 +118,12 @@ impl Session {
     fn event(&self, listen: bool) -> Option<Event> {
         let held = self.server.as_ref()?;
         let is_copying = !listen && held.replies.is_copying();
-        let is_done =
-            held.replies.is_empty() && (!listen || self.may_let_go() || self.is_schema_due());
+        let is_done = held.replies.is_empty()
+            && (!listen
+                || self.may_let_go()
+                || self.may_rest_pinned()
+                || self.others.has_news()
+                || self.memory.schema_changed);
         (is_copying || is_done).then_some(Event::Answered)
     }
 
@@ -249,7 +256,7 @@ impl Session {
         let frame = input.bytes().get(range.clone()).unwrap_or(&[]);
         let reply = held
             .replies
-            .take(header.tag, frame::body(frame), &mut self.given_up);
+            .take(header.tag, frame::body(frame), &mut self.unit.given_up);
         match reply {
             Reply::Forward | Reply::CopyIn => *run = range.end,
             Reply::ForwardWith(words) => {
@@ -318,7 +325,7 @@ impl Session {
             return Some(Box::default());
         }
         self.unit.has_failed = true;
-        if self.server.as_ref().is_some_and(|held| held.is_detached) {
+        if self.server.as_ref().is_some_and(|held| held.is_detached()) {
             self.transaction.fail();
         }
         if in_place.is_none() {
@@ -347,7 +354,7 @@ impl Session {
 
     /// Undoes what was noted of requests that the server has not carried out.
     pub(super) fn take_back_given_up(&mut self) {
-        for expect in self.given_up.drain(..) {
+        for expect in std::mem::take(&mut self.unit.given_up) {
             if let Expect::Parse { id, seen } = expect {
                 if let Some(held) = &mut self.server {
                     held.lease.unlearn(id);
@@ -371,6 +378,10 @@ impl Session {
 
     /// A statement has completed: does what it does to the session.
     pub(super) fn complete(&mut self, effect: Effect, tag: &[u8]) {
+        self.note_for_others(&effect);
+        if effect == Effect::End {
+            self.others.opening.chain();
+        }
         match effect {
             Effect::End if tag.starts_with(b"ROLLBACK") => {
                 self.settings.roll_back();
@@ -379,15 +390,18 @@ impl Session {
                 }
             }
             Effect::End => self.settings.commit(),
-            Effect::Schema => self.note_schema(),
-            Effect::Pin => self.memory.is_pinned = true,
+            Effect::Schema => self.memory.schema_changed = true,
+            Effect::Pin => self.pin(),
+            Effect::Begin if self.transaction == Transaction::Idle => {
+                self.others.opening = Opening::unknown();
+            }
             Effect::DiscardAll | Effect::Deallocate(None) => {
                 self.statements.clear();
                 if let Some(held) = &mut self.server {
                     held.lease.forget_statements();
                 }
                 if effect == Effect::DiscardAll {
-                    self.memory.is_pinned = self.is_session_pooled();
+                    self.unpin();
                     self.memory.temporary_tables = false;
                     // The proxy's own settings were checked when they were made.
                     let _ = self.settings.complete(&effect);
@@ -419,7 +433,7 @@ impl Session {
         let Some(held) = &mut self.server else {
             return status;
         };
-        if held.is_detached {
+        if held.is_detached() {
             self.unit.end();
             return self.transaction.status();
         }

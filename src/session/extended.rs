@@ -13,7 +13,7 @@ use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target
 use crate::session::prepared::{Portal, Prepared, server_name, statement_id};
 use crate::session::replies::Expect;
 use crate::session::route::Need;
-use crate::session::simple::{Study, effects};
+use crate::session::study::{Study, effects};
 use crate::session::{Session, Stop};
 use crate::sql::statement::Statement;
 use crate::sql::token::slice;
@@ -65,9 +65,13 @@ impl Session {
             Study::One(plan) => plan,
             Study::Empty => unplanned(Statement::Empty, Route::Any, Access::Read),
             Study::Opaque => {
-                // What it does to the session is not known.
-                self.memory.is_pinned = true;
-                unplanned(Statement::Other, Route::Shard(0), Access::Write)
+                // What it does to the session is not known; only a database of one shard comes here.
+                let session = SessionUse::PINS;
+                let plan = unplanned(Statement::Other, Route::Shard(0), Access::Write);
+                Arc::new(Plan {
+                    session,
+                    ..Plan::clone(&plan)
+                })
             }
             Study::Many(_) => {
                 let message = "cannot insert multiple commands into a prepared statement";
@@ -109,15 +113,15 @@ impl Session {
         self.settings.reading() ^ self.settings.context().fingerprint().rotate_left(17)
     }
 
-    /// Identifies a statement that is prepared now. What has changed the definitions is in it, so that
-    /// whoever prepares a statement after that does not get an older one.
+    /// Identifies a statement that is prepared now. The catalogue's epoch is in it, so that whoever
+    /// prepares a statement after a definition has changed does not get an older one.
     fn identify(&self, is_named: bool, text: &[u8], types: &[u32]) -> StatementId {
-        let definitions = self.database.definitions();
+        let epoch = self.database.topology.epoch();
         statement_id(
             is_named,
             text,
             types,
-            self.reading() ^ definitions.rotate_left(41),
+            self.reading() ^ epoch.rotate_left(41),
         )
     }
 
@@ -146,7 +150,7 @@ impl Session {
     /// Whether a statement of this name, if there is one, was made by SQL on the connection that the
     /// session keeps.
     fn is_of_server(&self, name: &[u8]) -> bool {
-        self.memory.is_pinned && self.server.is_some() && self.statements.get(name).is_none()
+        self.is_pinned() && self.server.is_some() && self.statements.get(name).is_none()
     }
 
     /// The statement of this name, planned against the present catalogue and settings.
@@ -423,6 +427,7 @@ impl Session {
                 if is_write {
                     self.unit.make_final();
                 }
+                self.before_end(&prepared.plan.statement).await?;
                 let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
                 let effects = effects(&prepared.plan, text);
                 self.note_pins(&effects);

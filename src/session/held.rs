@@ -28,16 +28,27 @@ pub struct Held {
     pub rest: usize,
     /// Something that may have written was sent since the last ReadyForQuery.
     pub wrote: bool,
-    /// It serves a statement beside the client's transaction, which it is not part of.
-    pub is_detached: bool,
-    /// It is in a transaction like the client's, but not the client's, and must be rolled back.
-    pub is_aside: bool,
+    /// Whether it is part of the client's transaction.
+    pub part: Part,
     /// A RESET ALL has made its settings the server's defaults; a rollback would undo that.
     pub is_reset: bool,
+    /// It holds state of the session's that can't be moved, so that the session keeps it.
+    pub is_pinned: bool,
     /// What state it is in is not known: it must be closed.
     pub is_lost: bool,
     /// What the server said before it closed the connection.
     pub last_words: Option<Error>,
+}
+
+/// Whose transaction a connection is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The client's, if there is one.
+    Client,
+    /// None: it serves a statement beside the client's transaction.
+    Detached,
+    /// One like the client's, but not the client's, which must be rolled back.
+    Aside,
 }
 
 /// A place on a server.
@@ -69,6 +80,16 @@ impl Seat {
 }
 
 impl Held {
+    /// Whether it serves a statement beside the client's transaction, which it is not part of.
+    pub fn is_detached(&self) -> bool {
+        self.part != Part::Client
+    }
+
+    /// Whether it is in a transaction that must be rolled back.
+    pub fn is_aside(&self) -> bool {
+        self.part == Part::Aside
+    }
+
     /// Whether nothing is under way on the connection.
     pub fn is_at_rest(&self) -> bool {
         self.replies.is_empty()

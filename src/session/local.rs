@@ -149,7 +149,9 @@ impl Session {
 
     /// Whether BEGIN can wait: nothing is under way that would be part of the transaction.
     fn may_begin_lazily(&self) -> bool {
-        self.transaction == Transaction::Idle && !self.memory.is_pinned && !self.batch.is_sent()
+        self.transaction == Transaction::Idle
+            && !self.batch.is_sent()
+            && !(self.database.is_single() && self.is_pinned())
     }
 
     /// Values that can be checked before they are set.
@@ -198,7 +200,13 @@ impl Session {
                     answer.status = self.try_aside(&statement).await?;
                 }
                 if let Transaction::Begun(opening) = &mut self.transaction {
-                    opening.add(statement)?;
+                    match &effect {
+                        Effect::Savepoint(name) => opening.savepoint(name, statement)?,
+                        Effect::Modes {
+                            shares_snapshot, ..
+                        } => opening.modes(statement, *shares_snapshot)?,
+                        _ => opening.set(statement)?,
+                    }
                 }
                 self.settings.complete(&effect)?;
                 Ok(answer)
@@ -337,7 +345,8 @@ fn lazy_begin(begin: &Begin, text: &str) -> Local {
     Local::Begin {
         opening: match begin.modes == TransactionModes::default() {
             true => Opening::plain(statement),
-            false => Opening::with_modes(statement, read_only == Some(true), certain),
+            false => Opening::with_modes(statement, read_only == Some(true), certain)
+                .sharing_a_snapshot(isolation.is_some_and(IsolationLevel::shares_snapshot)),
         },
         tag: if first == Some(b's') {
             "START TRANSACTION"

@@ -45,9 +45,14 @@ impl Session {
             });
         };
         self.registered.control.end();
-        self.given_up.extend(held.replies.clear());
-        let units = self.given_up.iter().filter(|due| due.ends_unit()).count();
-        let commits = self.given_up.iter().any(commits);
+        self.unit.given_up.extend(held.replies.clear());
+        let units = self
+            .unit
+            .given_up
+            .iter()
+            .filter(|due| due.ends_unit())
+            .count();
+        let commits = self.unit.given_up.iter().any(commits);
         self.take_back_given_up();
         if held.last_words.is_none() {
             held.seat.node.mark_failed("a connection to it broke");
@@ -64,11 +69,11 @@ impl Session {
             let message = words.fields().message.clone();
             return Err(Stop::Session(Error::protocol(message)));
         }
-        if self.memory.is_pinned {
+        if held.is_pinned {
             // Whatever kept the session on this connection is gone with it.
             return Err(Stop::Session(error.into_fatal()));
         }
-        let is_repeatable = self.transaction == Transaction::Idle || held.is_detached;
+        let is_repeatable = self.transaction == Transaction::Idle || held.is_detached();
         if is_repeatable && let Some(log) = self.unit.repeat() {
             self.forget_parsed(&log);
             self.batch.clear();
@@ -84,6 +89,7 @@ impl Session {
         self.unit.has_failed = true;
         self.settings.roll_back();
         self.transaction.fail();
+        self.others.drop_joined();
         self.statements.clear_portals();
         let in_batch = self.tell_lost(&error, units);
         Ok(Lost::Told { error, in_batch })

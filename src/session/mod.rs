@@ -19,7 +19,6 @@ mod batch;
 pub mod census;
 pub mod control;
 pub mod database;
-mod date_style;
 mod effect;
 mod exchange;
 mod explain;
@@ -31,15 +30,16 @@ mod local;
 pub mod login;
 mod loss;
 pub mod metrics;
+mod others;
 mod prepared;
 mod refusal;
 mod replies;
-pub mod roles;
 mod route;
 mod scatter;
 mod settings;
 mod simple;
 pub mod start;
+mod study;
 mod unit;
 
 use std::io;
@@ -54,6 +54,7 @@ use crate::session::database::Database;
 use crate::session::exchange::Event;
 use crate::session::held::Held;
 use crate::session::loss::Lost;
+use crate::session::others::Others;
 use crate::session::prepared::Statements;
 use crate::session::replies::Expect;
 use crate::session::settings::SessionSettings;
@@ -75,7 +76,9 @@ pub struct Session {
     client: Client,
     database: Arc<Database>,
     registered: Registered,
+    /// The connection that works for the client.
     server: Option<Held>,
+    others: Others,
     statements: Statements,
     transaction: Transaction,
     settings: SessionSettings,
@@ -84,8 +87,6 @@ pub struct Session {
     memory: Memory,
     /// Scratch space: the shape of the text at hand.
     shape: Shape,
-    /// Scratch space: requests that an error has just ended.
-    given_up: Vec<Expect>,
 }
 
 /// The client's side of the session.
@@ -113,8 +114,6 @@ impl Client {
 struct Memory {
     /// When it last wrote to each shard.
     wrote_at: Vec<Option<Instant>>,
-    /// It keeps its server connection: state lives there that can't be moved.
-    is_pinned: bool,
     /// It has made temporary tables.
     temporary_tables: bool,
     /// A definition has changed; the catalogue must be read again before the client goes on.

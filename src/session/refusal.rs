@@ -38,7 +38,7 @@ impl Session {
         let is_extended = self.batch.is_extended();
         let is_shared = self.batch.is_sent() || self.transaction.is_on_shard();
         match &mut self.server {
-            Some(held) if is_shared && !held.is_detached => {
+            Some(held) if is_shared && !held.is_detached() => {
                 held.refuse(words);
                 if is_extended {
                     self.batch.note_sent();
@@ -49,6 +49,7 @@ impl Session {
             }
             _ => {
                 self.transaction.fail();
+                self.others.drop_joined();
                 let status = self.transaction.status();
                 let out = self.client.socket.output.tail();
                 out.extend_from_slice(&words);

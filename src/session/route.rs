@@ -8,8 +8,9 @@ use crate::config::{Consistency, PoolMode, ReadPreference};
 use crate::error::{Error, Result};
 use crate::plan::Access;
 use crate::pool::Lease;
-use crate::session::held::{Held, Seat};
+use crate::session::held::{Held, Part, Seat};
 use crate::session::lease::{lease_for, no_such_shard};
+use crate::session::others::Woken;
 use crate::session::replies::{Expect, Replies};
 use crate::session::settings::SessionSettings;
 use crate::session::simple::aborted;
@@ -42,11 +43,16 @@ impl Session {
 
     /// Whether the server connection may go back now.
     pub(super) fn may_let_go(&self) -> bool {
-        !self.memory.is_pinned
+        !self.is_pinned()
             && !self.batch.is_sent()
             && !self.transaction.is_on_shard()
             && !self.client.is_mid_copy()
             && self.server.as_ref().is_some_and(|held| held.is_at_rest())
+    }
+
+    /// Whether the connection at work stays with the session.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.is_session_pooled() || self.server.as_ref().is_some_and(|held| held.is_pinned)
     }
 
     /// Holds a connection that meets the need, and has it joined the client's transaction.
@@ -68,6 +74,10 @@ impl Session {
         {
             return Err(on_secondary().into());
         }
+        self.rest_pinned();
+        if need.access == Access::Write {
+            self.check_second_writer(&need)?;
+        }
         if self.server.is_some() {
             if self.suits(&need) {
                 return self.reapply().await;
@@ -80,25 +90,38 @@ impl Session {
             if self.may_leave_batch() {
                 self.leave_batch().await?;
             }
-            if !self.may_let_go() && !self.suits(&need) {
-                return Err(self.second_shard(&need).into());
-            }
+            self.rest_pinned();
             if self.may_let_go() {
                 self.let_go();
-            } else {
+            } else if self.suits(&need) {
                 return Ok(());
+            } else if self.server.is_some() {
+                self.make_way(&need).await?;
             }
         }
+        match self.wake(need.shard) {
+            Some(Woken::Joined) => Ok(()),
+            Some(Woken::Apart) => self.prepare_held().await,
+            None => {
+                let taken = self.take_seat(&need).await;
+                if taken.is_err() {
+                    self.resume();
+                }
+                taken?;
+                self.prepare_held().await
+            }
+        }
+    }
+
+    /// Holds a connection that nobody holds yet.
+    async fn take_seat(&mut self, need: &Need) -> Result<()> {
         let is_detached = need.may_detach && self.may_detach();
-        let read_only = matches!(&self.transaction, Transaction::Begun(o) if o.is_read_only());
-        let in_transaction = matches!(self.transaction, Transaction::Begun(_)) && !is_detached;
+        let is_aside = is_detached && !self.is_bare();
         let access = match need.access {
-            Access::Read if in_transaction && !read_only => Access::Write,
-            _ if self.is_session_pooled() => Access::Write,
+            _ if is_aside || self.is_session_pooled() => Access::Write,
+            Access::Read if !is_detached && self.needs_primary() => Access::Write,
             access => access,
         };
-        let is_aside = is_detached && !self.is_bare();
-        let access = if is_aside { Access::Write } else { access };
         let shard = need.shard.unwrap_or_else(|| self.any_shard(access));
         let (lease, node) = match need.is_sticky {
             true => self.lease_last(shard)?,
@@ -115,13 +138,26 @@ impl Session {
             replies: Replies::default(),
             rest: 0,
             wrote: false,
-            is_detached,
-            is_aside,
+            part: match (is_detached, is_aside) {
+                (false, _) => Part::Client,
+                (true, false) => Part::Detached,
+                (true, true) => Part::Aside,
+            },
             is_reset: false,
+            is_pinned: self.is_session_pooled() && !is_detached,
             is_lost: false,
             last_words: None,
         });
-        self.prepare_held().await
+        Ok(())
+    }
+
+    /// Whether the transaction at hand, if there is one, must run on primaries: it may yet write.
+    fn needs_primary(&self) -> bool {
+        match &self.transaction {
+            Transaction::Begun(opening) => !opening.is_read_only(),
+            Transaction::Open => !self.others.opening.is_read_only(),
+            _ => false,
+        }
     }
 
     /// Gives a connection that is still held its settings back after RESET ALL.
@@ -153,12 +189,8 @@ impl Session {
         self.batch.is_sent()
             && !self.batch.is_skipping()
             && !self.transaction.is_on_shard()
-            && !self.memory.is_pinned
-            && self
-                .settings
-                .server()
-                .get("default_transaction_isolation")
-                .is_none()
+            && !self.is_pinned()
+            && !self.has_snapshot_by_default()
             && self
                 .server
                 .as_ref()
@@ -181,16 +213,16 @@ impl Session {
         let Some(held) = &self.server else {
             return false;
         };
-        let is_bound = self.transaction.is_on_shard() || self.memory.is_pinned;
+        let is_bound = self.transaction.is_on_shard() || self.is_pinned();
         if need.is_sticky && !held.wrote {
             return false;
         }
         if matches!(self.transaction, Transaction::Begun(_)) && !is_bound {
             // What is held serves something beside the transaction.
-            return held.is_detached
+            return held.is_detached()
                 && need.may_detach
                 && self.may_detach()
-                && held.is_aside != self.is_bare();
+                && held.is_aside() != self.is_bare();
         }
         need.shard.is_none_or(|shard| shard == held.shard)
             && (is_bound || held.is_primary || need.access == Access::Read)
@@ -204,12 +236,14 @@ impl Session {
     /// Whether the client's transaction, of which no shard knows yet, has one snapshot for all its
     /// statements, so that none may be read beside it.
     pub(super) fn has_own_snapshot(&self) -> bool {
-        let is_default = self
-            .settings
-            .server()
-            .get("default_transaction_isolation")
-            .is_none();
-        matches!(self.transaction, Transaction::Begun(_)) && !(self.is_bare() && is_default)
+        matches!(self.transaction, Transaction::Begun(_))
+            && (self.has_snapshot_by_default() || !self.is_bare())
+    }
+
+    /// Whether the client has chosen another isolation level for all its transactions.
+    pub(super) fn has_snapshot_by_default(&self) -> bool {
+        let setting = self.settings.server().get("default_transaction_isolation");
+        setting.is_some()
     }
 
     /// Whether the client's transaction is nothing but a BEGIN so far.
@@ -225,11 +259,11 @@ impl Session {
         }
     }
 
-    fn second_shard(&self, need: &Need) -> Error {
+    pub(super) fn second_shard(&self, need: &Need) -> Error {
         let held = self.server.as_ref().map_or(0, |held| held.shard);
         let name = |shard| self.database.shard_name(shard);
         let wanted = need.shard.map_or("another", name);
-        if self.memory.is_pinned && !self.transaction.is_on_shard() {
+        if self.is_pinned() && !self.transaction.is_on_shard() {
             return Error::refused(
                 "a session that keeps its server connection can't use another shard",
                 format!(
@@ -241,12 +275,12 @@ impl Session {
             );
         }
         Error::refused(
-            "a transaction can't use a second shard yet",
+            "this transaction can't use a second shard yet",
             format!(
                 "The transaction is open on shard {}; the statement needs shard {wanted}.",
                 name(held)
             ),
-            "Commit first, or keep the transaction to rows of one shard key.",
+            "Commit first, use READ COMMITTED, or keep the transaction to rows of one shard key.",
         )
     }
 
@@ -313,7 +347,7 @@ impl Session {
         };
         // What a begun transaction has set is set inside it, so that a rollback takes it back.
         let settings = match &self.transaction {
-            Transaction::Begun(_) => self.settings.server_at_begin(),
+            Transaction::Begun(_) | Transaction::Open => self.settings.server_at_begin(),
             _ => self.settings.server(),
         };
         match held.lease.apply(settings).await {
@@ -325,12 +359,15 @@ impl Session {
             }
             Err(Failed::Lost(cause)) => return Err(Stop::Lost(cause)),
         }
-        let Transaction::Begun(opening) = &self.transaction else {
-            return Ok(());
+        let joins = self.transaction == Transaction::Open && !self.database.is_single();
+        let opening = match &self.transaction {
+            Transaction::Begun(opening) => opening,
+            Transaction::Open if joins => &self.others.opening,
+            _ => return Ok(()),
         };
-        if held.is_detached {
+        if held.is_detached() {
             // What the transaction has set so far must hold for the statement beside it too.
-            let opened = match held.is_aside {
+            let opened = match held.is_aside() {
                 true => held.lease.run(&opening.sql()).await,
                 false => Ok(()),
             };
@@ -344,21 +381,30 @@ impl Session {
             held.lease.unnamed = None;
             frontend::write_query(held.lease.socket.output.tail(), sql.as_bytes());
             held.replies.push(Expect::Opening);
-            self.transaction = Transaction::Open;
+            self.opened();
             return Ok(());
         }
         match held.lease.run(&sql).await {
             Ok(()) => {
-                self.transaction = Transaction::Open;
+                self.opened();
                 Ok(())
             }
             Err(Failed::Refused(error)) => {
                 // What state the server is in depends on where it failed: the connection is closed.
                 self.drop_held();
                 self.transaction.fail();
+                self.others.drop_joined();
                 Err(Stop::Statement(error))
             }
             Err(Failed::Lost(cause)) => Err(Stop::Lost(cause)),
+        }
+    }
+
+    /// A shard has joined the client's transaction.
+    fn opened(&mut self) {
+        let before = std::mem::replace(&mut self.transaction, Transaction::Open);
+        if let Transaction::Begun(opening) = before {
+            self.others.opening = opening;
         }
     }
 
@@ -379,12 +425,13 @@ impl Session {
             return;
         };
         let undisturbed = self.registered.control.end();
-        let in_order = !held.is_lost && !held.is_aside && held.is_at_rest() && held.seat.is_valid();
+        let in_order =
+            !held.is_lost && !held.is_aside() && held.is_at_rest() && held.seat.is_valid();
         if undisturbed && in_order {
             held.lease.unnamed = None;
             // What ran beside the client's transaction has changed nothing.
             let is_changed = !Arc::ptr_eq(&held.lease.settings, self.settings.server());
-            if is_changed && !held.is_reset && !held.is_detached {
+            if is_changed && !held.is_reset && !held.is_detached() {
                 held.lease.settings = Arc::clone(self.settings.server());
             }
             held.lease.last_client = self.registered.control.process_id;
@@ -395,9 +442,10 @@ impl Session {
     /// Ends the transaction in which a statement ran beside the client's.
     async fn end_aside(&mut self) {
         if let Some(held) = &mut self.server
-            && held.is_aside
+            && held.is_aside()
+            && held.lease.run("ROLLBACK").await.is_ok()
         {
-            held.is_aside = held.lease.run("ROLLBACK").await.is_err();
+            held.part = Part::Detached;
         }
     }
 
@@ -414,33 +462,17 @@ impl Session {
             self.end_aside().await;
             self.let_go();
         }
+        self.rest_pinned();
+        self.tell_others().await?;
         self.refresh_schema().await;
         Ok(())
     }
 
-    /// A definition has changed.
-    pub(super) fn note_schema(&mut self) {
-        self.database.note_change();
-        if self.database.needs_catalog() {
-            self.memory.schema_changed = true;
-        } else {
-            self.database.topology.refresh_soon();
-        }
-    }
-
-    /// Whether the catalogue must be read before the client goes on. Not while its transaction is open:
-    /// that would show nothing of it, and might wait for its locks.
-    pub(super) fn is_schema_due(&self) -> bool {
-        self.memory.schema_changed && !self.transaction.is_on_shard() && !self.batch.is_sent()
-    }
-
     /// Reads the catalogue again after a definition has changed.
     pub(super) async fn refresh_schema(&mut self) {
-        if !self.is_schema_due() {
-            return;
-        }
-        self.memory.schema_changed = false;
-        if let Err(error) = self.database.topology.refresh().await {
+        if std::mem::take(&mut self.memory.schema_changed)
+            && let Err(error) = self.database.topology.refresh().await
+        {
             tracing::warn!(%error, "the catalogue could not be read after a definition changed");
         }
     }
@@ -464,6 +496,8 @@ impl Session {
             self.let_go();
         }
         self.drop_held();
+        self.others.drop_joined();
+        self.discard_others().await;
     }
 }
 

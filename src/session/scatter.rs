@@ -150,7 +150,7 @@ impl Session {
     /// Whether a statement over several shards may run now.
     fn check_scatter(&self, plan: &Plan) -> Result<()> {
         let apart = match &self.transaction {
-            Transaction::Idle => !self.memory.is_pinned,
+            Transaction::Idle => !self.is_pinned(),
             Transaction::Begun(_) => !self.has_own_snapshot(),
             _ => false,
         };

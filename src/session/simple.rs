@@ -5,13 +5,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
-use crate::session::database::{Database, Question};
+use crate::plan::{Access, Arguments, Parameters, Plan, SessionUse, Target};
+use crate::session::database::Database;
 use crate::session::effect::Effect;
 use crate::session::explain::Explained;
 use crate::session::local::Local;
+use crate::session::others;
 use crate::session::replies::{Effects, Expect};
 use crate::session::route::Need;
+use crate::session::study::{Study, effect_of, effects, is_query};
 use crate::session::{Session, Stop};
 use crate::sql::shape::{self, Shape};
 use crate::sql::splice::{Edit, splice};
@@ -21,18 +23,6 @@ use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::wire::backend::{command_complete, empty_query_response, ready_for_query};
 use crate::wire::{frame, frontend};
-
-/// What a text asks for.
-pub(super) enum Study {
-    /// No statement at all.
-    Empty,
-    /// One statement.
-    One(Arc<Plan>),
-    /// Several statements: where each stands, and its plan.
-    Many(Vec<(Range<u32>, Arc<Plan>)>),
-    /// A text that only the server can judge; it goes there as it is.
-    Opaque,
-}
 
 impl Session {
     /// Handles Query.
@@ -57,15 +47,15 @@ impl Session {
             Study::Many(plans) => self.query_many(frame, text, &plans).await,
             Study::Opaque => {
                 self.unit.make_final();
-                // What it does to the session is not known.
-                self.memory.is_pinned = true;
                 let need = Need {
                     shard: Some(0),
                     access: Access::Write,
                     is_sticky: false,
                     may_detach: false,
                 };
-                self.send_query(frame, need, None).await
+                // What it does to the session is not known.
+                let pins = Some(Box::new(VecDeque::from([Effect::Pin])));
+                self.send_query(frame, need, pins).await
             }
         }
     }
@@ -80,6 +70,7 @@ impl Session {
         }
         let effects = effects(plan, text);
         self.note_temporary(plan);
+        self.before_end(&plan.statement).await?;
         if self.transaction == Transaction::Failed {
             return self
                 .send_query(frame, self.need(plan, None, text), effects)
@@ -244,6 +235,9 @@ impl Session {
         // The statements behind it were planned as if it were not there.
         let is_early_change =
             !self.database.is_single() && !is_last && changes_planning(&plan.statement);
+        if self.others.has_joined() && effect_of(&plan.statement) == Effect::End {
+            return Err(others::several_shards("COMMIT among other statements"));
+        }
         if self.is_own_statement(plan) || is_early_reset || is_early_change {
             return Err(Error::refused(
                 "this statement can't be sent together with others",
@@ -281,7 +275,7 @@ impl Session {
             .as_ref()
             .is_some_and(|all| all.contains(&Effect::Pin))
         {
-            self.memory.is_pinned = true;
+            self.pin();
         }
     }
 
@@ -307,160 +301,6 @@ impl Session {
         self.unit.end();
         Ok(())
     }
-
-    /// Finds out what a text asks for.
-    ///
-    /// # Errors
-    /// `42601` and the like for a text that is no SQL, where several shards could be meant.
-    pub(super) fn study(&mut self, text: &[u8], types: &[u32]) -> Result<Study> {
-        let single = self.database.is_single();
-        let context = Arc::clone(self.settings.context());
-        let Ok(utf8) = std::str::from_utf8(text) else {
-            return opaque(single, || {
-                Error::refused(
-                    "statement is not valid UTF-8",
-                    "Statements are routed by their text, which is read as UTF-8.",
-                    "SET client_encoding TO 'UTF8' and send the statement in UTF-8.",
-                )
-            });
-        };
-        if context.foreign_encoding && !utf8.is_ascii() && !single {
-            return opaque(single, || {
-                Error::refused(
-                    "statement with characters beyond ASCII in a client encoding other than UTF8",
-                    "Shard keys are hashed in UTF-8, the servers' encoding.",
-                    "SET client_encoding TO 'UTF8'.",
-                )
-            });
-        }
-        let options = Database::lex_options(&context);
-        if let Err(error) = shape::scan(text, options, &mut self.shape) {
-            return opaque(single, || error.to_error(text));
-        }
-        match self.shape.statements.as_slice() {
-            [] => Ok(Study::Empty),
-            [statement] => {
-                // Without a semicolon behind it; offsets stay as they are.
-                let utf8 = slice(utf8, 0..statement.end);
-                let question = Question {
-                    text: utf8,
-                    shape: &self.shape,
-                    types,
-                    context: &context,
-                    temporary_tables: self.memory.temporary_tables,
-                };
-                self.database.plan(&question).map(Study::One)
-            }
-            several => {
-                let mut plans = Vec::with_capacity(several.len());
-                for range in several {
-                    let statement = slice(utf8, range.clone());
-                    let mut shape = Shape::default();
-                    shape::scan(statement.as_bytes(), options, &mut shape)
-                        .map_err(|error| error.to_error(text))?;
-                    let question = Question {
-                        text: statement,
-                        shape: &shape,
-                        types,
-                        context: &context,
-                        temporary_tables: self.memory.temporary_tables,
-                    };
-                    plans.push((range.clone(), self.database.plan(&question)?));
-                }
-                Ok(Study::Many(plans))
-            }
-        }
-    }
-
-    /// The shards of one execution: by its hint or `shardwire.shard` if there is one, else by the plan.
-    ///
-    /// # Errors
-    /// The plan's refusal, `22023` for a shard that does not exist or a hint that can't be read.
-    pub(super) fn target(
-        &self,
-        plan: &Plan,
-        arguments: &Arguments<'_>,
-        hint: Option<&str>,
-    ) -> Result<Target> {
-        if self.database.is_single() {
-            return Ok(Target::One(0));
-        }
-        let hinted = hint.map(hinted_shard).transpose()?;
-        let Some(name) = hinted.or(self.settings.context().shard.as_deref()) else {
-            self.check_session_use(plan)?;
-            return plan.target(arguments);
-        };
-        match self.database.shard_named(name) {
-            Some(shard) => Ok(Target::One(shard)),
-            None => Err(Error::new(
-                SqlState::INVALID_PARAMETER_VALUE,
-                format!("shard \"{name}\" does not exist"),
-            )
-            .hint("SHOW SHARDWIRE SHARDS lists them.")),
-        }
-    }
-
-    /// State that stays on one server connection needs a shard to stay on.
-    fn check_session_use(&self, plan: &Plan) -> Result<()> {
-        let keeps = plan.session.contains(SessionUse::PINS)
-            || plan.session.contains(SessionUse::SET_CONFIG)
-            || matches!(effect_of(&plan.statement), Effect::Pin);
-        if !keeps || matches!(plan.route, Route::Refused(_)) {
-            return Ok(());
-        }
-        Err(Error::refused(
-            "statement leaves state on its server connection",
-            "Temporary tables, LISTEN, SQL-level PREPARE, WITH HOLD cursors, session advisory locks and \
-             set_config for the session would exist on one shard only.",
-            "SET shardwire.shard to the shard to keep, or use what ends with the transaction.",
-        ))
-    }
-
-    /// Whether a statement asks what the session last drew from a sequence before the transaction at
-    /// hand: only the connection that it was drawn on knows.
-    fn is_sticky(&self, plan: &Plan) -> bool {
-        let wrote_here =
-            self.transaction.is_on_shard() && self.server.as_ref().is_some_and(|held| held.wrote);
-        plan.session.contains(SessionUse::READS_SEQUENCE) && !self.memory.is_pinned && !wrote_here
-    }
-
-    /// What a plan needs of a server connection.
-    pub(super) fn need(&self, plan: &Plan, shard: Option<usize>, text: &str) -> Need {
-        let is_sticky = self.is_sticky(plan);
-        let is_show = matches!(plan.statement, Statement::Show(_));
-        let is_read = plan.access == Access::Read
-            && is_query(plan)
-            && !self.has_own_snapshot()
-            && !(self.may_detach() && may_ask_time(text));
-        let may_detach = shard.is_none() && (is_show || is_read);
-        // Settings and the like belong to whatever serves the session; any server will do.
-        let access = match is_query(plan) {
-            true => plan.access,
-            false if self.transaction.is_on_shard() => Access::Read,
-            false => access_of(plan),
-        };
-        Need {
-            shard,
-            access,
-            is_sticky,
-            may_detach,
-        }
-    }
-
-    pub(super) fn count_route(&self, shard: Option<usize>) {
-        match shard {
-            Some(_) => self.database.metrics.single.inc(),
-            None => self.database.metrics.any.inc(),
-        }
-    }
-}
-
-fn opaque(single: bool, error: impl FnOnce() -> Error) -> Result<Study> {
-    if single {
-        Ok(Study::Opaque)
-    } else {
-        Err(error())
-    }
 }
 
 /// The shard that both a statement and those before it need.
@@ -481,27 +321,6 @@ fn several_shards() -> Error {
     )
 }
 
-/// The shard that a hint names: `/* shardwire: shard=s1 */`.
-fn hinted_shard(hint: &str) -> Result<&str> {
-    match hint.trim().split_once('=') {
-        Some((name, shard)) if name.trim() == "shard" => Ok(shard.trim()),
-        _ => Err(Error::new(
-            SqlState::INVALID_PARAMETER_VALUE,
-            format!("\"{}\" is not a hint", hint.trim()),
-        )
-        .hint("Write /* shardwire: shard=NAME */.")),
-    }
-}
-
-/// Whether a statement may ask for its transaction's time, which must be the same in all of them. Words
-/// in literals and comments count too: that only costs a shard its transaction earlier.
-fn may_ask_time(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    ["now", "current_", "localtime", "timestamp", "today"]
-        .iter()
-        .any(|word| text.contains(word))
-}
-
 pub(super) fn aborted() -> Error {
     Error::new(
         SqlState::IN_FAILED_SQL_TRANSACTION,
@@ -519,39 +338,6 @@ fn changes_planning(statement: &Statement) -> bool {
         Statement::Reset(ResetTarget::All) | Statement::Discard(_) | Statement::Ddl(_) => true,
         _ => false,
     }
-}
-
-fn is_query(plan: &Plan) -> bool {
-    matches!(plan.statement, Statement::Query(_) | Statement::Explain(_))
-}
-
-/// Utility statements that only read the session's state may run on a secondary.
-fn access_of(plan: &Plan) -> Access {
-    match plan.statement {
-        Statement::Show(_)
-        | Statement::Set { .. }
-        | Statement::Reset(_)
-        | Statement::SetSessionCharacteristics(_)
-        | Statement::Commit { .. }
-        | Statement::Rollback { .. }
-        | Statement::Empty => Access::Read,
-        _ => plan.access,
-    }
-}
-
-fn effect_of(statement: &Statement) -> Effect {
-    Effect::of(statement, "")
-}
-
-/// What a statement does to the session once it has completed.
-pub(super) fn effects(plan: &Plan, text: &str) -> Effects {
-    let effect = Effect::of(&plan.statement, text);
-    if effect != Effect::None {
-        return Some(Box::new(VecDeque::from([effect])));
-    }
-    let pins =
-        plan.session.contains(SessionUse::PINS) || plan.session.contains(SessionUse::SET_CONFIG);
-    pins.then(|| Box::new(VecDeque::from([Effect::Pin])))
 }
 
 impl Session {

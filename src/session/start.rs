@@ -18,7 +18,7 @@ use crate::session::database::Database;
 use crate::session::handshake::{Handshake, Startup, accept, tell};
 use crate::session::lease::{anywhere, lease_for};
 use crate::session::login::{Authenticated, authenticate};
-use crate::session::roles::Roles;
+use crate::session::others::Others;
 use crate::session::settings::{SessionSettings, is_own, is_utf8};
 use crate::session::unit::Unit;
 use crate::session::{Client, Memory, Session};
@@ -39,8 +39,6 @@ pub struct Reception {
     pub databases: BTreeMap<String, Arc<Database>>,
     /// Who may log in.
     pub users: Users,
-    /// Who asks a database's servers for other users, by database.
-    pub roles: BTreeMap<String, Roles>,
     /// TLS towards clients.
     pub acceptor: Acceptor,
     /// All sessions of the process.
@@ -125,8 +123,7 @@ impl Reception {
                 Ok(None)
             }
             Handshake::Startup(mut startup) => {
-                let roles = self.roles(&startup.database);
-                let Some(proof) = authenticate(&mut startup, &self.users, roles).await? else {
+                let Some(proof) = authenticate(&mut startup, &self.users).await? else {
                     return Ok(None);
                 };
                 match self.open(&mut startup, &proof).await {
@@ -140,15 +137,6 @@ impl Reception {
                     }
                 }
             }
-        }
-    }
-
-    /// Whom to ask for users of a database. Whether there is such a database is nobody's business
-    /// before the login: where there is none, any of the others answers.
-    fn roles(&self, database: &str) -> Option<&Roles> {
-        match self.databases.contains_key(database) {
-            true => self.roles.get(database),
-            false => self.roles.values().next(),
         }
     }
 
@@ -239,7 +227,7 @@ impl Opening {
             return Ok(None);
         }
         let shards = self.database.config.shards.len();
-        let mut session = Session {
+        let session = Session {
             client: Client {
                 socket,
                 copy_rest: 0,
@@ -250,6 +238,7 @@ impl Opening {
             database: self.database,
             registered: self.registered,
             server: None,
+            others: Others::default(),
             statements: Default::default(),
             transaction: Transaction::Idle,
             settings: self.settings,
@@ -260,9 +249,7 @@ impl Opening {
                 ..Memory::default()
             },
             shape: Shape::default(),
-            given_up: Vec::new(),
         };
-        session.memory.is_pinned = session.is_session_pooled();
         Ok(Some(Box::new(session)))
     }
 }

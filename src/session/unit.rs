@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use crate::session::replies::Expect;
+
 /// The most bytes of requests that are kept in case they must be sent to another server.
 const LARGEST_LOG_BYTES: usize = 64 * 1024;
 
@@ -18,6 +20,8 @@ pub struct Unit {
     is_repeated: bool,
     /// A statement of it has failed.
     pub has_failed: bool,
+    /// Requests that an error has just ended.
+    pub given_up: Vec<Expect>,
 }
 
 impl Unit {

@@ -171,6 +171,14 @@ pub enum IsolationLevel {
 }
 
 impl IsolationLevel {
+    /// Whether all statements of a transaction see one snapshot.
+    pub fn shares_snapshot(self) -> bool {
+        matches!(
+            self,
+            IsolationLevel::RepeatableRead | IsolationLevel::Serializable
+        )
+    }
+
     /// The value of `transaction_isolation`.
     pub fn as_str(self) -> &'static str {
         match self {

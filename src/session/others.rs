@@ -1,0 +1,543 @@
+//! The connections that a session keeps while another one works for the client.
+//!
+//! A session works with one connection at a time (`Session::server`). Others *rest*: they take part in
+//! the client's transaction on other shards, or they hold state of the session's that can't be moved
+//! (temporary tables, session advisory locks, `WITH HOLD` cursors). A statement for a resting
+//! connection's shard wakes it; the one that worked before rests in its place.
+//!
+//! What holds:
+//! - The session has one connection to a shard at most, but for a statement that runs beside a
+//!   transaction of which no shard knows yet.
+//! - A resting connection owes no answer.
+//! - Every participant of a transaction has been told of its savepoints and settings before the
+//!   client's next statement is handled.
+//! - One participant at most has written: two can't be committed as one yet. Those that have only read
+//!   are ended first.
+//! - A transaction with one snapshot for all its statements (REPEATABLE READ, SERIALIZABLE) stays on one
+//!   shard: two shards' snapshots would not be of one moment.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::join_all;
+
+use crate::backend::connection::Failed;
+use crate::error::{Error, Result};
+use crate::session::effect::Effect;
+use crate::session::held::Held;
+use crate::session::route::Need;
+use crate::session::{Session, Stop};
+use crate::sharding::ShardIndex;
+use crate::sql::statement::Statement;
+use crate::sqlstate::SqlState;
+use crate::txn::{Opening, Transaction};
+
+/// The connections that rest, and what those that take part in a transaction must be told.
+#[derive(Debug, Default)]
+pub struct Others {
+    resting: Vec<Resting>,
+    /// What a shard that joins the open transaction must be told first.
+    pub opening: Opening,
+    /// What the participants that rest have yet to be told.
+    untold: Vec<String>,
+    /// DISCARD ALL has run on the connection that works; those that rest need it too.
+    is_discarded: bool,
+}
+
+#[derive(Debug)]
+struct Resting {
+    held: Held,
+    /// It takes part in the client's transaction.
+    has_joined: bool,
+}
+
+/// How a resting connection came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// It takes part in the client's transaction already.
+    Joined,
+    /// It only holds state of the session's.
+    Apart,
+}
+
+impl Others {
+    /// Whether any connection rests.
+    pub fn is_empty(&self) -> bool {
+        self.resting.is_empty()
+    }
+
+    /// Whether a connection that rests takes part in the client's transaction.
+    pub fn has_joined(&self) -> bool {
+        self.resting.iter().any(|one| one.has_joined)
+    }
+
+    /// The shards whose connections rest.
+    pub fn shards(&self) -> impl Iterator<Item = ShardIndex> {
+        self.resting.iter().map(|one| one.held.shard)
+    }
+
+    /// The shard of a participant that rests and has written.
+    pub fn writer(&self) -> Option<ShardIndex> {
+        let wrote = |one: &&Resting| one.has_joined && one.held.wrote;
+        self.resting.iter().find(wrote).map(|one| one.held.shard)
+    }
+
+    /// The resting connection to a shard.
+    pub fn on(&self, shard: ShardIndex) -> Option<&Held> {
+        let found = self.resting.iter().find(|one| one.held.shard == shard);
+        found.map(|one| &one.held)
+    }
+
+    fn take(&mut self, shard: ShardIndex) -> Option<Resting> {
+        let at = self
+            .resting
+            .iter()
+            .position(|one| one.held.shard == shard)?;
+        Some(self.resting.swap_remove(at))
+    }
+
+    /// Closes the participants: their servers roll back.
+    pub fn drop_joined(&mut self) {
+        self.resting.retain(|one| !one.has_joined);
+        self.untold.clear();
+    }
+
+    /// A statement of an open transaction has completed on the shard that works: the other
+    /// participants, and those that come later, must be told.
+    pub fn note(&mut self, effect: &Effect, startup: Option<String>) {
+        let told = match effect {
+            Effect::Savepoint(name) => {
+                let sql = format!("SAVEPOINT {}", quoted(name));
+                self.opening.savepoint(name, sql.clone()).map(|()| sql)
+            }
+            Effect::RollbackTo(name) => {
+                self.opening.roll_back_to(name);
+                Ok(format!("ROLLBACK TO SAVEPOINT {}", quoted(name)))
+            }
+            Effect::Release(name) => {
+                self.opening.release(name);
+                Ok(format!("RELEASE SAVEPOINT {}", quoted(name)))
+            }
+            Effect::Set { .. } | Effect::Reset { .. } | Effect::Reverted(_) => {
+                match setting(effect, startup) {
+                    Some(sql) => self.opening.set(sql.clone()).map(|()| sql),
+                    None => return self.seal(),
+                }
+            }
+            Effect::Modes {
+                statement,
+                shares_snapshot,
+            } => {
+                let added = self.opening.modes(statement.clone(), *shares_snapshot);
+                added.map(|()| statement.clone())
+            }
+            Effect::Several(_) | Effect::ResetAll => return self.seal(),
+            _ => return,
+        };
+        match told {
+            Ok(sql) if self.has_joined() => self.untold.push(sql),
+            Ok(_) => {}
+            Err(_) => self.seal(),
+        }
+    }
+
+    fn seal(&mut self) {
+        self.opening.seal();
+    }
+
+    /// Whether something happened that resting connections must be told.
+    pub fn has_news(&self) -> bool {
+        self.is_discarded || !self.untold.is_empty()
+    }
+}
+
+/// The statement that repeats a setting inside a transaction; none if it can't be told.
+fn setting(effect: &Effect, startup: Option<String>) -> Option<String> {
+    match effect {
+        Effect::Set {
+            local, statement, ..
+        } => match (local, statement.strip_prefix("SET ")) {
+            (true, Some(assignment)) => Some(format!("SET LOCAL {assignment}")),
+            (true, None) => None,
+            (false, _) => Some(statement.clone()),
+        },
+        Effect::Reset { local: true, .. } => None,
+        Effect::Reset { name, .. } | Effect::Reverted(name) => {
+            let reset = || format!("RESET {}", quoted(name));
+            Some(startup.unwrap_or_else(reset))
+        }
+        _ => None,
+    }
+}
+
+/// Quoted whatever it is: it may be a reserved word.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+impl Session {
+    /// The connection at work holds state of the session's from now on.
+    pub(super) fn pin(&mut self) {
+        if let Some(held) = &mut self.server {
+            held.is_pinned = true;
+        }
+    }
+
+    /// DISCARD ALL has completed on the connection at work.
+    pub(super) fn unpin(&mut self) {
+        let is_kept = self.is_session_pooled();
+        if let Some(held) = &mut self.server {
+            held.is_pinned = is_kept;
+        }
+        self.others.is_discarded = !self.others.is_empty();
+    }
+
+    /// Notes what a completed statement means for the transaction's other shards.
+    pub(super) fn note_for_others(&mut self, effect: &Effect) {
+        if !self.may_have_others() || self.transaction != Transaction::Open {
+            return;
+        }
+        let startup = match effect {
+            Effect::Reset { name, .. } | Effect::Reverted(name) => {
+                self.settings.revert_statement(name)
+            }
+            _ => None,
+        };
+        self.others.note(effect, startup);
+    }
+
+    /// Whether connections may rest: with one shard there is only one that works.
+    fn may_have_others(&self) -> bool {
+        !self.database.is_single()
+    }
+
+    /// Whether the connection at work holds nothing but state of the session's, so that it can rest.
+    pub(super) fn may_rest_pinned(&self) -> bool {
+        self.may_have_others()
+            && !self.transaction.is_on_shard()
+            && !self.batch.is_sent()
+            && !self.client.is_mid_copy()
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|held| held.is_pinned && !held.is_detached() && held.is_at_rest())
+    }
+
+    /// Has the connection at work rest if it only holds state of the session's.
+    pub(super) fn rest_pinned(&mut self) {
+        if self.may_rest_pinned() {
+            self.rest();
+        }
+    }
+
+    fn rest(&mut self) {
+        let undisturbed = self.registered.control.end();
+        if let Some(mut held) = self.server.take() {
+            // A cancel request that is still under way may hit the session's own next statement, but
+            // nobody else's.
+            held.is_lost |= !undisturbed;
+            let has_joined = self.transaction.is_on_shard() && !held.is_detached();
+            if !has_joined && !std::mem::take(&mut held.is_reset) {
+                held.lease.settings = Arc::clone(self.settings.server());
+            }
+            self.others.resting.push(Resting { held, has_joined });
+        }
+    }
+
+    /// Makes the connection at work rest, so that another shard can take part in the transaction.
+    ///
+    /// # Errors
+    /// `0A000` if the transaction must stay where it is.
+    pub(super) async fn make_way(&mut self, need: &Need) -> Result<(), Stop> {
+        let may_be_joined = self.may_have_others()
+            && self.transaction == Transaction::Open
+            && self.others.opening.may_be_joined()
+            && !self.has_snapshot_by_default()
+            && !self.client.is_mid_copy()
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|held| held.is_at_rest() && !held.is_detached());
+        if !may_be_joined {
+            return Err(self.second_shard(need).into());
+        }
+        if self.batch.is_sent() {
+            self.leave_batch().await?;
+        }
+        self.rest();
+        Ok(())
+    }
+
+    /// Two shards of one transaction can't both be written yet.
+    ///
+    /// # Errors
+    /// `0A000` if another shard of the transaction has been written.
+    pub(super) fn check_second_writer(&self, need: &Need) -> Result<()> {
+        if self.others.is_empty() && self.server.as_ref().is_none_or(|held| !held.wrote) {
+            return Ok(());
+        }
+        let at_work = self.server.as_ref().filter(|held| held.wrote);
+        let written = at_work.map(|held| held.shard).or(self.others.writer());
+        let Some(written) = written.filter(|_| self.transaction == Transaction::Open) else {
+            return Ok(());
+        };
+        let here = self.server.as_ref().map(|held| held.shard);
+        match need.shard.or(here) {
+            Some(wanted) if wanted != written => Err(Error::refused(
+                "a transaction can't write on a second shard yet",
+                format!(
+                    "The transaction has written on shard {}; the statement writes on shard {}.",
+                    self.database.shard_name(written),
+                    self.database.shard_name(wanted)
+                ),
+                "Commit first, or keep the writes of a transaction to rows of one shard key.",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the resting connection work that suits the need, if there is one.
+    pub(super) fn wake(&mut self, shard: Option<ShardIndex>) -> Option<Woken> {
+        let shard = shard.or_else(|| self.others.shards().next())?;
+        let Resting { held, has_joined } = self.others.take(shard)?;
+        self.registered.control.begin(&held.lease);
+        self.server = Some(held);
+        Some(match has_joined {
+            true => Woken::Joined,
+            false => Woken::Apart,
+        })
+    }
+
+    /// After a shard could not join: a participant works again, so that the error fails it.
+    pub(super) fn resume(&mut self) {
+        let joined = self.others.resting.iter().find(|one| one.has_joined);
+        if self.server.is_none()
+            && let Some(shard) = joined.map(|one| one.held.shard)
+        {
+            self.wake(Some(shard));
+        }
+    }
+
+    /// Tells the participants that rest what the one at work has been told, and has every resting
+    /// connection forget what DISCARD ALL ends.
+    ///
+    /// # Errors
+    /// The loss of a participant, which breaks the transaction.
+    pub(super) async fn tell_others(&mut self) -> Result<(), Stop> {
+        if std::mem::take(&mut self.others.is_discarded) {
+            self.discard_others().await;
+        }
+        let untold = std::mem::take(&mut self.others.untold);
+        if untold.is_empty() {
+            return Ok(());
+        }
+        let sql = untold.join(";\n");
+        let joined = self.others.resting.iter_mut();
+        let told = joined
+            .filter(|one| one.has_joined)
+            .map(|one| one.held.lease.run(&sql));
+        for result in join_all(told).await {
+            if let Err(failed) = result {
+                return Err(self.break_transaction(failed));
+            }
+        }
+        Ok(())
+    }
+
+    /// A participant has failed out of the client's sight: nothing of the transaction can stand.
+    fn break_transaction(&mut self, failed: Failed) -> Stop {
+        let error = match failed {
+            Failed::Refused(error) => error,
+            Failed::Lost(cause) => crate::backend::connection::lost(&cause),
+        };
+        self.others.drop_joined();
+        if self.transaction.is_on_shard() {
+            self.drop_held();
+            self.batch.note_left();
+            self.transaction.fail();
+        }
+        Stop::Statement(error)
+    }
+
+    /// Has every resting connection forget the session, and gives it back.
+    pub(super) async fn discard_others(&mut self) {
+        for one in std::mem::take(&mut self.others.resting) {
+            self.release(one.held, "DISCARD ALL").await;
+        }
+    }
+
+    /// Gives a resting connection back once `sql` has cleaned it; else closes it.
+    async fn release(&self, mut held: Held, sql: &str) {
+        let is_clean = held.lease.run(sql).await.is_ok();
+        if is_clean && !held.is_lost && held.seat.is_valid() {
+            if sql == "DISCARD ALL" {
+                held.lease.settings = Arc::default();
+                held.lease.forget_statements();
+            }
+            held.lease.last_client = self.registered.control.process_id;
+            held.lease.give_back();
+        }
+    }
+
+    /// Before a statement runs that may end the transaction.
+    ///
+    /// # Errors
+    /// As [`Session::commit_others`]; `0A000` for what can't be done with several shards.
+    pub(super) async fn before_end(&mut self, statement: &Statement) -> Result<(), Stop> {
+        if !self.others.has_joined() {
+            return Ok(());
+        }
+        match statement {
+            Statement::Commit { .. } => self.commit_others().await,
+            Statement::Rollback { .. } => self.roll_back_others().await,
+            Statement::PrepareTransaction => Err(several_shards("PREPARE TRANSACTION").into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Before the client's COMMIT: the participant that has written works, the others are ended.
+    ///
+    /// # Errors
+    /// The error of a participant that holds cursors beyond the transaction and could not.
+    async fn commit_others(&mut self) -> Result<(), Stop> {
+        if !self.others.has_joined() {
+            return Ok(());
+        }
+        self.drain().await?;
+        if self.transaction == Transaction::Failed {
+            return self.roll_back_others().await;
+        }
+        self.tell_others().await?;
+        if let Some(writer) = self.others.writer() {
+            if self.batch.is_sent() {
+                self.leave_batch().await?;
+            }
+            self.rest();
+            self.wake(Some(writer));
+        }
+        self.end_others("COMMIT").await
+    }
+
+    /// Before the client's ROLLBACK.
+    async fn roll_back_others(&mut self) -> Result<(), Stop> {
+        if !self.others.has_joined() {
+            return Ok(());
+        }
+        self.others.untold.clear();
+        self.drain().await?;
+        self.end_others("ROLLBACK").await
+    }
+
+    async fn end_others(&mut self, sql: &str) -> Result<(), Stop> {
+        let (mut joined, apart): (Vec<_>, Vec<_>) = std::mem::take(&mut self.others.resting)
+            .into_iter()
+            .partition(|one| one.has_joined);
+        self.others.resting = apart;
+        let ended = joined.iter_mut().map(|one| one.held.lease.run(sql));
+        let ended = join_all(ended).await;
+        let mut failure = None;
+        let committed = sql == "COMMIT";
+        for (mut one, ended) in joined.into_iter().zip(ended) {
+            let is_pinned = one.held.is_pinned;
+            match ended {
+                Ok(()) => {
+                    one.held.wrote = false;
+                    one.held.lease.settings = Arc::clone(match committed {
+                        true => self.settings.server(),
+                        false => self.settings.server_at_begin(),
+                    });
+                    one.has_joined = false;
+                    match is_pinned {
+                        true => self.others.resting.push(one),
+                        false => self.release(one.held, "").await,
+                    }
+                }
+                // It has only read, and what it read stands.
+                Err(_) if !is_pinned => {}
+                Err(failed) => failure = Some(failed),
+            }
+        }
+        match failure {
+            None => Ok(()),
+            Some(failed) => Err(self.break_transaction(failed)),
+        }
+    }
+
+    /// Reads what resting connections that hold state have to say; it can only be the end.
+    ///
+    /// # Errors
+    /// `57P01` or the like: what kept the session on that connection is gone with it.
+    pub(super) fn poll_others(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
+        for one in &mut self.others.resting {
+            if !one.held.is_pinned {
+                continue;
+            }
+            if let Poll::Ready(cause) = one.held.lease.poll_end(cx) {
+                let node = &one.held.seat.node;
+                return Err(Stop::Session(
+                    Error::fatal(
+                        SqlState::ADMIN_SHUTDOWN,
+                        "terminating connection because its server connection was lost",
+                    )
+                    .detail(format!(
+                        "Server {} of shard {} held state of the session and closed its connection: \
+                         {cause}.",
+                        node.address,
+                        self.database.shard_name(one.held.shard)
+                    )),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn several_shards(what: &str) -> Error {
+    Error::refused(
+        format!("{what} is not supported in a transaction on several shards"),
+        "Each shard would have to be told by itself.",
+        "Send COMMIT or ROLLBACK as a message of its own.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_repeated_as_they_were_made() {
+        let set = |local| Effect::Set {
+            local,
+            name: "work_mem".into(),
+            statement: "SET work_mem = '1MB'".into(),
+            value: "'1MB'".into(),
+        };
+        assert_eq!(
+            setting(&set(false), None).as_deref(),
+            Some("SET work_mem = '1MB'")
+        );
+        assert_eq!(
+            setting(&set(true), None).as_deref(),
+            Some("SET LOCAL work_mem = '1MB'")
+        );
+        let reset = Effect::Reset {
+            local: false,
+            name: "work_mem".into(),
+        };
+        assert_eq!(setting(&reset, None).as_deref(), Some("RESET \"work_mem\""));
+        let startup = Some("SET work_mem TO '2MB'".to_owned());
+        assert_eq!(setting(&reset, startup.clone()), startup);
+    }
+
+    #[test]
+    fn what_cannot_be_repeated_keeps_other_shards_out() {
+        let mut others = Others {
+            opening: Opening::plain("BEGIN"),
+            ..Others::default()
+        };
+        others.note(&Effect::Savepoint("a".into()), None);
+        assert!(others.opening.may_be_joined());
+        others.note(&Effect::ResetAll, None);
+        assert!(!others.opening.may_be_joined());
+    }
+}

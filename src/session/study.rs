@@ -1,0 +1,258 @@
+//! What a text asks for, where it runs, and what it needs of a server connection.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::plan::{Access, Arguments, Plan, Route, SessionUse, Target};
+use crate::session::Session;
+use crate::session::database::{Database, Question};
+use crate::session::effect::Effect;
+use crate::session::held::Held;
+use crate::session::replies::Effects;
+use crate::session::route::Need;
+use crate::sql::shape::{self, Shape};
+use crate::sql::statement::Statement;
+use crate::sql::token::slice;
+use crate::sqlstate::SqlState;
+
+/// Sequences are here.
+const FIRST_SHARD: usize = 0;
+
+/// What a text asks for.
+pub(super) enum Study {
+    /// No statement at all.
+    Empty,
+    /// One statement.
+    One(Arc<Plan>),
+    /// Several statements: where each stands, and its plan.
+    Many(Vec<(Range<u32>, Arc<Plan>)>),
+    /// A text that only the server can judge; it goes there as it is.
+    Opaque,
+}
+
+impl Session {
+    /// Finds out what a text asks for.
+    ///
+    /// # Errors
+    /// `42601` and the like for a text that is no SQL, where several shards could be meant.
+    pub(super) fn study(&mut self, text: &[u8], types: &[u32]) -> Result<Study> {
+        let single = self.database.is_single();
+        let context = Arc::clone(self.settings.context());
+        let Ok(utf8) = std::str::from_utf8(text) else {
+            return opaque(single, || {
+                Error::refused(
+                    "statement is not valid UTF-8",
+                    "Statements are routed by their text, which is read as UTF-8.",
+                    "SET client_encoding TO 'UTF8' and send the statement in UTF-8.",
+                )
+            });
+        };
+        if context.foreign_encoding && !utf8.is_ascii() && !single {
+            return opaque(single, || {
+                Error::refused(
+                    "statement with characters beyond ASCII in a client encoding other than UTF8",
+                    "Shard keys are hashed in UTF-8, the servers' encoding.",
+                    "SET client_encoding TO 'UTF8'.",
+                )
+            });
+        }
+        let options = Database::lex_options(&context);
+        if let Err(error) = shape::scan(text, options, &mut self.shape) {
+            return opaque(single, || error.to_error(text));
+        }
+        match self.shape.statements.as_slice() {
+            [] => Ok(Study::Empty),
+            [statement] => {
+                // Without a semicolon behind it; offsets stay as they are.
+                let utf8 = slice(utf8, 0..statement.end);
+                let question = Question {
+                    text: utf8,
+                    shape: &self.shape,
+                    types,
+                    context: &context,
+                    temporary_tables: self.memory.temporary_tables,
+                };
+                self.database.plan(&question).map(Study::One)
+            }
+            several => {
+                let mut plans = Vec::with_capacity(several.len());
+                for range in several {
+                    let statement = slice(utf8, range.clone());
+                    let mut shape = Shape::default();
+                    shape::scan(statement.as_bytes(), options, &mut shape)
+                        .map_err(|error| error.to_error(text))?;
+                    let question = Question {
+                        text: statement,
+                        shape: &shape,
+                        types,
+                        context: &context,
+                        temporary_tables: self.memory.temporary_tables,
+                    };
+                    plans.push((range.clone(), self.database.plan(&question)?));
+                }
+                Ok(Study::Many(plans))
+            }
+        }
+    }
+
+    /// The shards of one execution: by its hint or `shardwire.shard` if there is one, else by the plan.
+    ///
+    /// # Errors
+    /// The plan's refusal, `22023` for a shard that does not exist or a hint that can't be read.
+    pub(super) fn target(
+        &self,
+        plan: &Plan,
+        arguments: &Arguments<'_>,
+        hint: Option<&str>,
+    ) -> Result<Target> {
+        if self.database.is_single() {
+            return Ok(Target::One(0));
+        }
+        let hinted = hint.map(hinted_shard).transpose()?;
+        let Some(name) = hinted.or(self.settings.context().shard.as_deref()) else {
+            self.check_session_use(plan)?;
+            return plan.target(arguments);
+        };
+        match self.database.shard_named(name) {
+            Some(shard) => Ok(Target::One(shard)),
+            None => Err(Error::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("shard \"{name}\" does not exist"),
+            )
+            .hint("SHOW SHARDWIRE SHARDS lists them.")),
+        }
+    }
+
+    /// State that stays on one server connection needs a shard to stay on.
+    fn check_session_use(&self, plan: &Plan) -> Result<()> {
+        let keeps = plan.session.contains(SessionUse::PINS)
+            || plan.session.contains(SessionUse::SET_CONFIG)
+            || matches!(effect_of(&plan.statement), Effect::Pin);
+        if !keeps || matches!(plan.route, Route::Refused(_)) {
+            return Ok(());
+        }
+        Err(Error::refused(
+            "statement leaves state on its server connection",
+            "Temporary tables, LISTEN, SQL-level PREPARE, WITH HOLD cursors, session advisory locks and \
+             set_config for the session would exist on one shard only.",
+            "SET shardwire.shard to the shard to keep, or use what ends with the transaction.",
+        ))
+    }
+
+    /// Whether a statement asks what the session last drew from a sequence before the transaction at
+    /// hand: only the connection that it was drawn on knows.
+    pub(super) fn is_sticky(&self, plan: &Plan) -> bool {
+        if !plan.session.contains(SessionUse::READS_SEQUENCE) {
+            return false;
+        }
+        // Sequences are on the first shard.
+        let at_work = self
+            .server
+            .as_ref()
+            .filter(|held| held.shard == FIRST_SHARD);
+        let drew_here = |held: &Held| {
+            held.is_pinned || (held.wrote && self.transaction.is_on_shard() && !held.is_detached())
+        };
+        !at_work
+            .or(self.others.on(FIRST_SHARD))
+            .is_some_and(drew_here)
+    }
+
+    /// What a plan needs of a server connection.
+    pub(super) fn need(&self, plan: &Plan, shard: Option<usize>, text: &str) -> Need {
+        let is_sticky = self.is_sticky(plan);
+        // COMMIT runs where the transaction has written.
+        let shard = match plan.statement {
+            Statement::Commit { .. } => shard.or(self.others.writer()),
+            _ => shard,
+        };
+        let is_show = matches!(plan.statement, Statement::Show(_));
+        let is_read = plan.access == Access::Read
+            && is_query(plan)
+            && !self.has_own_snapshot()
+            && !(self.may_detach() && may_ask_time(text));
+        let may_detach = shard.is_none() && (is_show || is_read);
+        // Settings and the like belong to whatever serves the session; any server will do.
+        let access = match is_query(plan) {
+            true => plan.access,
+            false => access_of(plan),
+        };
+        Need {
+            shard,
+            access,
+            is_sticky,
+            may_detach,
+        }
+    }
+
+    pub(super) fn count_route(&self, shard: Option<usize>) {
+        match shard {
+            Some(_) => self.database.metrics.single.inc(),
+            None => self.database.metrics.any.inc(),
+        }
+    }
+}
+
+fn opaque(single: bool, error: impl FnOnce() -> Error) -> Result<Study> {
+    if single {
+        Ok(Study::Opaque)
+    } else {
+        Err(error())
+    }
+}
+
+/// The shard that a hint names: `/* shardwire: shard=s1 */`.
+fn hinted_shard(hint: &str) -> Result<&str> {
+    match hint.trim().split_once('=') {
+        Some((name, shard)) if name.trim() == "shard" => Ok(shard.trim()),
+        _ => Err(Error::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("\"{}\" is not a hint", hint.trim()),
+        )
+        .hint("Write /* shardwire: shard=NAME */.")),
+    }
+}
+
+/// Whether a statement may ask for its transaction's time, which must be the same in all of them. Words
+/// in literals and comments count too: that only costs a shard its transaction earlier.
+fn may_ask_time(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["now", "current_", "localtime", "timestamp", "today"]
+        .iter()
+        .any(|word| text.contains(word))
+}
+
+pub(super) fn is_query(plan: &Plan) -> bool {
+    matches!(plan.statement, Statement::Query(_) | Statement::Explain(_))
+}
+
+/// Utility statements that only read the session's state may run on a secondary.
+fn access_of(plan: &Plan) -> Access {
+    match plan.statement {
+        Statement::Show(_)
+        | Statement::Set { .. }
+        | Statement::Reset(_)
+        | Statement::SetSessionCharacteristics(_)
+        | Statement::Commit { .. }
+        | Statement::Rollback { .. }
+        | Statement::Empty => Access::Read,
+        _ => plan.access,
+    }
+}
+
+pub(super) fn effect_of(statement: &Statement) -> Effect {
+    Effect::of(statement, "")
+}
+
+/// What a statement does to the session once it has completed.
+pub(super) fn effects(plan: &Plan, text: &str) -> Effects {
+    let effect = Effect::of(&plan.statement, text);
+    if effect != Effect::None {
+        return Some(Box::new(VecDeque::from([effect])));
+    }
+    let pins =
+        plan.session.contains(SessionUse::PINS) || plan.session.contains(SessionUse::SET_CONFIG);
+    pins.then(|| Box::new(VecDeque::from([Effect::Pin])))
+}
