@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod corpus;
 mod demo;
 mod differential;
 mod drivers;

@@ -1,6 +1,7 @@
 //! What all sessions of one database share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
@@ -31,6 +32,8 @@ pub struct Database {
     /// One pool per server: by shard, then by the server's index in its replica set.
     pools: Vec<Vec<Arc<Pool>>>,
     plans: Cache<PlanKey, Arc<Plan>>,
+    /// How often sessions have changed definitions.
+    changes: AtomicU64,
 }
 
 /// What a cached plan depends on.
@@ -77,12 +80,33 @@ impl Database {
             metrics,
             pools,
             plans,
+            changes: AtomicU64::new(0),
         }
     }
 
     /// Whether there is only one shard, so that every statement belongs there.
     pub fn is_single(&self) -> bool {
         self.config.shards.len() == 1
+    }
+
+    /// Whether anything depends on the catalogue: where there is one server there is nothing to choose.
+    pub fn needs_catalog(&self) -> bool {
+        self.config
+            .shards
+            .iter()
+            .map(|shard| shard.servers.len())
+            .sum::<usize>()
+            > 1
+    }
+
+    /// Notes that a session has changed a definition.
+    pub fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Differs from what it was before any change of definitions that this proxy knows of.
+    pub fn definitions(&self) -> u64 {
+        self.topology.epoch().rotate_left(32) ^ self.changes.load(Ordering::Acquire)
     }
 
     /// The pools, by shard and server.

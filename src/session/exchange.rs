@@ -123,7 +123,7 @@ impl Session {
                 || self.may_let_go()
                 || self.may_rest_pinned()
                 || self.others.has_news()
-                || self.memory.schema_changed);
+                || self.is_schema_due());
         (is_copying || is_done).then_some(Event::Answered)
     }
 
@@ -390,7 +390,7 @@ impl Session {
                 }
             }
             Effect::End => self.settings.commit(),
-            Effect::Schema => self.memory.schema_changed = true,
+            Effect::Schema => self.note_schema(),
             Effect::Pin => self.pin(),
             Effect::Begin if self.transaction == Transaction::Idle => {
                 self.others.opening = Opening::unknown();

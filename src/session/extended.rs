@@ -113,15 +113,15 @@ impl Session {
         self.settings.reading() ^ self.settings.context().fingerprint().rotate_left(17)
     }
 
-    /// Identifies a statement that is prepared now. The catalogue's epoch is in it, so that whoever
-    /// prepares a statement after a definition has changed does not get an older one.
+    /// Identifies a statement that is prepared now. What has changed the definitions is in it, so that
+    /// whoever prepares a statement after that does not get an older one.
     fn identify(&self, is_named: bool, text: &[u8], types: &[u32]) -> StatementId {
-        let epoch = self.database.topology.epoch();
+        let definitions = self.database.definitions();
         statement_id(
             is_named,
             text,
             types,
-            self.reading() ^ epoch.rotate_left(41),
+            self.reading() ^ definitions.rotate_left(41),
         )
     }
 

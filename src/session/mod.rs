@@ -19,6 +19,7 @@ mod batch;
 pub mod census;
 pub mod control;
 pub mod database;
+mod date_style;
 mod effect;
 mod exchange;
 mod explain;

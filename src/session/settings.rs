@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::backend::settings::{Settings, quote_identifier, quote_literal, set_config};
 use crate::config::{Consistency, ReadPreference};
 use crate::error::{Error, Result};
+use crate::session::date_style::DateStyle;
 use crate::session::effect::Effect;
 use crate::sql::classify::setting_values;
 use crate::sqlstate::SqlState;
@@ -42,6 +43,8 @@ pub struct Context {
     pub backslashes: bool,
     /// Whether texts come in another encoding than UTF-8.
     pub foreign_encoding: bool,
+    /// `DateStyle`, if the session has set it and the value was understood.
+    date_style: Option<DateStyle>,
 }
 
 impl Context {
@@ -78,6 +81,11 @@ impl Context {
             "client_encoding" => {
                 self.foreign_encoding = !single().is_ok_and(|value| is_utf8(&value));
             }
+            "datestyle" => {
+                let mut style = self.date_style.unwrap_or_default();
+                let is_known = values.is_some_and(|values| style.set(&values));
+                self.date_style = is_known.then_some(style);
+            }
             "shardwire.shard" => self.shard = non_empty(single()?),
             "shardwire.shard_key" => self.shard_key = non_empty(single()?),
             "shardwire.read_preference" => {
@@ -101,6 +109,7 @@ impl Context {
             "search_path" => self.search_path = None,
             "standard_conforming_strings" => self.backslashes = false,
             "client_encoding" => self.foreign_encoding = false,
+            "datestyle" => self.date_style = None,
             "shardwire.shard" => self.shard = None,
             "shardwire.shard_key" => self.shard_key = None,
             "shardwire.read_preference" => self.read_preference = None,
@@ -367,8 +376,12 @@ impl SessionSettings {
                 let values = setting_values(value, 0..end);
                 self.context_change(*local, |context| context.set(name, values.clone()))?;
                 if !local && !is_own(name) {
+                    let statement = match self.now.context.date_style {
+                        Some(style) if name == "datestyle" => style.statement(),
+                        _ => statement.clone(),
+                    };
                     let server = Arc::make_mut(&mut self.now.server);
-                    server.set(name, statement.clone());
+                    server.set(name, statement);
                     if name == "session_authorization" {
                         server.reset("role");
                     }
@@ -479,6 +492,7 @@ fn reset_to(context: &mut Context, default: &Context, name: &str) -> Result<()> 
         "search_path" => context.search_path.clone_from(&default.search_path),
         "standard_conforming_strings" => context.backslashes = default.backslashes,
         "client_encoding" => context.foreign_encoding = default.foreign_encoding,
+        "datestyle" => context.date_style = default.date_style,
         "shardwire.shard" => context.shard.clone_from(&default.shard),
         "shardwire.shard_key" => context.shard_key.clone_from(&default.shard_key),
         "shardwire.read_preference" => context.read_preference = default.read_preference,

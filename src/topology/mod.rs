@@ -124,6 +124,11 @@ impl Topology {
         self.loader.refresh().await
     }
 
+    /// Has the catalogue read anew soon, without waiting for it.
+    pub fn refresh_soon(&self) {
+        self.loader.refresh_soon();
+    }
+
     /// What is wrong with the tables: against the configuration, and between the shards.
     pub fn problems(&self) -> Vec<Problem> {
         self.loader.problems()

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::catalog::Catalog;
@@ -33,6 +33,8 @@ pub(super) use queries::{SchemaOf, load, read_schema};
 
 /// Between two looks whether the schema changed by other hands than this proxy's.
 const POLL: Duration = Duration::from_secs(10);
+/// Between two readings that were asked for without waiting for them.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Between two attempts while no catalogue has been read yet.
 const FIRST_POLL: Duration = Duration::from_millis(100);
 /// Between two comparisons of the shards' schemas while nothing changes …
@@ -57,6 +59,8 @@ pub struct Loader {
     installed: watch::Sender<u64>,
     /// Number of the last request for a reload.
     requests: AtomicU64,
+    /// Something has changed, says somebody who does not wait for the reading.
+    stale: Notify,
     reader: Mutex<Reader>,
 }
 
@@ -96,6 +100,7 @@ impl Loader {
             differences: ArcSwap::default(),
             installed: watch::Sender::new(0),
             requests: AtomicU64::new(0),
+            stale: Notify::new(),
             reader: Mutex::default(),
         }
     }
@@ -140,6 +145,11 @@ impl Loader {
         Ok(())
     }
 
+    /// Has the catalogue read anew soon.
+    pub fn refresh_soon(&self) {
+        self.stale.notify_one();
+    }
+
     /// Reads at once, then polls for ever.
     pub(super) async fn run(self: Arc<Self>) {
         let mut failing = false;
@@ -158,7 +168,13 @@ impl Loader {
             } else {
                 failing = false;
             }
-            sleep(if loaded { POLL } else { FIRST_POLL }).await;
+            if loaded {
+                sleep(PAUSE).await;
+                // Whether it is stale or the time is up, the loop looks again.
+                let _ = timeout(POLL, self.stale.notified()).await;
+            } else {
+                sleep(FIRST_POLL).await;
+            }
         }
     }
 

@@ -58,10 +58,12 @@ const RELATIONS: &str = concat!(
     of_users!()
 );
 
+/// 1574 is nextval. Functions that print expressions are not asked: they lock the tables, and would wait
+/// for transactions that change them.
 const COLUMNS: &str = concat!(
     "SELECT a.attrelid, a.attname, a.atttypid, a.atttypmod, coalesce(k.collisdeterministic, true), a.attnotnull, \
             a.atthasdef AND a.attgenerated = '' OR a.attidentity <> '', \
-            a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid), '') LIKE '%nextval(%', \
+            a.attidentity <> '' OR coalesce(d.adbin::text, '') LIKE '%:funcid 1574 %', \
             a.attgenerated <> '' \
      FROM pg_attribute a \
      JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \

@@ -1,0 +1,86 @@
+//! What PostgreSQL's own regression tests found when they ran through the proxy.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Cluster, Raw, message};
+
+const SCHEMA: &str = "CREATE TABLE things (id int PRIMARY KEY, body text);";
+
+fn cluster(shards: usize) -> Cluster {
+    Cluster::new()
+        .shards(shards)
+        .schema(SCHEMA)
+        .database("pool", "{ max_size: 1, queue_timeout: 5s }")
+        .start()
+}
+
+/// The first value of a query's only row, or the SQLSTATE of its error.
+fn value(raw: &mut Raw, sql: &str) -> String {
+    let frames = raw.query(sql);
+    let row = frames.iter().find(|frame| frame.tag == b'D');
+    match row {
+        Some(row) => String::from_utf8_lossy(row.body.get(6..).unwrap()).into_owned(),
+        None => {
+            let error = frames.iter().find(|frame| frame.tag == b'E');
+            error
+                .and_then(|error| error.field(b'C'))
+                .unwrap_or_default()
+        }
+    }
+}
+
+#[test]
+fn half_a_date_style_keeps_the_other_half() {
+    let cluster = cluster(1);
+    let mut one = cluster.proxy().raw();
+    let mut other = cluster.proxy().raw();
+    let date = "SELECT date '2026-02-03'";
+    one.query("SET datestyle TO 'Postgres, MDY'");
+    one.query("SET datestyle TO iso");
+    one.query("SET datestyle TO ymd");
+    assert_eq!(value(&mut other, "SHOW datestyle"), "ISO, MDY");
+    assert_eq!(value(&mut one, "SHOW datestyle"), "ISO, YMD");
+    assert_eq!(value(&mut one, date), "2026-02-03");
+    // A half alone starts from the default, not from what the connection happens to have.
+    other.query("SET datestyle TO dmy");
+    assert_eq!(value(&mut one, "SHOW datestyle"), "ISO, YMD");
+    assert_eq!(value(&mut other, "SHOW datestyle"), "ISO, DMY");
+}
+
+#[test]
+fn definitions_in_a_transaction_do_not_wait_for_their_own_locks() {
+    for shards in [1, 2] {
+        let cluster = cluster(shards);
+        let mut raw = cluster.proxy().raw();
+        let began = Instant::now();
+        if shards > 1 {
+            raw.query("SET shardwire.shard = 's0'");
+        }
+        raw.query("CREATE TABLE locked (id int DEFAULT 1)");
+        raw.query("BEGIN");
+        raw.query("ALTER TABLE locked ALTER id TYPE bigint");
+        assert_eq!(value(&mut raw, "SELECT count(*) FROM locked"), "0");
+        raw.query("COMMIT");
+        assert_eq!(value(&mut raw, "SELECT count(*) FROM locked"), "0");
+        // The reading of the catalogue gives up after a minute.
+        assert!(began.elapsed() < Duration::from_secs(30));
+    }
+}
+
+#[test]
+fn a_statement_prepared_again_after_a_change_is_a_new_one() {
+    let cluster = cluster(1);
+    let mut raw = cluster.proxy().raw();
+    for sql in ["BEGIN", "ALTER TABLE things ADD more int", "COMMIT"] {
+        let mut messages = message::parse("s", "SELECT * FROM things", &[]);
+        messages.extend(message::bind("", "s", &[], &[], &[]));
+        messages.extend(message::execute("", 0));
+        messages.extend(message::close(b'S', "s"));
+        messages.extend(message::sync());
+        raw.send(&messages);
+        let frames = raw.read_until(b'Z', 1);
+        let tags: String = frames.iter().map(|frame| char::from(frame.tag)).collect();
+        assert_eq!(tags, "12C3Z", "before {sql}");
+        raw.query(sql);
+    }
+}
