@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 
 use shardwire::demo::postgres::Binaries;
 
-use crate::harness::cluster::{Builder, DATABASE, PASSWORD, USER};
+use crate::harness::cluster::{Builder, DATABASE, PASSWORD, USER, run_as_superuser};
 use crate::harness::{Cluster, Endpoint, Raw, eventually, message};
 
 /// The user that the harness logs in as, for any `auth`.
@@ -221,4 +221,121 @@ fn users_who_do_not_exist_are_asked_the_same() {
         assert_eq!(asked_now, asked(&cluster, user), "{user}");
         assert_ne!(asked_now[1], known[1], "{user}");
     }
+}
+
+/// Gives roles of the servers to `auth_query`, and counts how often it asks.
+const LOOKUP: &str = "
+    CREATE ROLE scram LOGIN PASSWORD 'scram-secret';
+    CREATE ROLE silent LOGIN;
+    SET password_encryption = md5;
+    CREATE ROLE old LOGIN PASSWORD 'old-secret';
+    CREATE SEQUENCE asked;
+    CREATE FUNCTION lookup(name, OUT name, OUT text) RETURNS SETOF record LANGUAGE sql
+        SECURITY DEFINER AS $$
+        SELECT nextval('asked'); SELECT usename, passwd FROM pg_shadow WHERE usename = $1 $$;
+";
+
+/// How often the servers have been asked.
+fn times_asked(cluster: &Cluster) -> u32 {
+    let sql = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM asked";
+    run_as_superuser(&cluster.shards[0].primary, sql)
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn servers_are_asked_for_users_that_the_file_does_not_name() {
+    let auth = format!(
+        "{{ method: md5, users: {{ {} }}, auth_query: \"SELECT * FROM lookup($1)\", \
+         auth_query_cache: 1h }}",
+        app()
+    );
+    let mut cluster = with_auth(&auth).secondaries(1).without_proxy().start();
+    run_as_superuser(&cluster.shards[0].primary, LOOKUP);
+    cluster.catch_up();
+    cluster.start_proxy();
+    let server = &cluster.shards[0].primary;
+    let shared = format!("{USER}/{USER}");
+    for (user, password) in [("scram", "scram-secret"), ("old", "old-secret")] {
+        assert_eq!(
+            said(&psql(&cluster, user, password, "")),
+            Ok(shared.clone())
+        );
+    }
+    let wrong = |user: &str, password: &str| {
+        let error = said(&psql(&cluster, user, password, "")).unwrap_err();
+        let message = format!("password authentication failed for user \"{user}\"");
+        assert!(error.contains(&message), "{error}");
+    };
+    for user in ["silent", "nobody", "scram", "old", "no$1body"] {
+        wrong(user, "x");
+    }
+    // What a server once said holds, until a proof against it fails.
+    eventually("asked anew", || {
+        said(&psql(&cluster, "scram", "scram-secret", ""))
+    });
+    run_as_superuser(server, "ALTER ROLE scram PASSWORD 'changed'");
+    assert_eq!(
+        said(&psql(&cluster, "scram", "scram-secret", "")),
+        Ok(shared.clone())
+    );
+    eventually("asked anew", || {
+        said(&psql(&cluster, "scram", "changed", ""))
+    });
+    wrong("scram", "scram-secret");
+    // That there is no such database is told to those only who prove who they are.
+    let elsewhere = |password: &str| {
+        let mut endpoint = endpoint(&cluster, "scram", password);
+        endpoint.database = "nowhere".to_owned();
+        refused(&endpoint).0
+    };
+    assert_eq!(elsewhere("changed"), "3D000");
+    assert_eq!(elsewhere("wrong"), "28P01");
+    // Nor can it be told from a wrong password that the servers can't be asked.
+    run_as_superuser(server, "DROP FUNCTION lookup");
+    assert_eq!(said(&psql(&cluster, "old", "old-secret", "")), Ok(shared));
+    wrong("another", "x");
+    let log = cluster.process().log();
+    assert!(log.contains("auth_query failed"), "{log}");
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[test]
+fn who_waits_for_the_same_user_waits_for_the_same_answer() {
+    let auth = format!(
+        "{{ users: {{ {} }}, auth_query: \"SELECT * FROM lookup($1)\" }}",
+        app()
+    );
+    let mut cluster = with_auth(&auth).without_proxy().start();
+    run_as_superuser(&cluster.shards[0].primary, LOOKUP);
+    cluster.start_proxy();
+    let endpoint = endpoint(&cluster, "scram", "scram-secret");
+    // The function waits for the lock, and with it everybody.
+    let server = &cluster.shards[0].primary;
+    let slow = "CREATE TABLE gate (); CREATE OR REPLACE FUNCTION \
+        lookup(name, OUT name, OUT text) RETURNS SETOF record LANGUAGE sql SECURITY DEFINER AS $$ \
+        SELECT nextval('asked'); SELECT FROM gate; \
+        SELECT usename, passwd FROM pg_shadow WHERE usename = $1 $$";
+    run_as_superuser(server, slow);
+    let mut holder = cluster.shard(0);
+    holder.user = USER.to_owned();
+    run_as_superuser(server, &format!("ALTER TABLE gate OWNER TO {USER}"));
+    let mut holder = holder.raw();
+    holder.query("BEGIN; LOCK gate IN ACCESS EXCLUSIVE MODE");
+    std::thread::scope(|scope| {
+        let logins: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| Raw::try_login(&endpoint).map(drop)))
+            .collect();
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        eventually("waits", || match run_as_superuser(server, waiting).trim() {
+            "0" => Err(()),
+            _ => Ok(()),
+        });
+        holder.query("COMMIT");
+        for login in logins {
+            login.join().unwrap().unwrap();
+        }
+    });
+    assert_eq!(times_asked(&cluster), 1);
 }

@@ -323,7 +323,7 @@ async fn door(listen: &ListenAddress, users: Users, acceptor: Acceptor) -> (u16,
             Handshake::Startup(startup) => startup,
             other => panic!("{other:?}"),
         };
-        let authenticated = authenticate(&mut startup, &users).await?;
+        let authenticated = authenticate(&mut startup, &users, None).await?;
         if authenticated.is_some() {
             let mut greeting = Vec::new();
             backend::parameter_status(&mut greeting, "server_version", "15.0");

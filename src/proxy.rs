@@ -22,9 +22,10 @@ use crate::session::census::Census;
 use crate::session::control::{Sessions, Signal};
 use crate::session::database::Database;
 use crate::session::metrics::SessionFamilies;
+use crate::session::roles::{Question, Roles};
 use crate::session::start::{Quotas, Reception};
 use crate::sqlstate::SqlState;
-use crate::topology::{Topology, TopologyMetrics};
+use crate::topology::{Dialer, Topology, TopologyMetrics};
 
 /// Between two looks for connections that have lain idle for too long.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
@@ -198,9 +199,11 @@ fn build(
         };
         databases.insert(name.clone(), database);
     }
+    let users = Users::new(&config.auth, lasting.seed)?;
     Ok(Arc::new(Reception {
+        roles: roles(config, &databases, &users)?,
         databases,
-        users: Users::new(&config.auth, lasting.seed)?,
+        users,
         acceptor: Acceptor::load(&config.tls)?,
         sessions: Arc::clone(&lasting.sessions),
         login_timeout: config.timeouts.login,
@@ -210,6 +213,32 @@ fn build(
         quotas: quotas(config),
         max_startup_bytes: usize::try_from(config.limits.max_startup_bytes).unwrap_or(usize::MAX),
     }))
+}
+
+/// Who asks servers for users that the configuration does not name.
+fn roles(
+    config: &Config,
+    databases: &BTreeMap<String, Arc<Database>>,
+    users: &Users,
+) -> Result<BTreeMap<String, Roles>> {
+    let mut roles = BTreeMap::new();
+    for (name, database) in databases {
+        let query = database.config.auth_query.as_ref();
+        let Some(sql) = query.or(config.auth.query.as_ref()) else {
+            continue;
+        };
+        let patience = config.timeouts.connect;
+        let question = Question {
+            sql: sql.clone(),
+            holds: config.auth.query_cache,
+            patience,
+        };
+        let dialer = Dialer::new(&database.config.backend, patience)?;
+        let topology = Arc::clone(&database.topology);
+        let asker = Roles::new(question, topology, dialer, users.maker());
+        roles.insert(name.clone(), asker);
+    }
+    Ok(roles)
 }
 
 /// How many clients there may be.

@@ -1,6 +1,7 @@
 //! Who may log in, with what each user's proof is checked against.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::auth::md5::Md5Hash;
 use crate::auth::rules::{self, Visitor};
@@ -18,6 +19,12 @@ pub struct Users {
     method: AuthMethod,
     rules: Option<Vec<Rule>>,
     accounts: BTreeMap<String, Account>,
+    maker: Maker,
+}
+
+/// Makes verifiers: of passwords that are known in clear, and of users who don't exist.
+#[derive(Clone, Copy)]
+pub struct Maker {
     seed: [u8; 32],
     iterations: u32,
 }
@@ -59,8 +66,10 @@ impl Users {
             method: auth.method,
             rules: auth.rules.clone(),
             accounts: BTreeMap::new(),
-            seed,
-            iterations: scram::ITERATIONS,
+            maker: Maker {
+                seed,
+                iterations: scram::ITERATIONS,
+            },
         };
         let mut iterations = None;
         for (name, user) in &auth.users {
@@ -81,14 +90,14 @@ impl Users {
             users.accounts.insert(name.clone(), Account { stored });
         }
         // Made-up and derived verifiers look like the stored ones.
-        users.iterations = iterations.unwrap_or(scram::ITERATIONS);
+        users.maker.iterations = iterations.unwrap_or(scram::ITERATIONS);
         let asks_passwords = match &auth.rules {
             None => auth.method.asks_password(),
             Some(rules) => rules.iter().any(|rule| rule.method.asks_password()),
         };
         for (name, user) in auth.users.iter().filter(|_| asks_passwords) {
             if let Some(Password::Plain(text)) = &user.password {
-                let verifier = users.derive(name, text.expose());
+                let verifier = users.maker.derive(name, text.expose());
                 let stored = Some(Stored::Scram(verifier));
                 users.accounts.insert(name.clone(), Account { stored });
             }
@@ -96,8 +105,9 @@ impl Users {
         Ok(users)
     }
 
-    fn derive(&self, user: &str, password: &str) -> Verifier {
-        Verifier::derive(password, &scram::salt(&self.seed, user), self.iterations)
+    /// What makes accounts of what servers say.
+    pub fn maker(&self) -> Maker {
+        self.maker
     }
 
     /// The proof that is asked of a visitor.
@@ -116,15 +126,16 @@ impl Users {
         self.accounts.get(user)
     }
 
-    /// Whether a user comes in where no proof is asked: if it exists, or if no users are named.
-    pub fn trusts(&self, account: Option<&Account>) -> bool {
-        self.accounts.is_empty() || account.is_some()
+    /// Whether a user comes in where no proof is asked: if it exists, or if nobody says who does.
+    /// `asks_servers` tells whether servers were asked for users that are not named.
+    pub fn trusts(&self, account: Option<&Account>, asks_servers: bool) -> bool {
+        account.is_some() || (self.accounts.is_empty() && !asks_servers)
     }
 
     /// What a user's proof is checked against.
     pub fn credential(&self, user: &str, account: Option<&Account>) -> Credential {
         // Made for everybody, so that existing users take as long.
-        let mock = Verifier::mock(&self.seed, user, self.iterations);
+        let mock = Verifier::mock(&self.maker.seed, user, self.maker.iterations);
         let (verifier, md5) = match account.and_then(|account| account.stored.clone()) {
             Some(Stored::Scram(verifier)) => (Some(verifier), None),
             Some(Stored::Md5(hash)) => (None, Some(hash)),
@@ -144,6 +155,36 @@ fn malformed(user: &str, what: &str) -> Error {
         SqlState::CONFIG_FILE_ERROR,
         format!("the {what} of user \"{user}\" is malformed"),
     )
+}
+
+impl Maker {
+    fn derive(&self, user: &str, password: &str) -> Verifier {
+        Verifier::derive(password, &scram::salt(&self.seed, user), self.iterations)
+    }
+
+    /// The account of a user whose password a server has told in any of the forms of
+    /// `pg_authid.rolpassword`, or in clear; takes about a millisecond for those in clear.
+    pub fn account(&self, user: &str, password: Option<&str>) -> Account {
+        let Some(text) = password.filter(|text| !text.is_empty()) else {
+            return Account::default();
+        };
+        let stored = if let Some(verifier) = Verifier::parse(text) {
+            Stored::Scram(verifier)
+        } else if let Some(hash) = Md5Hash::parse(text) {
+            Stored::Md5(hash)
+        } else {
+            Stored::Scram(self.derive(user, text))
+        };
+        Account {
+            stored: Some(stored),
+        }
+    }
+}
+
+impl fmt::Debug for Maker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Maker(***)")
+    }
 }
 
 impl Credential {
@@ -175,6 +216,8 @@ impl Credential {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::Secret;
     use crate::config::User;
@@ -205,7 +248,7 @@ mod tests {
     }
 
     fn trusts(users: &Users, user: &str) -> bool {
-        users.trusts(users.account(user))
+        users.trusts(users.account(user), false)
     }
 
     fn plain(text: &str) -> Option<Password> {
@@ -280,5 +323,46 @@ mod tests {
         let named = users(AuthMethod::Trust, &[("a", None), ("b", plain("x"))]);
         assert!(trusts(&named, "a") && trusts(&named, "b"));
         assert!(!trusts(&named, "c"));
+    }
+
+    #[test]
+    fn servers_may_tell_a_password_in_any_form() {
+        let users = users(AuthMethod::ScramSha256, &[]);
+        let scram = postgres_protocol::password::scram_sha_256(b"x");
+        let md5 = postgres_protocol::password::md5(b"x", "alice");
+        for (told, is_scram, is_password) in [
+            (Some(scram.as_str()), true, true),
+            (Some(&md5), false, true),
+            (Some("x"), true, true),
+            (Some("y"), false, false),
+            (Some(""), false, false),
+            (None, false, false),
+            // What looks like a verifier and is none is a password in clear, as in PostgreSQL.
+            (Some("SCRAM-SHA-256$0:abc$x:y"), false, false),
+        ] {
+            let account = users.maker().account("alice", told);
+            let credential = users.credential("alice", Some(&account));
+            let proved = credential.admits(credential.verifier().matches(b"x"));
+            assert_eq!(proved, is_scram, "{told:?}");
+            assert_eq!(credential.is_password(b"x"), is_password, "{told:?}");
+            assert!(users.trusts(Some(&account), true));
+        }
+        assert!(!users.trusts(None, true));
+    }
+
+    proptest! {
+        /// Whatever a server tells lets nobody in without the password, and breaks nothing.
+        #[test]
+        fn no_answer_lets_everybody_in(told in "(SCRAM-SHA-256[$])?[0-9]{0,2}:?[A-Za-z0-9+/=$:]{0,40}|md5[0-9a-g]{30,34}|\\PC{0,20}", given in "\\PC{0,12}") {
+            // Few rounds: the test is not about them.
+            let maker = Maker { seed: SEED, iterations: 1 };
+            let account = maker.account("alice", Some(&told));
+            let mut users = users(AuthMethod::ScramSha256, &[]);
+            users.maker = maker;
+            let credential = users.credential("alice", Some(&account));
+            if credential.verifier().iterations() < 100 {
+                prop_assert_eq!(credential.is_password(given.as_bytes()), !told.is_empty() && given == told);
+            }
+        }
     }
 }

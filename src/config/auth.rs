@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Secret;
 
 /// How clients prove who they are, and who may come in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
     /// The proof that is asked for where there are no rules.
     pub method: AuthMethod,
@@ -17,9 +18,27 @@ pub struct Auth {
     /// Which proof is asked of whom: the first that fits decides, and none refuses. Without rules
     /// `method` holds for all.
     pub rules: Option<Vec<Rule>>,
+    /// Asked on a database's servers for users that `users` does not name, where the database has no
+    /// query of its own: `$1` is the user; the answer is its name and its password.
+    pub query: Option<String>,
+    /// How long an answer holds.
+    pub query_cache: Duration,
     /// Users for whom `limits.reserved_clients` are kept, and whom the limits per user and per
     /// database do not bind.
     pub administrators: BTreeSet<String>,
+}
+
+impl Default for Auth {
+    fn default() -> Auth {
+        Auth {
+            method: AuthMethod::default(),
+            users: BTreeMap::new(),
+            rules: None,
+            query: None,
+            query_cache: Duration::from_secs(10),
+            administrators: BTreeSet::new(),
+        }
+    }
 }
 
 /// The proof that is asked of clients.

@@ -88,13 +88,17 @@ fn root(field: &Field<'_>) -> Option<Config> {
         .get("metrics")
         .and_then(|field| metrics(&field, &listen));
     let auth_field = fields.get("auth");
-    let auth = users::read(auth_field.as_ref(), fields.whole());
+    let (auth, nobody) = users::read(auth_field.as_ref(), fields.whole());
     let tls = fields.get("tls").map(|field| client_tls(&field));
     let tls = tls.unwrap_or_default();
     users::check_rules(&auth, tls.mode != TlsMode::Off, auth_field.as_ref());
     let databases = fields
         .required("databases", "Name at least one database and its shards.")
         .map(|field| databases(&field));
+    let mut all = databases.iter().flat_map(BTreeMap::values);
+    if auth.query.is_none() && all.all(|database| database.auth_query.is_none()) {
+        nobody.iter().for_each(users::nobody);
+    }
     let (mut limits, mut timeouts, mut log) = <(Limits, Timeouts, Log)>::default();
     fields.read("limits", &mut limits, read_limits);
     fields.read("timeouts", &mut timeouts, read_timeouts);

@@ -29,6 +29,8 @@ pub(super) fn read(name: &str, field: &Field<'_>) -> Option<Database> {
     let backend = fields
         .required("backend", "Write { user: …, password: \"${NAME}\" }.")
         .and_then(|field| backend(name, &field));
+    let mut auth_query = None;
+    fields.read("auth_query", &mut auth_query, users::query);
     let mut pool = Pool::default();
     fields.read("pool", &mut pool, read_pool);
     let mut max_clients = None;
@@ -53,6 +55,7 @@ pub(super) fn read(name: &str, field: &Field<'_>) -> Option<Database> {
     Some(Database {
         name: name.to_owned(),
         backend: backend?,
+        auth_query,
         pool,
         max_clients,
         zone,

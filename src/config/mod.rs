@@ -111,6 +111,8 @@ pub struct Database {
     pub name: String,
     /// What the servers are told at login.
     pub backend: Backend,
+    /// Asked for users that the file does not name, instead of `auth.auth_query`.
+    pub auth_query: Option<String>,
     /// Server connections kept.
     pub pool: Pool,
     /// Its clients at once, instead of `limits.max_clients_per_database`.

@@ -122,6 +122,8 @@ fn show_auth(section: &mut Section<'_>, auth: &Auth) {
         let settings = &mut *section.settings;
         show_rule_of_auth(&mut Section { path, settings }, rule);
     }
+    section.put_some("auth_query", auth.query.as_ref());
+    section.put("auth_query_cache", format_duration(auth.query_cache));
     if !auth.administrators.is_empty() {
         let names: Vec<_> = auth.administrators.iter().collect();
         section.put("administrators", joined(&names));
@@ -153,6 +155,7 @@ fn show_database(section: &mut Section<'_>, database: &Database) {
     backend.put("user", &database.backend.user);
     backend.put_some("password", database.backend.password.as_ref());
     show_backend_tls(&mut backend.section("tls"), &database.backend.tls);
+    section.put_some("auth_query", database.auth_query.as_ref());
     let mut pool = section.section("pool");
     let of = &database.pool;
     pool.put("mode", of.mode.word());

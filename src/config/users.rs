@@ -20,14 +20,18 @@ const ALL: &str = "all";
 /// In a rule, the database that is called as the user is.
 const SAME_USER: &str = "sameuser";
 
-/// Reads the section; `whole` is the file, for what is missing.
-pub(super) fn read(field: Option<&Field<'_>>, whole: &Field<'_>) -> Auth {
+/// Reads the section; `whole` is the file. Nobody may log in, unless servers are asked for users, if
+/// there comes a place to say so.
+pub(super) fn read<'a>(field: Option<&Field<'a>>, whole: &Field<'a>) -> (Auth, Option<Field<'a>>) {
     let mut auth = Auth::default();
     let mut users = None;
     if let Some(mut fields) = field.and_then(|field| field.fields("a map with method and users")) {
         fields.read("method", &mut auth.method, method);
         users = fields.get("users");
         fields.read("rules", &mut auth.rules, |field| rules(field).map(Some));
+        fields.read("auth_query", &mut auth.query, query);
+        let cache = &mut auth.query_cache;
+        fields.read("auth_query_cache", cache, Field::duration);
         fields.read("administrators", &mut auth.administrators, |field| {
             let names = names(field, "the names of users")?;
             Some(BTreeSet::from_iter(names))
@@ -50,13 +54,30 @@ pub(super) fn read(field: Option<&Field<'_>>, whole: &Field<'_>) -> Auth {
     }
     let proves_all = methods.iter().all(|method| method.asks_password());
     let has_rules = auth.rules.as_ref().is_none_or(|rules| !rules.is_empty());
-    if nobody && !malformed && proves_all && has_rules {
-        users.as_ref().or(field).unwrap_or(whole).key_problem(
-            "nobody may log in",
-            "Add users under auth.users, or set auth.method to trust.".to_owned(),
-        );
+    let is_wrong = nobody && !malformed && proves_all && has_rules;
+    let place = users.as_ref().or(field).unwrap_or(whole);
+    (auth, is_wrong.then(|| place.clone()))
+}
+
+/// Notes that nobody may log in.
+pub(super) fn nobody(field: &Field<'_>) {
+    field.key_problem(
+        "nobody may log in",
+        "Add users under auth.users, ask the servers with auth.auth_query, or set auth.method to \
+         trust."
+            .to_owned(),
+    );
+}
+
+/// A query that answers what a user's password is.
+pub(super) fn query(field: &Field<'_>) -> Option<Option<String>> {
+    let text = field.text("a query")?;
+    if !text.contains("$1") {
+        let hint = "Write SELECT usename, passwd FROM pg_shadow WHERE usename = $1.";
+        field.problem("the query has no $1 for the user", hint.to_owned());
+        return None;
     }
-    auth
+    Some(Some(text))
 }
 
 /// The proofs that may be asked for.

@@ -19,6 +19,7 @@ use crate::session::handshake::{Handshake, Startup, accept, tell};
 use crate::session::lease::{anywhere, lease_for};
 use crate::session::login::{Authenticated, authenticate};
 use crate::session::others::Others;
+use crate::session::roles::Roles;
 use crate::session::settings::{SessionSettings, is_own, is_utf8};
 use crate::session::unit::Unit;
 use crate::session::{Client, Memory, Session};
@@ -39,6 +40,8 @@ pub struct Reception {
     pub databases: BTreeMap<String, Arc<Database>>,
     /// Who may log in.
     pub users: Users,
+    /// Who asks a database's servers for other users, by database.
+    pub roles: BTreeMap<String, Roles>,
     /// TLS towards clients.
     pub acceptor: Acceptor,
     /// All sessions of the process.
@@ -123,7 +126,8 @@ impl Reception {
                 Ok(None)
             }
             Handshake::Startup(mut startup) => {
-                let Some(proof) = authenticate(&mut startup, &self.users).await? else {
+                let roles = self.roles(&startup.database);
+                let Some(proof) = authenticate(&mut startup, &self.users, roles).await? else {
                     return Ok(None);
                 };
                 match self.open(&mut startup, &proof).await {
@@ -137,6 +141,15 @@ impl Reception {
                     }
                 }
             }
+        }
+    }
+
+    /// Whom to ask for users of a database. Whether there is such a database is nobody's business
+    /// before the login: where there is none, any of the others answers.
+    fn roles(&self, database: &str) -> Option<&Roles> {
+        match self.databases.contains_key(database) {
+            true => self.roles.get(database),
+            false => self.roles.values().next(),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::config::AuthMethod;
 use crate::error::{Error, Result};
 use crate::net::stream::Stream;
 use crate::session::handshake::{Startup, tell};
+use crate::session::roles::Roles;
 use crate::sqlstate::SqlState;
 use crate::wire::authentication::{self as messages, Request};
 
@@ -40,26 +41,35 @@ enum Proof {
 
 /// Has a client prove who it is and tells it AuthenticationOk; none if it goes away.
 ///
-/// The caller sets the time limit; dropping the future leaves the connection useless.
+/// `roles` is asked for users that the configuration does not name. The caller sets the time limit; dropping the future leaves the connection useless.
 ///
 /// # Errors
 /// Why it is not let in: `28P01` for a wrong password or no such user, `28000` for a user that
 /// trust doesn't cover, whom no rule lets in, or a channel bound to something else, `08P01` for malformed messages. The
 /// client has been told already and its connection is shut down.
-pub async fn authenticate(startup: &mut Startup, users: &Users) -> Result<Option<Authenticated>> {
-    let error = match prove(startup, users).await {
+pub async fn authenticate(
+    startup: &mut Startup,
+    users: &Users,
+    roles: Option<&Roles>,
+) -> Result<Option<Authenticated>> {
+    let error = match prove(startup, users, roles).await {
         Ok(Proof::Gone) => return Ok(None),
         Ok(Proof::Right) => {
             let user = startup.user.clone();
             return Ok(Some(Authenticated { user }));
         }
-        Ok(Proof::Wrong) => Error::fatal(
-            SqlState::INVALID_PASSWORD,
-            format!(
-                "password authentication failed for user \"{}\"",
-                startup.user
-            ),
-        ),
+        Ok(Proof::Wrong) => {
+            if let Some(roles) = roles {
+                roles.doubt(&startup.user);
+            }
+            Error::fatal(
+                SqlState::INVALID_PASSWORD,
+                format!(
+                    "password authentication failed for user \"{}\"",
+                    startup.user
+                ),
+            )
+        }
         // Before the login has ended there is no session to go on with.
         Err(error) => error.into_fatal(),
     };
@@ -68,15 +78,19 @@ pub async fn authenticate(startup: &mut Startup, users: &Users) -> Result<Option
 }
 
 /// Finds out what is asked of the client and asks for it.
-async fn prove(startup: &mut Startup, users: &Users) -> Result<Proof> {
+async fn prove(startup: &mut Startup, users: &Users, roles: Option<&Roles>) -> Result<Proof> {
     let Some(visitor) = startup.visitor() else {
         return Ok(Proof::Gone);
     };
     let method = users.method(&visitor)?;
-    let account = users.account(&startup.user);
+    let mut account = users.account(&startup.user).cloned();
+    if let Some(roles) = roles.filter(|_| account.is_none()) {
+        account = roles.account(&startup.user).await;
+    }
+    let account = account.as_ref();
     let credential = users.credential(&startup.user, account);
     match (method, credential.md5()) {
-        (AuthMethod::Trust, _) => trust(startup, users.trusts(account)).await,
+        (AuthMethod::Trust, _) => trust(startup, users.trusts(account, roles.is_some())).await,
         (AuthMethod::Password, _) => password(&mut startup.stream, credential).await,
         (AuthMethod::Md5, Some(hash)) => md5(&mut startup.stream, hash).await,
         (AuthMethod::Md5 | AuthMethod::ScramSha256, _) => scram(startup, &credential).await,

@@ -75,7 +75,7 @@ async fn proxy(users: Users, tls: Option<&Authority>) -> Proxy {
             Handshake::Startup(startup) => startup,
             other => panic!("{other:?}"),
         };
-        let authenticated = authenticate(&mut startup, &users).await?;
+        let authenticated = authenticate(&mut startup, &users, None).await?;
         if authenticated.is_some() {
             let mut greeting = Vec::new();
             backend::parameter_status(&mut greeting, "server_version", "15.0");
@@ -337,7 +337,7 @@ fn begin(method: AuthMethod) -> (UnixStream, JoinHandle<Result<Option<Authentica
         binding: None,
     };
     let users = users(method);
-    let login = tokio::spawn(async move { authenticate(&mut startup, &users).await });
+    let login = tokio::spawn(async move { authenticate(&mut startup, &users, None).await });
     (client, login)
 }
 
