@@ -17,6 +17,7 @@ mod hostile;
 mod launcher;
 mod login;
 mod operators;
+mod processes;
 mod replicas;
 mod routing;
 mod scatter;

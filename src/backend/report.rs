@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::wire::authentication::parse_report;
-use crate::wire::buffer::Reader;
+use crate::wire::buffer::{Reader, cstring};
 
 /// Reads the body of an ErrorResponse; a malformed one is an error as well.
 pub fn read(body: &[u8]) -> Error {
@@ -22,6 +22,35 @@ pub fn is_fatal(body: &[u8]) -> bool {
         }
     }
     false
+}
+
+/// The body of an ErrorResponse whose position in the statement's text is what `place` makes of it;
+/// none if it has no position.
+pub fn moved(body: &[u8], place: impl Fn(u32) -> u32) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(body.len());
+    let mut reader = Reader::new(body);
+    let mut is_moved = false;
+    while let Ok(field) = reader.u8() {
+        out.push(field);
+        if field == 0 {
+            break;
+        }
+        let value = reader.cstring().ok()?;
+        let position = match field {
+            b'P' => std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse().ok()),
+            _ => None,
+        };
+        match position {
+            Some(position) => {
+                is_moved = true;
+                cstring(&mut out, place(position).to_string().as_bytes());
+            }
+            None => cstring(&mut out, value),
+        }
+    }
+    is_moved.then_some(out)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod effects;
 mod insert;
 mod keyed;
 mod names;
+pub mod own;
 mod parameters;
 mod proof;
 mod query;
@@ -42,6 +43,7 @@ use crate::sql::token::Token;
 use statement::Part;
 
 pub use keyed::Keyed;
+pub use own::OwnCall;
 pub use parameters::Parameters;
 pub use session_use::SessionUse;
 pub use tree::Tree;
@@ -81,6 +83,8 @@ pub struct Plan {
     pub session: SessionUse,
     /// [`Catalog::epoch`] of the catalogue it was planned against.
     pub epoch: u64,
+    /// Its calls that the proxy answers: the text is rewritten before a server gets it.
+    pub own: Box<[OwnCall]>,
 }
 
 /// Where a statement runs.
@@ -164,6 +168,7 @@ pub fn plan(request: &Request<'_>) -> Plan {
         access: planned.access,
         session: planned.session,
         epoch: request.catalog.epoch,
+        own: planned.own,
     }
 }
 

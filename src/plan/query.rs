@@ -17,6 +17,8 @@ use crate::plan::insert;
 use crate::plan::keyed::Keyed;
 use crate::plan::keyed::Proof;
 use crate::plan::keyed::Spread;
+use crate::plan::own;
+use crate::plan::own::OwnCall;
 use crate::plan::proof::Prover;
 use crate::plan::refusal;
 use crate::plan::scatter;
@@ -36,6 +38,7 @@ pub(super) struct Planned {
     pub route: Route,
     pub access: Access,
     pub session: SessionUse,
+    pub own: Box<[OwnCall]>,
 }
 
 /// A query on its way to a route.
@@ -95,6 +98,12 @@ impl<'a> Query<'a> {
             route,
             access: self.access(),
             session: self.effects.session(),
+            own: own::find(
+                self.facts,
+                self.request.catalog,
+                self.request.search_path,
+                (self.request.text, self.tokens),
+            ),
         }
     }
 

@@ -119,6 +119,7 @@ fn for_session(part: Part<'_>) -> Planned {
         },
         access: Access::Read,
         session: SessionUse::NONE,
+        own: Box::default(),
     }
 }
 
@@ -136,6 +137,7 @@ pub(super) fn finish(part: Part<'_>, planned: Result<(usize, SessionUse)>) -> Pl
         route,
         access: Access::Write,
         session,
+        own: Box::default(),
     }
 }
 
@@ -206,6 +208,8 @@ fn plan_explain(part: Part<'_>, analyze: bool, body: &Range<u32>) -> Planned {
     if !analyze {
         planned.access = Access::Read;
         planned.session = SessionUse::NONE;
+        // What is shown is the plan of what was written.
+        planned.own = Box::default();
     }
     planned
 }
@@ -274,6 +278,7 @@ fn plan_copy(part: Part<'_>, copy: &Copy) -> Planned {
                     Access::Write
                 },
                 session: SessionUse::NONE,
+                own: Box::default(),
             }
         }
     };

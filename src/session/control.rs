@@ -1,6 +1,7 @@
 //! How others reach a session: cancel requests, shutdown, termination.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Waker};
@@ -10,6 +11,10 @@ use subtle::ConstantTimeEq;
 
 use crate::backend::connection::CancelKey;
 use crate::pool::{Lease, Pool};
+
+/// The process ids of clients: above those of any process (`pid_max` is at most 2^22), so that none is
+/// taken for a server's.
+const PROCESS_IDS: RangeInclusive<i32> = (1 << 22) + 1..=i32::MAX;
 
 /// What a session is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub enum Signal {
 pub struct Control {
     /// The process id in the client's BackendKeyData.
     pub process_id: i32,
+    /// The user who has logged in.
+    pub user: String,
     secret: Vec<u8>,
     signal: AtomicU8,
     inner: Mutex<Inner>,
@@ -42,10 +49,11 @@ struct Inner {
 }
 
 impl Control {
-    fn new(process_id: i32, secret: Vec<u8>) -> Control {
+    fn new(process_id: i32, secret: Vec<u8>, user: String) -> Control {
         let inner = Mutex::default();
         Control {
             process_id,
+            user,
             secret,
             signal: AtomicU8::new(0),
             inner,
@@ -111,15 +119,29 @@ impl Control {
     /// Cancels whatever works for the client. Failures are the canceller's to ignore: PostgreSQL
     /// never answers a cancel request either.
     pub async fn cancel(&self) {
-        let working = {
-            let mut inner = self.inner.lock();
-            inner.cancelled = !inner.working.is_empty();
-            inner.working.clone()
-        };
-        for (pool, key) in working {
-            if let Err(error) = pool.cancel(&key).await {
-                tracing::warn!(%error, server = %pool.target().address, "cancel request failed");
-            }
+        cancel_all(self.working()).await;
+    }
+
+    /// Ends the session, and whatever works for it.
+    pub async fn terminate(&self) {
+        // Once told, it lets go of its connections, and what they do would go on.
+        let working = self.working();
+        self.signal(Signal::Terminate);
+        cancel_all(working).await;
+    }
+
+    /// The connections that are about to be cancelled.
+    fn working(&self) -> Vec<(Arc<Pool>, Arc<CancelKey>)> {
+        let mut inner = self.inner.lock();
+        inner.cancelled = !inner.working.is_empty();
+        inner.working.clone()
+    }
+}
+
+async fn cancel_all(working: Vec<(Arc<Pool>, Arc<CancelKey>)>) {
+    for (pool, key) in working {
+        if let Err(error) = pool.cancel(&key).await {
+            tracing::warn!(%error, server = %pool.target().address, "cancel request failed");
         }
     }
 }
@@ -139,16 +161,16 @@ pub struct Registered {
 }
 
 impl Sessions {
-    /// Enters a session with a new process id and a secret of `secret_bytes`.
-    pub fn enter(self: &Arc<Sessions>, secret_bytes: usize) -> Registered {
+    /// Enters a session of `user` with a new process id and a secret of `secret_bytes`.
+    pub fn enter(self: &Arc<Sessions>, secret_bytes: usize, user: &str) -> Registered {
         let mut secret = vec![0; secret_bytes];
         rand::fill(&mut secret[..]);
         let mut by_process_id = self.by_process_id.lock();
-        let mut process_id = rand::random_range(1..=i32::MAX);
+        let mut process_id = rand::random_range(PROCESS_IDS);
         while by_process_id.contains_key(&process_id) {
-            process_id = rand::random_range(1..=i32::MAX);
+            process_id = rand::random_range(PROCESS_IDS);
         }
-        let control = Arc::new(Control::new(process_id, secret));
+        let control = Arc::new(Control::new(process_id, secret, user.to_owned()));
         by_process_id.insert(process_id, Arc::clone(&control));
         Registered {
             sessions: Arc::clone(self),
@@ -176,6 +198,14 @@ impl Sessions {
     }
 }
 
+impl Registered {
+    /// The session with this process id, of any user.
+    pub fn find(&self, process_id: i32) -> Option<Arc<Control>> {
+        let by_process_id = self.sessions.by_process_id.lock();
+        by_process_id.get(&process_id).cloned()
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
         self.sessions
@@ -193,7 +223,7 @@ mod tests {
     #[test]
     fn only_the_right_secret_finds_a_session() {
         let sessions = Arc::new(Sessions::default());
-        let entered = sessions.enter(4);
+        let entered = sessions.enter(4, "app");
         let process_id = entered.control.process_id;
         assert!(
             sessions
@@ -216,7 +246,7 @@ mod tests {
         let wakes = Arc::new(Count(AtomicU8::new(0)));
         let waker = Waker::from(Arc::clone(&wakes));
         let cx = Context::from_waker(&waker);
-        let entered = Arc::new(Sessions::default()).enter(4);
+        let entered = Arc::new(Sessions::default()).enter(4, "app");
         let control = &entered.control;
         assert_eq!(control.poll_told(&cx), Signal::None);
         for (signal, seen) in [
@@ -233,7 +263,7 @@ mod tests {
     #[test]
     fn a_signal_never_weakens() {
         let sessions = Arc::new(Sessions::default());
-        let entered = sessions.enter(4);
+        let entered = sessions.enter(4, "app");
         sessions.signal_all(Signal::Terminate);
         sessions.signal_all(Signal::Drain);
         assert_eq!(entered.control.told(), Signal::Terminate);

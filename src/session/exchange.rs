@@ -317,6 +317,8 @@ impl Session {
     /// place: the proxy's own refusal, or nothing yet if the server is about to close the connection.
     fn failed(&mut self, frame: &[u8], in_place: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
         let error = report::read(frame::body(frame));
+        let moved = self.at_clients_place(frame);
+        let frame = moved.as_deref().unwrap_or(frame);
         self.take_back_given_up();
         if report::is_fatal(frame::body(frame)) {
             if let Some(held) = &mut self.server {
@@ -330,9 +332,24 @@ impl Session {
         }
         if in_place.is_none() {
             self.database.metrics.error(error.code().as_str());
-            return self.with_clients_names(frame);
+            return self.with_clients_names(frame).or(moved);
         }
         in_place
+    }
+
+    /// An error about a statement that was rewritten, with its place in the client's text.
+    fn at_clients_place(&self, frame: &[u8]) -> Option<Box<[u8]>> {
+        let rewritten = self.unit.rewritten.as_ref()?;
+        let is_meant = match (rewritten.statement, self.unit.given_up.first()) {
+            (None, None) => true,
+            (Some(rewritten), Some(Expect::Parse { id, .. })) => rewritten == *id,
+            _ => false,
+        };
+        let original = |position| rewritten.shifts.original(position);
+        let body = is_meant.then(|| report::moved(frame::body(frame), original))??;
+        let mut moved = Vec::with_capacity(frame.len());
+        message(&mut moved, b'E', |out| out.extend_from_slice(&body));
+        Some(moved.into())
     }
 
     /// An error that speaks of a statement by the name that servers know, with the client's name for

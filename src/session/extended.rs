@@ -248,11 +248,16 @@ impl Session {
             self.hold(self.need(&prepared.plan, None, text)).await?;
         }
         self.send_pending();
+        let edited = match self.transaction {
+            Transaction::Failed => None,
+            _ => self.edited_statement(&prepared, &bind).await?,
+        };
+        let bound = edited.as_ref().unwrap_or(&prepared);
         let Some(held) = &mut self.server else {
             return Ok(());
         };
-        held.announce(&prepared, None);
-        held.bind(frame, &bind, &prepared);
+        held.announce(bound, None);
+        held.bind(frame, &bind, bound);
         self.batch.sent = true;
         self.statements
             .put_portal(bind.portal, Portal::OnServer(prepared));
@@ -564,6 +569,7 @@ fn unplanned(statement: Statement, route: Route, access: Access) -> Arc<Plan> {
         access,
         session: SessionUse::NONE,
         epoch: 0,
+        own: Box::default(),
     })
 }
 

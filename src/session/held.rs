@@ -147,7 +147,7 @@ impl Held {
 
     /// Sends the client's Bind, under the name by which the server knows the statement.
     pub fn bind(&mut self, frame: &[u8], bind: &Bind<'_>, prepared: &Prepared) {
-        if prepared.is_unnamed() {
+        if *bind.statement == *prepared.server_name {
             self.lease.socket.output.push(frame);
         } else {
             frontend::write_bind(self.lease.socket.output.tail(), bind, &prepared.server_name);

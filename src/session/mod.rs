@@ -35,6 +35,7 @@ mod others;
 mod prepared;
 mod refusal;
 mod replies;
+mod rewrite;
 pub mod roles;
 mod route;
 mod scatter;

@@ -16,7 +16,7 @@ use crate::session::route::Need;
 use crate::session::study::{Study, effect_of, effects, is_query};
 use crate::session::{Session, Stop};
 use crate::sql::shape::{self, Shape};
-use crate::sql::splice::{Edit, splice};
+use crate::sql::splice::Edit;
 use crate::sql::statement::{ResetTarget, Statement};
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
@@ -93,6 +93,9 @@ impl Session {
             let explained = self.explain(plan, &target, (text, &self.shape.literals))?;
             return self.query_explain(frame, plan, (explained, text)).await;
         }
+        let answers = self.own_answers(plan, text, Parameters::none()).await?;
+        let edited = self.edited_query(text, &answers).await?;
+        let frame = edited.as_deref().unwrap_or(frame);
         match target {
             Target::Many(shards) => self.scatter_query(text, plan, shards).await,
             Target::One(shard) => {
@@ -179,14 +182,20 @@ impl Session {
             .iter()
             .any(|effect| *effect != Effect::None)
             .then(|| Box::new(all));
-        if edits.is_empty() {
-            return self.send_query(frame, need, effects).await;
+        for (range, plan) in plans {
+            if self.transaction == Transaction::Failed {
+                break;
+            }
+            let statement = slice(text, range.clone());
+            let answers = self.own_answers(plan, statement, Parameters::none());
+            edits.extend(answers.await?.into_iter().map(|edit| Edit {
+                range: edit.range.start + range.start..edit.range.end + range.start,
+                ..edit
+            }));
         }
-        let options = Database::lex_options(self.settings.context());
-        let edited = splice(text, options, &edits)?;
-        let mut frame = Vec::new();
-        frontend::write_query(&mut frame, edited.as_bytes());
-        self.send_query(&frame, need, effects).await
+        let edited = self.edited_query(text, &edits).await?;
+        let frame = edited.as_deref().unwrap_or(frame);
+        self.send_query(frame, need, effects).await
     }
 
     /// The shards of one statement among several.

@@ -172,7 +172,7 @@ impl Reception {
         } else {
             SHORT_SECRET_BYTES
         };
-        let registered = self.sessions.enter(secret_bytes);
+        let registered = self.sessions.enter(secret_bytes, &startup.user);
         // Just after the start servers have yet to be seen; later this does not wait.
         let deadline = Instant::now() + self.connect_timeout;
         if !database.topology.ready(deadline).await {

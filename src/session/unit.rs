@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::session::replies::Expect;
+use crate::session::rewrite::Rewritten;
 
 /// The most bytes of requests that are kept in case they must be sent to another server.
 const LARGEST_LOG_BYTES: usize = 64 * 1024;
@@ -22,6 +23,8 @@ pub struct Unit {
     pub has_failed: bool,
     /// Requests that an error has just ended.
     pub given_up: Vec<Expect>,
+    /// The statement of it that was rewritten last.
+    pub rewritten: Option<Rewritten>,
 }
 
 impl Unit {
@@ -61,6 +64,7 @@ impl Unit {
         self.is_final = false;
         self.is_repeated = false;
         self.has_failed = false;
+        self.rewritten = None;
         self.began.take()
     }
 }

@@ -7,6 +7,7 @@ pub mod literal;
 pub mod parse;
 pub mod relations;
 pub mod shape;
+pub mod shifts;
 pub mod splice;
 pub mod statement;
 pub mod token;

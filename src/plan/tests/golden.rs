@@ -4,6 +4,10 @@ use std::fmt::Write;
 
 use crate::plan::Parameters;
 use crate::plan::Route;
+use crate::plan::own::tokens_of;
+use crate::sql::splice::Edit;
+use crate::sql::splice::splice;
+use crate::sql::token::LexOptions;
 
 use super::fixture::Fixture;
 
@@ -34,6 +38,11 @@ fn golden_plans() {
                     out + &planned(fixture, text, &types)
                 })
             }
+            "rewrite" => {
+                let fixture = fixture.as_ref().expect("a schema");
+                let statements = case.input.lines().filter(|line| !line.trim().is_empty());
+                statements.fold(String::new(), |out, text| out + &rewritten(fixture, text))
+            }
             "target" => target(fixture.as_ref().expect("a schema"), &case.input),
             other => panic!("unknown directive {other}"),
         });
@@ -59,6 +68,32 @@ fn planned(fixture: &Fixture, text: &str, types: &[u32]) -> String {
         let _ = writeln!(out, "    → {target}");
     }
     out
+}
+
+/// The statement with an answer in place of each call that is the proxy's.
+fn rewritten(fixture: &Fixture, text: &str) -> String {
+    let plan = fixture.plan(text, &[]);
+    let lex = LexOptions::default();
+    let tokens = tokens_of(text, lex).unwrap();
+    let edits: Vec<Edit> = plan
+        .own
+        .iter()
+        .map(|call| Edit {
+            range: call.range(&tokens).unwrap(),
+            text: call.replacement((text, &tokens), "42", &["int4", "int8"]),
+        })
+        .collect();
+    // An inner call is not answered if the outer one is.
+    let outer = |edit: &&Edit| {
+        let mut others = edits.iter();
+        !others
+            .any(|other| other.range.start < edit.range.start && edit.range.end < other.range.end)
+    };
+    let outer: Vec<Edit> = edits.iter().filter(outer).cloned().collect();
+    let certain = plan.own.iter().any(|call| call.is_certain);
+    let certain = if certain { " (certain)" } else { "" };
+    let edited = splice(text, lex, &outer).unwrap();
+    format!("{text}\n    {edited}{certain}\n")
 }
 
 /// Executions of one statement: the first line is the statement, each further one has its

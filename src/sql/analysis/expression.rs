@@ -11,23 +11,27 @@ use sqlparser::ast::FunctionArgumentClause;
 use sqlparser::ast::FunctionArgumentList;
 use sqlparser::ast::FunctionArguments;
 use sqlparser::ast::Ident;
+use sqlparser::ast::ObjectName;
 use sqlparser::ast::Subscript;
 use sqlparser::ast::WindowFrameBound;
 use sqlparser::ast::WindowSpec;
 use sqlparser::ast::WindowType;
 
+use crate::sql::parse;
 use crate::sql::parse::StopReason;
 
 use super::BlockId;
 use super::Call;
 use super::Clauses;
 use super::Name;
+use super::Place;
 use super::Scope;
 use super::Walk;
 use super::Walker;
 use super::absent;
 use super::name;
 use super::no_keyword;
+use super::parts;
 
 /// Words that the grammar reads as calls although no parentheses follow.
 const NILADIC: [&str; 6] = [
@@ -281,7 +285,7 @@ impl Walker<'_> {
                 schema: None,
                 name: ident.value.clone(),
             };
-            self.call(name, 0, block);
+            self.call(name, 0, block, (None, Place::Expression));
             return Ok(());
         }
         self.column_name(Some(ident));
@@ -306,13 +310,28 @@ impl Walker<'_> {
         self.facts.object_ids |= object_id;
     }
 
-    /// Notes a call.
-    pub(super) fn call(&mut self, name: Name, arguments: usize, block: BlockId) {
+    /// Notes a call that stands `at` an offset and a place.
+    pub(super) fn call(
+        &mut self,
+        name: Name,
+        arguments: usize,
+        block: BlockId,
+        at: (Option<u32>, Place),
+    ) {
+        let (offset, place) = at;
         self.facts.calls.push(Call {
             name,
             arguments,
             block,
+            offset,
+            place,
         });
+    }
+
+    /// The offset of the last part of a name.
+    pub(super) fn name_offset(&self, name: &ObjectName) -> Option<u32> {
+        let last = parts(name).ok()?.pop()?;
+        parse::offset(last.span.start.line, self.tokens)
     }
 
     fn function(&mut self, function: &Function, scope: &Scope) -> Walk {
@@ -323,8 +342,9 @@ impl Walker<'_> {
             "a function call of another dialect",
         )?;
         let called = name(&function.name)?;
+        let at = (self.name_offset(&function.name), Place::Expression);
         match &function.args {
-            FunctionArguments::None => self.call(called, 0, scope.block),
+            FunctionArguments::None => self.call(called, 0, scope.block, at),
             FunctionArguments::Subquery(query) => {
                 absent(
                     called.schema.is_none() && called.name == "array",
@@ -333,7 +353,7 @@ impl Walker<'_> {
                 self.subquery(query, scope)?;
             }
             FunctionArguments::List(list) => {
-                self.call(called, list.args.len(), scope.block);
+                self.call(called, list.args.len(), scope.block, at);
                 self.arguments(&list.args, scope)?;
                 self.argument_clauses(list, scope)?;
             }

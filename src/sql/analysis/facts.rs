@@ -265,6 +265,24 @@ pub struct Call {
     pub arguments: usize,
     /// The block that calls it.
     pub block: BlockId,
+    /// Offset of the last part of its name, if that stands in the text.
+    pub offset: Option<u32>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// Where a function is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In an expression.
+    Expression,
+    /// As an entry of `FROM`.
+    Source {
+        /// It has an alias.
+        aliased: bool,
+    },
+    /// In `FROM`, with more around it than an alias.
+    Other,
 }
 
 /// Clauses of a block that need more than concatenation when its rows come from several shards.

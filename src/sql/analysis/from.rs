@@ -15,6 +15,7 @@ use super::Clauses;
 use super::JoinKind;
 use super::Merge;
 use super::OuterJoin;
+use super::Place;
 use super::Scope;
 use super::Source;
 use super::SourceKind;
@@ -148,7 +149,8 @@ impl Walker<'_> {
                 alias,
                 ..
             } => {
-                self.call(name(function)?, args.len(), block);
+                let at = (self.name_offset(function), Place::Other);
+                self.call(name(function)?, args.len(), block, at);
                 self.arguments(args, &left)?;
                 self.add_source(block, SourceKind::Opaque, alias.as_ref())?;
             }
@@ -194,7 +196,7 @@ impl Walker<'_> {
             args,
             with_hints,
             version,
-            with_ordinality: _,
+            with_ordinality,
             partitions,
             json_path,
             sample,
@@ -217,10 +219,17 @@ impl Walker<'_> {
                 .first()
                 .map_or(Ok(()), |first| no_keyword(first))?;
         }
+        let offset = self.name_offset(relation);
         let relation = name(relation)?;
         if let Some(args) = args {
             absent(args.settings.is_none() && sample.is_none(), "SETTINGS")?;
-            self.call(relation, args.args.len(), block);
+            let place = match with_ordinality {
+                true => Place::Other,
+                false => Place::Source {
+                    aliased: alias.is_some(),
+                },
+            };
+            self.call(relation, args.args.len(), block, (offset, place));
             self.arguments(&args.args, left)?;
             return self.add_source(block, SourceKind::Opaque, alias.as_ref());
         }

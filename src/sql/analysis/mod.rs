@@ -38,6 +38,7 @@ pub use facts::JoinKind;
 pub use facts::Merge;
 pub use facts::Name;
 pub use facts::OuterJoin;
+pub use facts::Place;
 pub use facts::Rows;
 pub use facts::Scope;
 pub use facts::Source;

@@ -1,0 +1,298 @@
+//! Calls that the proxy answers: found once per shape, put into the text once per execution.
+//!
+//! `pg_backend_pid()` must be the number that the client got at login, and cancelling that number must
+//! reach the client. No server knows it. Where a call's name would name a column, the answer that takes
+//! its place does so too: it is a scalar subquery whose column has the function's name.
+
+use std::ops::Range;
+
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::plan::without_semicolons;
+use crate::sql::analysis::Call;
+use crate::sql::analysis::Facts;
+use crate::sql::analysis::Name;
+use crate::sql::analysis::Place;
+use crate::sql::lexer::tokenize;
+use crate::sql::literal::identifier_value;
+use crate::sql::literal::quote_identifier;
+use crate::sql::token::LexOptions;
+use crate::sql::token::Token;
+use crate::sql::token::TokenKind;
+use crate::sql::token::slice;
+
+/// A call that the proxy answers, by the places of its tokens in the statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnCall {
+    /// What it asks.
+    pub question: Question,
+    /// Where it stands.
+    place: Place,
+    /// From the first token of its name to its closing parenthesis.
+    tokens: Range<usize>,
+    /// The tokens of each argument.
+    arguments: Vec<Range<usize>>,
+    /// The statement does nothing but make such calls, each of them once.
+    pub is_certain: bool,
+}
+
+/// What a call asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// `pg_backend_pid()`.
+    BackendPid,
+    /// `pg_cancel_backend(pid)`.
+    CancelBackend,
+    /// `pg_terminate_backend(pid [, timeout])`.
+    TerminateBackend,
+}
+
+impl Question {
+    /// The function's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Question::BackendPid => "pg_backend_pid",
+            Question::CancelBackend => "pg_cancel_backend",
+            Question::TerminateBackend => "pg_terminate_backend",
+        }
+    }
+
+    /// What a call by this name and number of arguments asks.
+    fn of(name: &str, arguments: usize) -> Option<Question> {
+        Some(match (name, arguments) {
+            ("pg_backend_pid", 0) => Question::BackendPid,
+            ("pg_cancel_backend", 1) => Question::CancelBackend,
+            ("pg_terminate_backend", 1 | 2) => Question::TerminateBackend,
+            _ => return None,
+        })
+    }
+}
+
+/// The calls of a query that the proxy answers; `all` are the tokens of the whole statement.
+pub(super) fn find(
+    facts: &Facts,
+    catalog: &Catalog,
+    search_path: &[String],
+    (text, all): (&str, &[Token]),
+) -> Box<[OwnCall]> {
+    let is_asked = |call: &Call| Question::of(&call.name.name, call.arguments).is_some();
+    if !facts.calls.iter().any(is_asked) {
+        return Box::default();
+    }
+    let about_servers = speaks_of_servers(facts);
+    let mut found = Vec::new();
+    for call in &facts.calls {
+        let Some(question) = Question::of(&call.name.name, call.arguments) else {
+            continue;
+        };
+        if call.place == Place::Other
+            || !is_builtin(catalog, search_path, &call.name)
+            || (question == Question::BackendPid && about_servers)
+        {
+            continue;
+        }
+        found.extend(locate(text, all, call, question));
+    }
+    found.sort_by_key(|call| call.tokens.start);
+    let is_certain = reads_nothing_else(facts, &found) && is_calls_only(text, all, &found);
+    for call in &mut found {
+        call.is_certain = is_certain;
+    }
+    found.into()
+}
+
+/// Whether the name is that of PostgreSQL's own function and of no other.
+fn is_builtin(catalog: &Catalog, search_path: &[String], name: &Name) -> bool {
+    let schema = name.schema.as_deref();
+    let mut functions = catalog.functions(schema, &name.name, search_path);
+    let first = functions.next();
+    first
+        .into_iter()
+        .chain(functions)
+        .all(|function| function.schema == "pg_catalog")
+        && first.is_some()
+}
+
+/// Whether a query is about the processes of a server: `pg_backend_pid()` then means the one that works
+/// for it, as in `SELECT … FROM pg_stat_activity WHERE pid <> pg_backend_pid()`.
+fn speaks_of_servers(facts: &Facts) -> bool {
+    let relation = facts.relations().any(|name| {
+        let name = &name.name;
+        name.starts_with("pg_stat_") || matches!(name.as_str(), "pg_locks" | "pg_replication_slots")
+    });
+    let call = facts.calls.iter().any(|call| {
+        let name = &call.name.name;
+        name.starts_with("pg_stat_get_")
+            || name.starts_with("pg_log_backend")
+            || name.ends_with("blocking_pids")
+            || name == "pg_lock_status"
+    });
+    relation || call
+}
+
+fn locate(text: &str, all: &[Token], call: &Call, question: Question) -> Option<OwnCall> {
+    let offset = call.offset?;
+    let name = all.partition_point(|token| token.start < offset);
+    let is_name = |index: usize, expected: &str| {
+        all.get(index)
+            .and_then(|token| identifier_value(text, token))
+            .is_some_and(|value| value == expected)
+    };
+    let is_symbol = |index: usize, symbol: &str| {
+        all.get(index)
+            .is_some_and(|token| token.is_symbol(text, symbol))
+    };
+    if !is_name(name, question.name()) || !is_symbol(name + 1, "(") {
+        return None;
+    }
+    let mut start = name;
+    if name >= 2 && is_symbol(name - 1, ".") {
+        if !is_name(name - 2, "pg_catalog") || (name >= 3 && is_symbol(name - 3, ".")) {
+            return None;
+        }
+        start = name - 2;
+    }
+    let (end, arguments) = arguments(text, all, name + 2)?;
+    (arguments.len() == call.arguments).then_some(OwnCall {
+        question,
+        place: call.place,
+        tokens: start..end,
+        arguments,
+        is_certain: false,
+    })
+}
+
+/// The arguments that begin at a token, and where the call ends.
+fn arguments(text: &str, all: &[Token], first: usize) -> Option<(usize, Vec<Range<usize>>)> {
+    let mut depth = 0_usize;
+    let mut arguments = Vec::new();
+    let mut start = first;
+    for (index, token) in all.iter().enumerate().skip(first) {
+        if token.kind != TokenKind::Punctuation {
+            continue;
+        }
+        match token.text(text) {
+            "(" | "[" => depth += 1,
+            ")" if depth == 0 => {
+                if index > first {
+                    arguments.push(start..index);
+                }
+                return Some((index + 1, arguments));
+            }
+            ")" | "]" => depth = depth.checked_sub(1)?,
+            "," if depth == 0 => {
+                arguments.push(start..index);
+                start = index + 1;
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether a query has one row, whatever the tables hold.
+fn reads_nothing_else(facts: &Facts, calls: &[OwnCall]) -> bool {
+    let is_source = |call: &&OwnCall| matches!(call.place, Place::Source { .. });
+    let sources = calls.iter().filter(is_source).count();
+    match facts.blocks.as_slice() {
+        [block] => block.sources.len() == sources,
+        _ => false,
+    }
+}
+
+/// Whether a statement is `SELECT`, such calls and names for them, so that each call is made once.
+fn is_calls_only(text: &str, all: &[Token], calls: &[OwnCall]) -> bool {
+    let is_within = |index: usize| calls.iter().any(|call| call.tokens.contains(&index));
+    let plain = |(index, token): (usize, &Token)| {
+        is_within(index)
+            || match token.kind {
+                TokenKind::Word => ![
+                    "where",
+                    "case",
+                    "and",
+                    "or",
+                    "not",
+                    "limit",
+                    "offset",
+                    "fetch",
+                    "having",
+                    "group",
+                    "union",
+                    "except",
+                    "intersect",
+                    "between",
+                    "in",
+                    "is",
+                ]
+                .iter()
+                .any(|word| token.is_word(text, word)),
+                kind => {
+                    kind.is_quoted_identifier()
+                        || token.is_symbol(text, ",")
+                        || token.is_symbol(text, "*")
+                }
+            }
+    };
+    let starts = all
+        .first()
+        .is_some_and(|token| token.is_word(text, "select"));
+    starts && all.iter().enumerate().all(plain)
+}
+
+/// The tokens of a statement of the shape for which calls were found.
+///
+/// # Errors
+/// What PostgreSQL's scanner would say.
+pub fn tokens_of(text: &str, lex: LexOptions) -> Result<Vec<Token>> {
+    let tokens = tokenize(text.as_bytes(), lex).map_err(|error| error.to_error(text.as_bytes()))?;
+    Ok(without_semicolons(text, &tokens).to_vec())
+}
+
+impl OwnCall {
+    /// Its bytes in a text with these tokens.
+    pub fn range(&self, tokens: &[Token]) -> Option<Range<u32>> {
+        let first = tokens.get(self.tokens.start)?;
+        let last = tokens.get(self.tokens.end.checked_sub(1)?)?;
+        Some(first.start..last.end)
+    }
+
+    /// The tokens of an argument.
+    pub fn argument<'a>(&self, number: usize, tokens: &'a [Token]) -> Option<&'a [Token]> {
+        tokens.get(self.arguments.get(number)?.clone())
+    }
+
+    /// What stands in its place: an expression whose value is `value`. The parameters in its arguments
+    /// stay in the text, each as the type in `types`: the client is going to bind them.
+    pub fn replacement(
+        &self,
+        (text, tokens): (&str, &[Token]),
+        value: &str,
+        types: &[&str],
+    ) -> String {
+        let mut expression = String::new();
+        for (number, type_name) in types.iter().enumerate() {
+            let argument = self.argument(number, tokens).unwrap_or_default();
+            if let ([first, ..], Some(last)) = (argument, argument.last())
+                && argument
+                    .iter()
+                    .any(|token| token.kind == TokenKind::Parameter)
+            {
+                let written = slice(text, first.start..last.end);
+                expression.push_str(&format!("({written})::{type_name} IS NOT NULL AND "));
+            }
+        }
+        expression.push_str(value);
+        let name = quote_identifier(self.question.name());
+        match self.place {
+            Place::Source { aliased } => {
+                let alias = if aliased {
+                    String::new()
+                } else {
+                    format!(" AS {name}")
+                };
+                format!("unnest(ARRAY[{expression}]){alias}")
+            }
+            Place::Expression | Place::Other => format!("(SELECT {expression} AS {name})"),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Statements that servers get in other words, because the proxy answers some of their calls itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::connection::StatementId;
+use crate::error::{Error, Result};
+use crate::plan::own::{Question, tokens_of};
+use crate::plan::{OwnCall, Parameters, Plan};
+use crate::session::control::Control;
+use crate::session::database::Database;
+use crate::session::prepared::{Prepared, statement_id};
+use crate::session::{Session, Stop};
+use crate::sharding::Format;
+use crate::sql::literal::token_value;
+use crate::sql::shifts::Shifts;
+use crate::sql::splice::{Edit, splice};
+use crate::sql::token::{Token, TokenKind};
+use crate::sqlstate::SqlState;
+use crate::wire::frontend::{self, Bind};
+
+/// Between two looks whether a client that was told to leave has left.
+const LEAVING_POLL: Duration = Duration::from_millis(10);
+
+/// What was rewritten last, to translate the places of errors in it.
+#[derive(Debug)]
+pub struct Rewritten {
+    /// The prepared statement; none for a simple Query, which is then the only one under way.
+    pub statement: Option<StatementId>,
+    /// Where its characters stand in the client's text.
+    pub shifts: Shifts,
+}
+
+impl Session {
+    /// The edits that put the proxy's answers into a statement. What its calls do is done.
+    ///
+    /// # Errors
+    /// `42501` for another user's session, `57014` and `57P01` when the session's own is meant, `0A000`
+    /// where it is not certain that the call is made.
+    pub(super) async fn own_answers(
+        &mut self,
+        plan: &Plan,
+        text: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Edit>, Stop> {
+        let mut edits = Vec::new();
+        if plan.own.is_empty() {
+            return Ok(edits);
+        }
+        let tokens = tokens_of(text, Database::lex_options(self.settings.context()))?;
+        let mut done = 0;
+        for call in &plan.own {
+            let Some(range) = call.range(&tokens).filter(|range| range.start >= done) else {
+                continue;
+            };
+            let answer = match call.question {
+                Question::BackendPid => {
+                    let pid = self.registered.control.process_id.to_string();
+                    Some(call.replacement((text, &tokens), &pid, &[]))
+                }
+                Question::CancelBackend | Question::TerminateBackend => {
+                    let numbers = [0, 1].map(|argument| match call.argument(argument, &tokens) {
+                        Some(written) => self.number(written, text, &parameters),
+                        None => Some(0),
+                    });
+
+                    self.signal_client(call, (text, &tokens), numbers).await?
+                }
+            };
+            if let Some(text) = answer {
+                done = range.end;
+                edits.push(Edit { range, text });
+            }
+        }
+        Ok(edits)
+    }
+
+    /// Sends a signal to another client of this proxy, if `numbers` name one: the arguments of the call,
+    /// none where it is not known.
+    async fn signal_client(
+        &mut self,
+        call: &OwnCall,
+        written: (&str, &[Token]),
+        numbers: [Option<i64>; 2],
+    ) -> Result<Option<String>, Stop> {
+        let own = &self.registered.control;
+        let [pid, timeout] = numbers;
+        let target = pid
+            .and_then(|pid| i32::try_from(pid).ok())
+            .and_then(|pid| self.registered.find(pid));
+        let timeout = timeout.and_then(|limit| u64::try_from(limit).ok());
+        let (Some(target), Some(timeout)) = (target, timeout) else {
+            // A process of a server, or an argument for a server to reject.
+            return Ok(None);
+        };
+        let is_terminate = call.question == Question::TerminateBackend;
+        if !call.is_certain {
+            return Err(uncertain(call.question.name()).into());
+        }
+        if target.user != own.user {
+            return Err(denied(is_terminate).into());
+        }
+        let is_own = Arc::ptr_eq(&target, own);
+        self.unit.make_final();
+        let done = match (is_terminate, is_own) {
+            (false, true) => return Err(cancelled().into()),
+            (true, true) => return Err(Stop::Session(terminated())),
+            (false, false) => {
+                target.cancel().await;
+                true
+            }
+            (true, false) => {
+                target.terminate().await;
+                self.has_left(&target, Duration::from_millis(timeout)).await
+            }
+        };
+        let types: &[&str] = &["int4", "int8"];
+        Ok(Some(call.replacement(written, &done.to_string(), types)))
+    }
+
+    /// Waits for a client to leave; true at once if there is no time to wait.
+    async fn has_left(&self, target: &Control, limit: Duration) -> bool {
+        if limit.is_zero() {
+            return true;
+        }
+        let gone = async {
+            while self.registered.find(target.process_id).is_some() {
+                tokio::time::sleep(LEAVING_POLL).await;
+            }
+        };
+        tokio::time::timeout(limit, gone).await.is_ok()
+    }
+
+    /// The value of an argument that is a number as it stands, a parameter or `pg_backend_pid()`.
+    fn number(&self, argument: &[Token], text: &str, parameters: &Parameters<'_>) -> Option<i64> {
+        let is_pid = argument.len() >= 3
+            && argument
+                .iter()
+                .any(|token| token.is_word(text, "pg_backend_pid"))
+            && argument.iter().all(|token| {
+                ["pg_catalog", "pg_backend_pid"]
+                    .iter()
+                    .any(|word| token.is_word(text, word))
+                    || ["(", ")", "."]
+                        .iter()
+                        .any(|symbol| token.is_symbol(text, symbol))
+            });
+        if is_pid {
+            return Some(self.registered.control.process_id.into());
+        }
+        let first = match argument {
+            [first] => first,
+            [first, colons, _] if colons.is_symbol(text, "::") => first,
+            _ => return None,
+        };
+        if first.kind != TokenKind::Parameter {
+            return token_value(text, first)?.trim().parse().ok();
+        }
+        let number: usize = first.text(text).strip_prefix('$')?.parse().ok()?;
+        let index = number.checked_sub(1)?;
+        let value = parameters.value(index)??;
+        match parameters.format(index)? {
+            Format::Text => std::str::from_utf8(value).ok()?.trim().parse().ok(),
+            Format::Binary => match *value {
+                [a, b] => Some(i16::from_be_bytes([a, b]).into()),
+                [a, b, c, d] => Some(i32::from_be_bytes([a, b, c, d]).into()),
+                _ => Some(i64::from_be_bytes(value.try_into().ok()?)),
+            },
+        }
+    }
+
+    /// The Query frame that a server gets in place of the client's; none if nothing is edited.
+    pub(super) async fn edited_query(
+        &mut self,
+        text: &str,
+        edits: &[Edit],
+    ) -> Result<Option<Vec<u8>>, Stop> {
+        if edits.is_empty() {
+            return Ok(None);
+        }
+        let options = Database::lex_options(self.settings.context());
+        let edited = splice(text, options, edits)?;
+        // Errors from now on are about this text.
+        self.drain().await?;
+        self.unit.rewritten = Some(Rewritten {
+            statement: None,
+            shifts: Shifts::of(text, edits),
+        });
+        let mut frame = Vec::new();
+        frontend::write_query(&mut frame, edited.as_bytes());
+        Ok(Some(frame))
+    }
+
+    /// The statement to bind in place of the client's, which servers keep under no name: it is good for
+    /// this one execution.
+    pub(super) async fn edited_statement(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        bind: &Bind<'_>,
+    ) -> Result<Option<Arc<Prepared>>, Stop> {
+        if prepared.plan.own.is_empty() {
+            return Ok(None);
+        }
+        let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+        let parameters = Parameters::new(&prepared.types, bind.formats, bind.values);
+        let edits = self.own_answers(&prepared.plan, text, parameters).await?;
+        if edits.is_empty() {
+            return Ok(None);
+        }
+        let options = Database::lex_options(self.settings.context());
+        let edited = splice(text, options, &edits)?;
+        let id = statement_id(false, edited.as_bytes(), &prepared.types, prepared.context);
+        self.unit.rewritten = Some(Rewritten {
+            statement: Some(id),
+            shifts: Shifts::of(text, &edits),
+        });
+        Ok(Some(Arc::new(Prepared {
+            id,
+            server_name: Box::default(),
+            text: edited.into_bytes().into(),
+            types: prepared.types.clone(),
+            literals: Box::default(),
+            hint: None,
+            plan: Arc::clone(&prepared.plan),
+            context: prepared.context,
+        })))
+    }
+}
+
+fn uncertain(function: &str) -> Error {
+    Error::refused(
+        format!("{function} of a client of the proxy must stand alone"),
+        "The proxy carries it out before the statement runs, so it must be certain that it is called.",
+        format!("Write SELECT {function}(…) without conditions."),
+    )
+}
+
+/// PostgreSQL's words up to version 15.
+fn denied(is_terminate: bool) -> Error {
+    let what = match is_terminate {
+        true => "process is being terminated",
+        false => "query is being canceled",
+    };
+    Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!("must be a member of the role whose {what} or member of pg_signal_backend"),
+    )
+}
+
+fn cancelled() -> Error {
+    Error::new(
+        SqlState::QUERY_CANCELED,
+        "canceling statement due to user request",
+    )
+}
+
+fn terminated() -> Error {
+    Error::fatal(
+        SqlState::ADMIN_SHUTDOWN,
+        "terminating connection due to administrator command",
+    )
+}
