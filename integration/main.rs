@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod console;
 mod corpus;
 mod demo;
 mod differential;

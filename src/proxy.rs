@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin::http::{Endpoint, Overview, Table};
@@ -22,6 +23,7 @@ use crate::session::census::Census;
 use crate::session::control::{Sessions, Signal};
 use crate::session::database::Database;
 use crate::session::metrics::SessionFamilies;
+use crate::session::operations::{Operations, Order, Serving};
 use crate::session::roles::{Question, Roles};
 use crate::session::start::{Quotas, Reception};
 use crate::sqlstate::SqlState;
@@ -88,8 +90,9 @@ impl Overview for Running {
 /// `58000` when an address can't be listened on, `F0000` when certificates can't be used.
 pub async fn serve(config: Config, path: Option<PathBuf>) -> Result<()> {
     let metrics = Metrics::new();
+    let (operations, orders) = Operations::new();
     let lasting = Lasting {
-        sessions: Arc::default(),
+        sessions: Arc::new(Sessions::new(operations)),
         census: Arc::default(),
         topology_metrics: TopologyMetrics::register(&metrics)?,
         session_families: SessionFamilies::register(&metrics)?,
@@ -113,7 +116,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>) -> Result<()> {
     }
     tasks.spawn(reap(Arc::clone(&reception)));
     tracing::info!(listen = ?config.listen, "serving");
-    until_shutdown(config, path, &reception, &lasting).await?;
+    until_shutdown((config, path), &reception, &lasting, orders).await?;
     // Nobody new comes in; who is between transactions leaves, the others finish theirs.
     tasks.shutdown().await;
     let limit = reception.load().shutdown;
@@ -123,10 +126,10 @@ pub async fn serve(config: Config, path: Option<PathBuf>) -> Result<()> {
 
 /// Waits for SIGINT or SIGTERM; reloads on SIGHUP.
 async fn until_shutdown(
-    mut config: Config,
-    path: Option<PathBuf>,
+    (mut config, path): (Config, Option<PathBuf>),
     reception: &ArcSwap<Reception>,
     lasting: &Lasting,
+    mut orders: mpsc::Receiver<Order>,
 ) -> Result<()> {
     let listen_for = |kind| {
         signal(kind).map_err(|error| {
@@ -140,24 +143,34 @@ async fn until_shutdown(
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut hangup = listen_for(SignalKind::hangup())?;
     loop {
-        tokio::select! {
+        let answer = tokio::select! {
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
-            _ = hangup.recv() => {
-                let Some(path) = &path else {
-                    tracing::warn!("there is no configuration file to read again");
-                    continue;
-                };
-                match reload(path, &config, reception, lasting) {
-                    Ok(new) => {
-                        tracing::info!("configuration reloaded");
-                        config = new;
-                    }
-                    Err(problem) => {
-                        tracing::error!("configuration not reloaded, the old one stays: {problem}");
-                    }
-                }
+            _ = hangup.recv() => None,
+            order = orders.recv() => match order {
+                Some(Order::Reload(answer)) => Some(answer),
+                Some(Order::ShutDown) | None => return Ok(()),
+            },
+        };
+        let reloaded = match &path {
+            Some(path) => reload(path, &config, reception, lasting),
+            None => Err("there is no configuration file to read again".to_owned()),
+        };
+        let outcome = match reloaded {
+            Ok(new) => {
+                tracing::info!("configuration reloaded");
+                config = new;
+                Ok(())
             }
+            Err(problem) => {
+                tracing::error!("configuration not reloaded, the old one stays: {problem}");
+                let message = "configuration not reloaded, the old one stays";
+                Err(Error::new(SqlState::CONFIG_FILE_ERROR, message).detail(problem))
+            }
+        };
+        if let Some(answer) = answer {
+            // Who has gone meanwhile need not be told.
+            let _ = answer.send(outcome);
         }
     }
 }
@@ -200,11 +213,17 @@ fn build(
         databases.insert(name.clone(), database);
     }
     let users = Users::new(&config.auth, lasting.seed)?;
+    let roles = roles(config, &databases, &users)?;
+    let acceptor = Acceptor::load(&config.tls)?;
+    lasting.sessions.operations.serve(Serving {
+        config: Arc::new(config.clone()),
+        databases: databases.clone(),
+    });
     Ok(Arc::new(Reception {
-        roles: roles(config, &databases, &users)?,
+        roles,
         databases,
         users,
-        acceptor: Acceptor::load(&config.tls)?,
+        acceptor,
         sessions: Arc::clone(&lasting.sessions),
         login_timeout: config.timeouts.login,
         connect_timeout: config.timeouts.connect,
@@ -261,7 +280,7 @@ fn open(config: &Config, database: &Arc<config::Database>, lasting: &Lasting) ->
         &lasting.topology_metrics,
     )?;
     let connector = Connector::load(&database.backend.tls)?;
-    let pool = |server: &config::Server| {
+    let pool = |shard: &config::Shard, server: &config::Server| {
         let target = Target {
             address: server.address.clone(),
             database: database.backend.database.clone(),
@@ -273,12 +292,16 @@ fn open(config: &Config, database: &Arc<config::Database>, lasting: &Lasting) ->
             connect_timeout: config.timeouts.connect,
         };
         let statements = config.limits.prepared_statements_per_server;
-        Pool::new(target, connector.clone(), database.pool.clone(), statements)
+        let limits = database.pool.clone();
+        Pool::new(&shard.name, target, connector.clone(), limits, statements)
     };
     let pools = database
         .shards
         .iter()
-        .map(|shard| shard.servers.iter().map(pool).collect())
+        .map(|shard| {
+            let servers = shard.servers.iter();
+            servers.map(|server| pool(shard, server)).collect()
+        })
         .collect();
     Ok(Database::new(
         Arc::clone(database),

@@ -4,3 +4,4 @@ pub mod check;
 pub mod http;
 mod page;
 pub mod show;
+pub mod table;

@@ -23,9 +23,23 @@ pub struct Auth {
     pub query: Option<String>,
     /// How long an answer holds.
     pub query_cache: Duration,
-    /// Users for whom `limits.reserved_clients` are kept, and whom the limits per user and per
-    /// database do not bind.
+    /// Users for whom `limits.reserved_clients` are kept, whom the limits per user and per database do
+    /// not bind, and who may do everything in the console.
     pub administrators: BTreeSet<String>,
+    /// Users who may see everything in the console.
+    pub stats_users: BTreeSet<String>,
+}
+
+impl Auth {
+    /// Whether a user may see what is not its own.
+    pub fn may_look(&self, user: &str) -> bool {
+        self.may_change(user) || self.stats_users.contains(user)
+    }
+
+    /// Whether a user may pause, kill, reload and shut down.
+    pub fn may_change(&self, user: &str) -> bool {
+        self.administrators.contains(user)
+    }
 }
 
 impl Default for Auth {
@@ -37,6 +51,7 @@ impl Default for Auth {
             query: None,
             query_cache: Duration::from_secs(10),
             administrators: BTreeSet::new(),
+            stats_users: BTreeSet::new(),
         }
     }
 }

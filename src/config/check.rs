@@ -12,6 +12,7 @@ use super::Database;
 use super::Limits;
 use super::ListenAddress;
 use super::Log;
+use super::Sources;
 use super::Timeouts;
 use super::TlsMode;
 use super::database;
@@ -41,10 +42,16 @@ pub(super) fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<
         Problems::new(Some(path.to_owned()), vec![problem])
     })?;
     let base = path.parent().unwrap_or(Path::new(""));
-    parse(&text, Some(base), env).map_err(|problems| Problems {
-        file: Some(path.to_owned()),
-        ..problems
-    })
+    match parse(&text, Some(base), env) {
+        Ok(mut config) => {
+            config.sources.set_file(path);
+            Ok(config)
+        }
+        Err(problems) => Err(Problems {
+            file: Some(path.to_owned()),
+            ..problems
+        }),
+    }
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
@@ -73,9 +80,10 @@ pub(super) fn parse(
     let (tree, problems) = yaml::read(text);
     let context = Context::new(env, base, problems);
     let config = tree.and_then(|tree| root(&context.root(&tree)));
-    match (config, context.into_problems()) {
-        (Some(config), problems) if problems.is_empty() => Ok(config),
-        (_, problems) => Err(Problems::new(None, problems)),
+    let (problems, sources) = context.into_findings();
+    match config {
+        Some(config) if problems.is_empty() => Ok(Config { sources, ..config }),
+        _ => Err(Problems::new(None, problems)),
     }
 }
 
@@ -113,10 +121,11 @@ fn root(field: &Field<'_>) -> Option<Config> {
         limits,
         timeouts,
         log,
+        sources: Sources::default(),
     })
 }
 
-fn default_listen() -> Vec<ListenAddress> {
+pub(super) fn default_listen() -> Vec<ListenAddress> {
     let address = SocketAddr::from(([127, 0, 0, 1], 6432));
     vec![ListenAddress::Tcp(address)]
 }

@@ -23,6 +23,9 @@ use super::users;
 use super::value;
 use super::value::PasswordForm;
 
+/// How far behind a secondary may serve reads, unless the file says otherwise.
+pub(super) const MAX_STALENESS: Duration = Duration::from_secs(10);
+
 /// Reads the database that clients know by this name.
 pub(super) fn read(name: &str, field: &Field<'_>) -> Option<Database> {
     let mut fields = field.fields("a map with backend, shards and tables")?;
@@ -44,7 +47,7 @@ pub(super) fn read(name: &str, field: &Field<'_>) -> Option<Database> {
         .and_then(|field| shards(&field));
     let mut read_preference = ReadPreference::Nearest;
     fields.read("read_preference", &mut read_preference, Field::word);
-    let mut max_staleness = Duration::from_secs(10);
+    let mut max_staleness = MAX_STALENESS;
     fields.read("max_staleness", &mut max_staleness, Field::duration);
     let mut consistency = Consistency::Session;
     fields.read("consistency", &mut consistency, Field::word);

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::path;
 use super::problem::Problem;
+use super::sources::Sources;
 use super::value;
 use super::value::Fault;
 use super::words::Word;
@@ -26,6 +27,7 @@ pub(super) struct Context<'a> {
     /// Directory that relative paths start from; none leaves them alone and unchecked.
     base: Option<&'a Path>,
     problems: RefCell<Vec<Problem>>,
+    sources: RefCell<Sources>,
 }
 
 /// A value in the tree, its path, and where a problem with it is shown.
@@ -55,6 +57,7 @@ impl<'a> Context<'a> {
             env,
             base,
             problems: RefCell::new(problems),
+            sources: RefCell::default(),
         }
     }
 
@@ -67,8 +70,14 @@ impl<'a> Context<'a> {
         }
     }
 
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        self.problems.into_inner()
+    /// What is wrong, and where the values stand.
+    pub(super) fn into_findings(self) -> (Vec<Problem>, Sources) {
+        (self.problems.into_inner(), self.sources.into_inner())
+    }
+
+    fn note(&self, path: &str, at: Position, node: &Node) {
+        let is_whole = !matches!(node.value, Value::Map(_));
+        self.sources.borrow_mut().note(path, at.line, is_whole);
     }
 }
 
@@ -98,10 +107,12 @@ impl<'a> Field<'a> {
     }
 
     fn child(&self, entry: &'a Entry) -> Field<'a> {
+        let path = path::key(&self.path, &entry.key);
+        self.context.note(&path, entry.position, &entry.node);
         Field {
             context: self.context,
             node: &entry.node,
-            path: path::key(&self.path, &entry.key),
+            path,
             anchor: entry.position,
         }
     }
@@ -246,11 +257,15 @@ impl<'a> Field<'a> {
             self.problem(format!("expected {what}, found {}", self.shown()), None);
             return None;
         };
-        let field = |(index, node): (usize, &'a Node)| Field {
-            context: self.context,
-            node,
-            path: path::index(&self.path, index),
-            anchor: node.position,
+        let field = |(index, node): (usize, &'a Node)| {
+            let path = path::index(&self.path, index);
+            self.context.note(&path, node.position, node);
+            Field {
+                context: self.context,
+                node,
+                path,
+                anchor: node.position,
+            }
         };
         Some(nodes.iter().enumerate().map(field).collect())
     }

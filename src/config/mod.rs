@@ -20,6 +20,7 @@ mod path;
 mod problem;
 mod secret;
 mod show;
+mod sources;
 mod tables;
 mod users;
 mod value;
@@ -47,6 +48,8 @@ pub use problem::Problem;
 pub use problem::Problems;
 pub use secret::Secret;
 pub use show::Setting;
+pub use show::within_database;
+pub use sources::Sources;
 pub use words::Word;
 
 /// Number of hash slots that the shards of a database share.
@@ -71,6 +74,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Logging.
     pub log: Log,
+    /// Where the values stand in the file.
+    pub sources: Sources,
 }
 
 /// Where a listener is bound.

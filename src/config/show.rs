@@ -1,17 +1,30 @@
 //! The configuration in force, defaults included, as paths and values: what `SHOW SHARDWIRE CONFIG`
 //! answers.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::Auth;
 use super::BackendTls;
+use super::ClientTls;
 use super::Config;
+use super::Consistency;
 use super::Database;
 use super::DatabaseName;
+use super::HashKind;
+use super::Limits;
+use super::Log;
 use super::Method;
+use super::Pool;
 use super::RangePart;
+use super::ReadPreference;
 use super::Rule;
 use super::Server;
 use super::Shard;
 use super::TableRule;
+use super::Timeouts;
+use super::check;
+use super::database;
 use super::path;
 use super::value::format_duration;
 use super::value::format_size;
@@ -24,6 +37,23 @@ pub struct Setting {
     pub path: String,
     /// The value in the notation of the file; `***` for passwords; lists are joined by commas.
     pub value: String,
+    /// What it is unless the file says otherwise; none where the file must say it, or nothing is meant.
+    pub default: Option<String>,
+    /// Where it comes from: `proxy.yaml:12`, or `default`.
+    pub source: String,
+}
+
+impl Setting {
+    /// Whether it belongs to this database.
+    pub fn is_of(&self, database: &str) -> bool {
+        within_database(&self.path, database).is_some()
+    }
+}
+
+/// What is left of a setting's path inside a database.
+pub fn within_database<'a>(path: &'a str, database: &str) -> Option<&'a str> {
+    let section = path::key("databases", database);
+    path.strip_prefix(&section)?.strip_prefix('.')
 }
 
 /// A place in the tree that is being written down.
@@ -37,6 +67,8 @@ impl Section<'_> {
         self.settings.push(Setting {
             path: path::key(&self.path, key),
             value: value.to_string(),
+            default: None,
+            source: String::new(),
         });
     }
 
@@ -57,6 +89,57 @@ impl Section<'_> {
 impl Config {
     /// Everything in force, in the order of the annotated file.
     pub fn settings(&self) -> Vec<Setting> {
+        let defaults: HashMap<String, String> = self
+            .as_if_unset()
+            .values()
+            .into_iter()
+            .map(|setting| (setting.path, setting.value))
+            .collect();
+        let mut settings = self.values();
+        for setting in &mut settings {
+            setting.default = defaults
+                .get(&setting.path)
+                .filter(|_| has_default(&setting.path))
+                .cloned();
+            let is_default = setting.default.as_ref() == Some(&setting.value);
+            setting.source = self
+                .sources
+                .of(&setting.path, is_default)
+                .unwrap_or_else(|| "default".to_owned());
+        }
+        settings
+    }
+
+    /// The same databases with every option that has a default at its default.
+    fn as_if_unset(&self) -> Config {
+        let mut config = self.clone();
+        config.listen = check::default_listen();
+        config.auth.method = Auth::default().method;
+        config.tls = ClientTls::default();
+        config.limits = Limits::default();
+        config.timeouts = Timeouts::default();
+        config.log = Log::default();
+        for database in config.databases.values_mut() {
+            let database = Arc::make_mut(database);
+            database.backend.database.clone_from(&database.name);
+            database.backend.tls = BackendTls::default();
+            database.pool = Pool::default();
+            database.read_preference = ReadPreference::Nearest;
+            database.max_staleness = database::MAX_STALENESS;
+            database.consistency = Consistency::Session;
+            database.max_clients = None;
+            for rule in database.tables.named.values_mut() {
+                unset_hash(rule);
+            }
+            if let Some(rule) = &mut database.tables.wildcard {
+                unset_hash(rule);
+            }
+        }
+        config
+    }
+
+    /// Paths and values alone.
+    fn values(&self) -> Vec<Setting> {
         let mut settings = Vec::new();
         let mut root = Section {
             path: String::new(),
@@ -128,6 +211,10 @@ fn show_auth(section: &mut Section<'_>, auth: &Auth) {
         let names: Vec<_> = auth.administrators.iter().collect();
         section.put("administrators", joined(&names));
     }
+    if !auth.stats_users.is_empty() {
+        let names: Vec<_> = auth.stats_users.iter().collect();
+        section.put("stats_users", joined(&names));
+    }
 }
 
 fn show_rule_of_auth(section: &mut Section<'_>, rule: &Rule) {
@@ -147,6 +234,38 @@ fn show_rule_of_auth(section: &mut Section<'_>, rule: &Rule) {
 /// A limit as the file writes it.
 fn limit(limit: Option<u32>) -> String {
     limit.map_or_else(|| "off".to_owned(), |most| most.to_string())
+}
+
+/// Whether a setting has a value without being named.
+fn has_default(path: &str) -> bool {
+    const NAMED: [&str; 8] = [
+        "user",
+        "password",
+        "name",
+        "servers",
+        "slots",
+        "shard_key",
+        "shard",
+        "replicated",
+    ];
+    let (rest, key) = path.rsplit_once('.').unwrap_or(("", path));
+    let is_named = rest.starts_with("auth.rules") || rest.starts_with("auth.users");
+    let is_map = is_named || rest.ends_with(".list") || rest.ends_with(".range");
+    let is_optional = matches!(
+        key,
+        "metrics" | "zone" | "cert" | "key" | "ca" | "administrators" | "stats_users"
+    );
+    !NAMED.contains(&key) && !is_map && !is_optional
+}
+
+fn unset_hash(rule: &mut TableRule) {
+    if let TableRule::Sharded {
+        method: Method::Hash(kind),
+        ..
+    } = rule
+    {
+        *kind = HashKind::Postgres;
+    }
 }
 
 fn show_database(section: &mut Section<'_>, database: &Database) {

@@ -32,10 +32,12 @@ pub(super) fn read<'a>(field: Option<&Field<'a>>, whole: &Field<'a>) -> (Auth, O
         fields.read("auth_query", &mut auth.query, query);
         let cache = &mut auth.query_cache;
         fields.read("auth_query_cache", cache, Field::duration);
-        fields.read("administrators", &mut auth.administrators, |field| {
+        let set = |field: &Field<'_>| {
             let names = names(field, "the names of users")?;
             Some(BTreeSet::from_iter(names))
-        });
+        };
+        fields.read("administrators", &mut auth.administrators, set);
+        fields.read("stats_users", &mut auth.stats_users, set);
         fields.finish();
     }
     let entries = users

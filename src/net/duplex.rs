@@ -18,6 +18,10 @@ pub struct Duplex {
     pub input: Buffer,
     /// Bytes to write.
     pub output: Buffer,
+    /// Bytes that came in so far.
+    pub received: u64,
+    /// Bytes that went out so far.
+    pub sent: u64,
 }
 
 impl Duplex {
@@ -27,6 +31,8 @@ impl Duplex {
             stream,
             input: Buffer::new(),
             output: Buffer::new(),
+            received: 0,
+            sent: 0,
         }
     }
 
@@ -45,6 +51,7 @@ impl Duplex {
         let read = pin!(self.stream.read_buf(self.input.room())).poll(cx);
         if let Poll::Ready(Ok(count)) = read {
             self.input.after_read(count);
+            self.received += count as u64;
         }
         read
     }
@@ -56,7 +63,10 @@ impl Duplex {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(count)) => self.output.consume(count),
+                Poll::Ready(Ok(count)) => {
+                    self.output.consume(count);
+                    self.sent += count as u64;
+                }
             }
         }
         Pin::new(&mut self.stream).poll_flush(cx)

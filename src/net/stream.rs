@@ -86,6 +86,14 @@ impl Stream {
         }
     }
 
+    /// Where the peer came in.
+    pub fn local(&self) -> Peer {
+        match self.tcp_socket() {
+            None => Peer::Local,
+            Some(socket) => socket.local_addr().map_or(Peer::Gone, Peer::Tcp),
+        }
+    }
+
     /// What SCRAM can bind this connection to, where the proxy is the TLS client.
     pub fn server_binding(&self) -> Option<Vec<u8>> {
         match self {

@@ -13,7 +13,7 @@ mod lease;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -30,12 +30,15 @@ pub use lease::Lease;
 /// The connections to one server.
 #[derive(Debug)]
 pub struct Pool {
+    shard: Box<str>,
     target: Target,
     connector: Connector,
     limits: config::Pool,
     statements: u32,
     leased: AtomicU32,
     generation: AtomicU64,
+    /// Microseconds that clients have spent in line.
+    waited_us: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -44,7 +47,7 @@ struct State {
     /// Idle connections, the most recently used last.
     idle: Vec<Idle>,
     /// Who waits, the longest waiting first.
-    line: VecDeque<oneshot::Sender<Turn>>,
+    line: VecDeque<Waiter>,
     /// Connections that exist or are being made.
     open: u32,
 }
@@ -53,7 +56,7 @@ impl State {
     /// Whether `most` wait. Who has given up still stands in line until the place is wanted.
     fn is_full(&mut self, most: usize) -> bool {
         if self.line.len() >= most {
-            self.line.retain(|sender| !sender.is_closed());
+            self.line.retain(|waiter| !waiter.sender.is_closed());
         }
         self.line.len() >= most
     }
@@ -62,6 +65,13 @@ impl State {
 #[derive(Debug)]
 struct Idle {
     connection: Box<Connection>,
+    since: Instant,
+}
+
+/// One in line.
+#[derive(Debug)]
+struct Waiter {
+    sender: oneshot::Sender<Turn>,
     since: Instant,
 }
 
@@ -87,23 +97,29 @@ pub struct Counts {
     pub open: u32,
     /// Clients in line.
     pub waiting: u32,
+    /// How long the first of them has waited.
+    pub longest_wait: Duration,
 }
 
 impl Pool {
-    /// An empty pool for `target`; each connection keeps up to `statements` prepared statements.
+    /// An empty pool for `target`, a server of `shard`; each connection keeps up to `statements`
+    /// prepared statements.
     pub fn new(
+        shard: &str,
         target: Target,
         connector: Connector,
         limits: config::Pool,
         statements: u32,
     ) -> Arc<Pool> {
         Arc::new(Pool {
+            shard: shard.into(),
             target,
             connector,
             limits,
             statements,
             leased: AtomicU32::new(0),
             generation: AtomicU64::new(0),
+            waited_us: AtomicU64::new(0),
             state: Mutex::default(),
         })
     }
@@ -118,18 +134,28 @@ impl Pool {
         &self.target
     }
 
+    /// The shard that the server belongs to.
+    pub fn shard(&self) -> &str {
+        &self.shard
+    }
+
+    /// How long clients have spent in line, those that are in line left out.
+    pub fn waited(&self) -> Duration {
+        Duration::from_micros(self.waited_us.load(Ordering::Relaxed))
+    }
+
     /// The state of the pool.
     pub fn counts(&self) -> Counts {
         let state = self.state.lock();
+        let waiting = || state.line.iter().filter(|one| !one.sender.is_closed());
         Counts {
             idle: state.idle.len() as u32,
             leased: self.in_flight(),
             open: state.open,
-            waiting: state
-                .line
-                .iter()
-                .filter(|sender| !sender.is_closed())
-                .count() as u32,
+            waiting: waiting().count() as u32,
+            longest_wait: waiting()
+                .next()
+                .map_or(Duration::ZERO, |first| first.since.elapsed()),
         }
     }
 
@@ -142,7 +168,12 @@ impl Pool {
         loop {
             let turn = match self.next() {
                 Next::Turn(turn) => turn,
-                Next::Wait(receiver) => self.wait(receiver).await?,
+                Next::Wait(receiver, since) => {
+                    let turn = self.wait(receiver).await;
+                    let waited = since.elapsed().as_micros() as u64;
+                    self.waited_us.fetch_add(waited, Ordering::Relaxed);
+                    turn?
+                }
                 Next::Full => return Err(self.line_is_full()),
             };
             match turn {
@@ -189,8 +220,9 @@ impl Pool {
             Next::Full
         } else {
             let (sender, receiver) = oneshot::channel();
-            state.line.push_back(sender);
-            Next::Wait(receiver)
+            let since = Instant::now();
+            state.line.push_back(Waiter { sender, since });
+            Next::Wait(receiver, since)
         }
     }
 
@@ -233,7 +265,7 @@ impl Pool {
         loop {
             let sender = {
                 let mut state = self.state.lock();
-                let Some(sender) = state.line.pop_front() else {
+                let Some(Waiter { sender, .. }) = state.line.pop_front() else {
                     let since = Instant::now();
                     state.idle.push(Idle {
                         connection: lease.end(),
@@ -297,7 +329,7 @@ impl Pool {
 /// What a client that needs a connection does next.
 enum Next {
     Turn(Turn),
-    Wait(oneshot::Receiver<Turn>),
+    Wait(oneshot::Receiver<Turn>, Instant),
     Full,
 }
 
@@ -314,7 +346,7 @@ impl Drop for Place {
         loop {
             let sender = {
                 let mut state = pool.state.lock();
-                let Some(sender) = state.line.pop_front() else {
+                let Some(Waiter { sender, .. }) = state.line.pop_front() else {
                     state.open -= 1;
                     return;
                 };
@@ -337,10 +369,11 @@ mod tests {
     #[test]
     fn who_gave_up_waiting_leaves_the_line() {
         let mut state = State::default();
+        let since = Instant::now();
         let (sender, first) = oneshot::channel();
-        state.line.push_back(sender);
+        state.line.push_back(Waiter { sender, since });
         let (sender, _second) = oneshot::channel();
-        state.line.push_back(sender);
+        state.line.push_back(Waiter { sender, since });
         assert!(state.is_full(2));
         drop(first);
         assert!(!state.is_full(2));

@@ -1,6 +1,6 @@
-//! How others reach a session: cancel requests, shutdown, termination.
+//! How others reach a session: cancel requests, shutdown, termination, and what they see of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,6 +11,8 @@ use subtle::ConstantTimeEq;
 
 use crate::backend::connection::CancelKey;
 use crate::pool::{Lease, Pool};
+use crate::session::activity::{Activity, Tally, Totals};
+use crate::session::operations::Operations;
 
 /// The process ids of clients: above those of any process (`pid_max` is at most 2^22), so that none is
 /// taken for a server's.
@@ -34,6 +36,8 @@ pub struct Control {
     pub process_id: i32,
     /// The user who has logged in.
     pub user: String,
+    /// What it is and does.
+    pub activity: Activity,
     secret: Vec<u8>,
     signal: AtomicU8,
     inner: Mutex<Inner>,
@@ -54,6 +58,7 @@ impl Control {
         Control {
             process_id,
             user,
+            activity: Activity::default(),
             secret,
             signal: AtomicU8::new(0),
             inner,
@@ -116,6 +121,13 @@ impl Control {
         !std::mem::take(&mut inner.cancelled)
     }
 
+    /// The pools of the connections that work for the client.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        let inner = self.inner.lock();
+        let pools = inner.working.iter();
+        pools.map(|(pool, _)| Arc::clone(pool)).collect()
+    }
+
     /// Cancels whatever works for the client. Failures are the canceller's to ignore: PostgreSQL
     /// never answers a cancel request either.
     pub async fn cancel(&self) {
@@ -146,26 +158,46 @@ async fn cancel_all(working: Vec<(Arc<Pool>, Arc<CancelKey>)>) {
     }
 }
 
-/// All sessions, by process id.
-#[derive(Debug, Default)]
+/// All sessions, and what they have in common.
+#[derive(Debug)]
 pub struct Sessions {
-    by_process_id: Mutex<HashMap<i32, Arc<Control>>>,
+    roll: Mutex<Roll>,
+    /// What is served, and how to change it.
+    pub operations: Operations,
+}
+
+#[derive(Debug, Default)]
+struct Roll {
+    by_process_id: HashMap<i32, Arc<Control>>,
+    /// What the sessions that are gone have done, by database.
+    gone: BTreeMap<String, Totals>,
 }
 
 /// A session's place among [`Sessions`]; left when dropped.
 #[derive(Debug)]
 pub struct Registered {
-    sessions: Arc<Sessions>,
+    /// All sessions.
+    pub sessions: Arc<Sessions>,
     /// The session.
     pub control: Arc<Control>,
+    /// What it counts.
+    pub tally: Tally,
 }
 
 impl Sessions {
+    /// No sessions yet.
+    pub fn new(operations: Operations) -> Sessions {
+        Sessions {
+            roll: Mutex::default(),
+            operations,
+        }
+    }
+
     /// Enters a session of `user` with a new process id and a secret of `secret_bytes`.
     pub fn enter(self: &Arc<Sessions>, secret_bytes: usize, user: &str) -> Registered {
         let mut secret = vec![0; secret_bytes];
         rand::fill(&mut secret[..]);
-        let mut by_process_id = self.by_process_id.lock();
+        let by_process_id = &mut self.roll.lock().by_process_id;
         let mut process_id = rand::random_range(PROCESS_IDS);
         while by_process_id.contains_key(&process_id) {
             process_id = rand::random_range(PROCESS_IDS);
@@ -175,25 +207,44 @@ impl Sessions {
         Registered {
             sessions: Arc::clone(self),
             control,
+            tally: Tally::default(),
         }
+    }
+
+    /// All of them, in the order of their process ids.
+    pub fn all(&self) -> Vec<Arc<Control>> {
+        let mut all: Vec<_> = self.roll.lock().by_process_id.values().cloned().collect();
+        all.sort_by_key(|control| control.process_id);
+        all
+    }
+
+    /// What all sessions have done so far, those that are gone too, by database.
+    pub fn totals(&self) -> BTreeMap<String, Totals> {
+        let roll = self.roll.lock();
+        let mut totals = roll.gone.clone();
+        for control in roll.by_process_id.values() {
+            if let Some(identity) = control.activity.identity() {
+                *totals.entry(identity.database.clone()).or_default() += control.activity.totals();
+            }
+        }
+        totals
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.by_process_id.lock().len()
+        self.roll.lock().by_process_id.len()
     }
 
     /// Tells every session.
     pub fn signal_all(&self, signal: Signal) {
-        let all: Vec<_> = self.by_process_id.lock().values().cloned().collect();
-        for control in all {
+        for control in self.all() {
             control.signal(signal);
         }
     }
 
     /// The session that this cancel key belongs to.
     pub fn find(&self, process_id: i32, secret: &[u8]) -> Option<Arc<Control>> {
-        let control = self.by_process_id.lock().get(&process_id).cloned()?;
+        let control = self.roll.lock().by_process_id.get(&process_id).cloned()?;
         bool::from(control.secret.ct_eq(secret)).then_some(control)
     }
 }
@@ -201,17 +252,19 @@ impl Sessions {
 impl Registered {
     /// The session with this process id, of any user.
     pub fn find(&self, process_id: i32) -> Option<Arc<Control>> {
-        let by_process_id = self.sessions.by_process_id.lock();
-        by_process_id.get(&process_id).cloned()
+        let roll = self.sessions.roll.lock();
+        roll.by_process_id.get(&process_id).cloned()
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.sessions
-            .by_process_id
-            .lock()
-            .remove(&self.control.process_id);
+        let mut roll = self.sessions.roll.lock();
+        roll.by_process_id.remove(&self.control.process_id);
+        let activity = &self.control.activity;
+        if let Some(identity) = activity.identity() {
+            *roll.gone.entry(identity.database.clone()).or_default() += activity.totals();
+        }
     }
 }
 
@@ -222,7 +275,7 @@ mod tests {
 
     #[test]
     fn only_the_right_secret_finds_a_session() {
-        let sessions = Arc::new(Sessions::default());
+        let sessions = Arc::new(Sessions::new(Operations::new().0));
         let entered = sessions.enter(4, "app");
         let process_id = entered.control.process_id;
         assert!(
@@ -246,7 +299,7 @@ mod tests {
         let wakes = Arc::new(Count(AtomicU8::new(0)));
         let waker = Waker::from(Arc::clone(&wakes));
         let cx = Context::from_waker(&waker);
-        let entered = Arc::new(Sessions::default()).enter(4, "app");
+        let entered = Arc::new(Sessions::new(Operations::new().0)).enter(4, "app");
         let control = &entered.control;
         assert_eq!(control.poll_told(&cx), Signal::None);
         for (signal, seen) in [
@@ -262,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_signal_never_weakens() {
-        let sessions = Arc::new(Sessions::default());
+        let sessions = Arc::new(Sessions::new(Operations::new().0));
         let entered = sessions.enter(4, "app");
         sessions.signal_all(Signal::Terminate);
         sessions.signal_all(Signal::Drain);

@@ -14,6 +14,7 @@ use crate::session::metrics::SessionMetrics;
 use crate::session::settings::Context;
 use crate::sharding::ShardIndex;
 use crate::sql::shape::Shape;
+use crate::sql::shape::without_constants;
 use crate::sql::token::LexOptions;
 use crate::topology::Topology;
 
@@ -31,9 +32,20 @@ pub struct Database {
     pub metrics: SessionMetrics,
     /// One pool per server: by shard, then by the server's index in its replica set.
     pools: Vec<Vec<Arc<Pool>>>,
-    plans: Cache<PlanKey, Arc<Plan>>,
     /// How often sessions have changed definitions.
     changes: AtomicU64,
+    plans: Cache<PlanKey, Arc<Kept>>,
+}
+
+/// A plan that is kept.
+#[derive(Debug)]
+pub struct Kept {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// The statement without its constants.
+    pub text: Box<str>,
+    /// How often it was found.
+    pub hits: AtomicU64,
 }
 
 /// What a cached plan depends on.
@@ -153,9 +165,10 @@ impl Database {
         };
         // A session with temporary tables has names that no other has.
         if !question.temporary_tables
-            && let Some(plan) = self.plans.get(&key)
+            && let Some(kept) = self.plans.get(&key)
         {
-            return Ok(plan);
+            kept.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(Arc::clone(&kept.plan));
         }
         let search_path = match &question.context.search_path {
             Some(path) => path.as_slice(),
@@ -173,9 +186,19 @@ impl Database {
         }));
         // A refusal speaks of its own text (where parsing stopped, which literal), not of the shape.
         if !question.temporary_tables && !matches!(planned.route, Route::Refused(_)) {
-            self.plans.insert(key, Arc::clone(&planned));
+            let kept = Kept {
+                plan: Arc::clone(&planned),
+                text: without_constants(question.text, Self::lex_options(question.context)).into(),
+                hits: AtomicU64::new(0),
+            };
+            self.plans.insert(key, Arc::new(kept));
         }
         Ok(planned)
+    }
+
+    /// The plans that are kept.
+    pub fn plans(&self) -> Vec<Arc<Kept>> {
+        self.plans.iter().map(|(_, kept)| kept).collect()
     }
 }
 

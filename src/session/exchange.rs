@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use crate::backend::connection::LARGEST_HELD_FRAME_BYTES;
 use crate::backend::report;
 use crate::net::buffer::Buffer;
+use crate::session::activity::State;
 use crate::session::control::Signal;
 use crate::session::effect::Effect;
 use crate::session::prepared::{SERVER_NAME_BYTES, SERVER_NAME_PREFIX};
@@ -111,7 +112,35 @@ impl Session {
         if self.server.is_none() {
             self.client.socket.release();
         }
+        self.show_activity(listen);
         Poll::Pending
+    }
+
+    /// Shows others what the session does, before it waits.
+    fn show_activity(&mut self, listen: bool) {
+        let is_due = self
+            .server
+            .as_ref()
+            .is_some_and(|held| !held.replies.is_empty());
+        let state = match self.transaction.status() {
+            _ if is_due || !listen => State::Active,
+            Status::Idle => State::Idle,
+            Status::Transaction => State::InTransaction,
+            Status::Failed => State::Failed,
+        };
+        let (activity, tally) = (
+            &self.registered.control.activity,
+            &mut self.registered.tally,
+        );
+        if self.transaction == Transaction::Idle && !is_due {
+            tally.ended();
+        }
+        let socket = &self.client.socket;
+        let bytes = (socket.received, socket.sent);
+        activity.set_state(state);
+        tally.show(activity, self.unit.latest(), self.unit.ended(), bytes);
+        tally.show_settings(activity, self.settings.server());
+        tally.show_resting(activity, self.others.pools());
     }
 
     /// What there is to decide about the server, if anything.
@@ -471,10 +500,10 @@ impl Session {
             self.statements.clear_portals();
         }
         if let Some(began) = self.unit.end() {
-            self.database
-                .metrics
-                .latency
-                .observe(began.elapsed().as_secs_f64());
+            let elapsed = began.elapsed();
+            self.database.metrics.latency.observe(elapsed.as_secs_f64());
+            let is_done = status == Status::Idle;
+            self.registered.tally.served(began, elapsed, is_done);
         }
         status
     }

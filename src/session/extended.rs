@@ -22,6 +22,7 @@ use crate::txn::Transaction;
 use crate::wire::backend::{
     bind_complete, close_complete, command_complete, no_data, parse_complete, ready_for_query,
 };
+use crate::wire::format::Formats;
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Parse, Subject};
 
@@ -213,7 +214,7 @@ impl Session {
         self.drop_scatter().await?;
         if self.transaction != Transaction::Failed {
             if self.local(&prepared.plan, text).await?.is_some() {
-                return self.bind_locally(bind.portal, prepared).await;
+                return self.bind_locally(&bind, prepared).await;
             }
             let target = {
                 let arguments = Arguments {
@@ -264,14 +265,16 @@ impl Session {
         Ok(())
     }
 
-    async fn bind_locally(&mut self, portal: &[u8], prepared: Arc<Prepared>) -> Result<(), Stop> {
+    async fn bind_locally(&mut self, bind: &Bind<'_>, prepared: Arc<Prepared>) -> Result<(), Stop> {
+        let formats = Formats::new(bind.results);
         if !self.batch.sent {
             self.drain().await?;
         }
         let mut words = self.acknowledge_pending();
         bind_complete(&mut words);
         self.say(words);
-        self.statements.put_portal(portal, Portal::Local(prepared));
+        let portal = Portal::Local(prepared, formats);
+        self.statements.put_portal(bind.portal, portal);
         Ok(())
     }
 
@@ -299,11 +302,7 @@ impl Session {
             return Ok(());
         };
         let text = std::str::from_utf8(&first.text).unwrap_or_default();
-        if self
-            .local(&first.plan, text)
-            .await
-            .is_ok_and(|local| local.is_some())
-        {
+        if self.is_local(&first.plan, text).await? {
             let words = self.acknowledge_pending();
             self.say(words);
             return Ok(());
@@ -311,6 +310,18 @@ impl Session {
         self.hold(self.need_to_prepare(&first.plan)).await?;
         self.send_pending();
         Ok(())
+    }
+
+    /// Whether the proxy would answer a statement itself, were it executed now.
+    ///
+    /// # Errors
+    /// Why not, for a statement that no server knows either.
+    async fn is_local(&mut self, plan: &Plan, text: &str) -> Result<bool> {
+        match self.local(plan, text).await {
+            Ok(local) => Ok(local.is_some()),
+            Err(error) if self.is_own_statement(plan) => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 
     /// What preparing or describing a statement needs: its tables, not its rows.
@@ -354,8 +365,8 @@ impl Session {
             return Ok(());
         }
         match self.statements.portal(name).cloned() {
-            Some(Portal::Local(prepared)) => {
-                let words = self.describe_local(&prepared).await?;
+            Some(Portal::Local(prepared, formats)) => {
+                let words = self.describe_local(&prepared, &formats).await?;
                 self.say(words);
             }
             // A cursor made by DECLARE is a portal that only the server knows.
@@ -369,14 +380,11 @@ impl Session {
         self.drop_scatter().await?;
         let prepared = self.prepared(name)?;
         let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
-        if self
-            .local(&prepared.plan, text)
-            .await
-            .is_ok_and(|local| local.is_some())
-        {
+        if self.is_local(&prepared.plan, text).await? {
             let mut words = self.acknowledge_pending();
             words.extend_from_slice(NO_PARAMETERS);
-            words.extend_from_slice(&self.describe_local(&prepared).await?);
+            let formats = Formats::default();
+            words.extend_from_slice(&self.describe_local(&prepared, &formats).await?);
             self.say(words);
             return Ok(());
         }
@@ -393,16 +401,13 @@ impl Session {
         Ok(())
     }
 
-    async fn describe_local(&mut self, prepared: &Prepared) -> Result<Vec<u8>, Stop> {
+    async fn describe_local(
+        &mut self,
+        prepared: &Prepared,
+        formats: &Formats,
+    ) -> Result<Vec<u8>, Stop> {
         let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
-        let mut words = Vec::new();
-        if matches!(
-            prepared.plan.statement,
-            Statement::Show(_) | Statement::ShowShardwire(_)
-        ) && let Some(local) = self.local(&prepared.plan, text).await?
-        {
-            words = self.perform(local).await?.description;
-        }
+        let mut words = self.description(&prepared.plan, text, formats).await?;
         if words.is_empty() {
             no_data(&mut words);
         }
@@ -420,7 +425,9 @@ impl Session {
             return self.execute_scatter(max_rows).await;
         }
         match self.statements.portal(name).cloned() {
-            Some(Portal::Local(prepared)) => self.execute_locally(&prepared).await,
+            Some(Portal::Local(prepared, formats)) => {
+                self.execute_locally(&prepared, &formats).await
+            }
             Some(Portal::Partial) => Err(Error::refused(
                 "a portal over several shards must be executed right after it was bound",
                 "Another message stood between its Bind and its Execute.",
@@ -458,7 +465,11 @@ impl Session {
         }
     }
 
-    async fn execute_locally(&mut self, prepared: &Prepared) -> Result<(), Stop> {
+    async fn execute_locally(
+        &mut self,
+        prepared: &Prepared,
+        formats: &Formats,
+    ) -> Result<(), Stop> {
         let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
         let Some(local) = self.local(&prepared.plan, text).await? else {
             return Err(Error::refused(
@@ -468,7 +479,7 @@ impl Session {
             )
             .into());
         };
-        let answer = self.perform(local).await?;
+        let answer = self.perform(local, formats).await?;
         self.database.metrics.local.inc();
         let mut words = answer.status;
         words.extend_from_slice(&answer.rows);
@@ -485,7 +496,7 @@ impl Session {
                 false
             }
             Subject::Portal => {
-                let is_local = matches!(self.statements.portal(name), Some(Portal::Local(_)));
+                let is_local = matches!(self.statements.portal(name), Some(Portal::Local(..)));
                 self.statements.remove_portal(name);
                 !is_local && self.server.is_some()
             }

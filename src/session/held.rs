@@ -165,6 +165,7 @@ impl Held {
             formats: &[],
             count: 0,
             values: &[],
+            results: &[],
         };
         let out = self.lease.socket.output.tail();
         frontend::write_bind(out, &missing, missing.statement);

@@ -1,6 +1,7 @@
 //! Statements that the proxy answers itself: lazy transaction control and its own settings.
 
-use crate::admin::show;
+use crate::admin::show::View;
+use crate::admin::table::Table;
 use crate::backend::connection::{Failed, lost};
 use crate::error::{Error, Result};
 use crate::plan::Access;
@@ -15,7 +16,8 @@ use crate::sql::statement::{
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 use crate::txn::{Opening, Transaction};
-use crate::wire::backend::{Column, data_row, parameter_status, row_description};
+use crate::wire::backend::parameter_status;
+use crate::wire::format::Formats;
 
 /// What the proxy does itself.
 pub(super) enum Local {
@@ -36,7 +38,9 @@ pub(super) enum Local {
     /// Forgets a prepared statement that servers know under a name of the proxy's.
     Deallocate(String),
     /// Answers rows.
-    Show(show::Table),
+    Show(Table),
+    /// Answers what operators ask.
+    View(View),
 }
 
 /// An answer of the proxy's own.
@@ -92,7 +96,7 @@ impl Session {
             }
             Statement::Show(name) if is_own(name) => {
                 let value = self.settings.context().show(name)?;
-                Some(Local::Show(show::Table::setting(name, value)))
+                Some(Local::Show(Table::setting(name, value)))
             }
             Statement::Reset(_) if self.reverts(plan) => Some(Local::Revert {
                 effect: Effect::of(&plan.statement, text),
@@ -102,7 +106,7 @@ impl Session {
                 effect: Effect::of(&plan.statement, text),
                 tag: "SET",
             }),
-            Statement::ShowShardwire(noun) => Some(Local::Show(self.show_shardwire(noun)?)),
+            Statement::ShowShardwire(noun) => Some(Local::View(View::named(noun)?)),
             statement => match &self.transaction {
                 Transaction::Begun(_) => self.local_begun(statement, text),
                 _ => None,
@@ -183,7 +187,11 @@ impl Session {
     ///
     /// # Errors
     /// `22023` and `42704` for the proxy's own settings.
-    pub(super) async fn perform(&mut self, local: Local) -> Result<Answer, Stop> {
+    pub(super) async fn perform(
+        &mut self,
+        local: Local,
+        formats: &Formats,
+    ) -> Result<Answer, Stop> {
         match local {
             Local::Begin { opening, tag } => {
                 self.transaction = Transaction::Begun(opening);
@@ -226,8 +234,30 @@ impl Session {
                 self.statements.remove(name.as_bytes());
                 Ok(tagged("DEALLOCATE"))
             }
-            Local::Show(table) => Ok(rows(&table)),
+            Local::Show(table) => Ok(rows(&table, formats)?),
+            Local::View(view) => Ok(rows(&self.view(view).await?, formats)?),
         }
+    }
+
+    /// The RowDescription of what a statement of the proxy's own answers; empty if it has no rows.
+    ///
+    /// # Errors
+    /// As for [`Session::local`], and `08P01` for formats that do not fit.
+    pub(super) async fn description(
+        &mut self,
+        plan: &Plan,
+        text: &str,
+        formats: &Formats,
+    ) -> Result<Vec<u8>> {
+        let mut words = Vec::new();
+        let table = match self.local(plan, text).await? {
+            Some(Local::Show(table)) => table,
+            Some(Local::View(view)) => view.empty(),
+            _ => return Ok(words),
+        };
+        table.check(formats)?;
+        table.describe(&mut words, formats);
+        Ok(words)
     }
 
     /// Has a server check a SET that waits for a shard; returns what it reports of it.
@@ -303,15 +333,6 @@ impl Session {
         }
         tagged(if committed { "COMMIT" } else { "ROLLBACK" })
     }
-
-    fn show_shardwire(&self, noun: &str) -> Result<show::Table> {
-        show::shardwire(
-            noun,
-            &self.database.config,
-            &self.database.topology,
-            self.database.pools(),
-        )
-    }
 }
 
 /// What is left in a transaction that failed with no shard in it.
@@ -363,19 +384,10 @@ fn tagged(tag: &str) -> Answer {
     }
 }
 
-fn rows(table: &show::Table) -> Answer {
+fn rows(table: &Table, formats: &Formats) -> Result<Answer> {
+    table.check(formats)?;
     let mut answer = tagged("SHOW");
-    let columns: Vec<Column<'_>> = table
-        .columns
-        .iter()
-        .map(|name| Column::text(name))
-        .collect();
-    row_description(&mut answer.description, &columns);
-    for row in &table.rows {
-        let values = row
-            .iter()
-            .map(|value| value.as_ref().map(|text| text.as_bytes()));
-        data_row(&mut answer.rows, values);
-    }
-    answer
+    table.describe(&mut answer.description, formats);
+    table.write(&mut answer.rows, formats);
+    Ok(answer)
 }

@@ -15,6 +15,7 @@
 //! - What a statement does to the session takes effect when the server says that it has completed, and
 //!   is taken back when its transaction is ([`settings`]).
 
+pub mod activity;
 mod batch;
 pub mod census;
 pub mod control;
@@ -31,6 +32,7 @@ mod local;
 pub mod login;
 mod loss;
 pub mod metrics;
+pub mod operations;
 mod others;
 mod prepared;
 mod refusal;
@@ -44,6 +46,7 @@ mod simple;
 pub mod start;
 mod study;
 mod unit;
+mod view;
 
 use std::io;
 use std::sync::Arc;

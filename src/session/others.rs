@@ -23,6 +23,7 @@ use futures_util::future::join_all;
 
 use crate::backend::connection::Failed;
 use crate::error::{Error, Result};
+use crate::pool::Pool;
 use crate::session::effect::Effect;
 use crate::session::held::Held;
 use crate::session::route::Need;
@@ -74,6 +75,11 @@ impl Others {
     /// The shards whose connections rest.
     pub fn shards(&self) -> impl Iterator<Item = ShardIndex> {
         self.resting.iter().map(|one| one.held.shard)
+    }
+
+    /// The pools whose connections rest.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.resting.iter().map(|one| one.held.lease.pool())
     }
 
     /// The shard of a participant that rests and has written.

@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::backend::connection::StatementId;
 use crate::plan::Plan;
 use crate::sql::shape::Literal;
+use crate::wire::format::Formats;
 
 /// A prepared statement of the client, as it sent it.
 #[derive(Debug)]
@@ -71,7 +72,7 @@ pub enum Portal {
     /// It stands on the server that the session holds.
     OnServer(Arc<Prepared>),
     /// The proxy itself executes it.
-    Local(Arc<Prepared>),
+    Local(Arc<Prepared>, Formats),
     /// It needs several shards, and stands on one only to be described.
     Partial,
 }

@@ -8,6 +8,7 @@ use crate::config::{Consistency, PoolMode, ReadPreference};
 use crate::error::{Error, Result};
 use crate::plan::Access;
 use crate::pool::Lease;
+use crate::session::activity::State;
 use crate::session::held::{Held, Part, Seat};
 use crate::session::lease::{lease_for, no_such_shard};
 use crate::session::others::Woken;
@@ -128,6 +129,7 @@ impl Session {
             false => self.lease(shard, access).await?,
         };
         self.registered.control.begin(&lease);
+        self.registered.tally.assigned();
         self.server = Some(Held {
             is_primary: access == Access::Write
                 || need.is_sticky
@@ -314,7 +316,11 @@ impl Session {
         shard: ShardIndex,
         access: Access,
     ) -> Result<(Lease, Arc<Server>)> {
-        lease_for(&self.database, shard, &self.want(shard, access)).await
+        let activity = &self.registered.control.activity;
+        activity.set_state(State::Waiting);
+        let leased = lease_for(&self.database, shard, &self.want(shard, access)).await;
+        activity.set_state(State::Active);
+        leased
     }
 
     /// What to ask of the replica set.

@@ -191,6 +191,7 @@ impl Session {
         }
         for (_, lease) in &leases {
             self.registered.control.begin(lease);
+            self.registered.tally.assigned();
         }
         Ok(leases)
     }
@@ -231,6 +232,11 @@ impl Session {
         })
         .await;
         let undisturbed = self.registered.control.end();
+        if let Some(began) = self.unit.latest() {
+            let is_done = self.transaction == Transaction::Idle;
+            let tally = &mut self.registered.tally;
+            tally.served(began, began.elapsed(), is_done);
+        }
         match end {
             Ok(Ok(rows)) => {
                 scatter.give_back(undisturbed);

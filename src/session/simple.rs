@@ -22,6 +22,7 @@ use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::wire::backend::{command_complete, empty_query_response, ready_for_query};
+use crate::wire::format::Formats;
 use crate::wire::{frame, frontend};
 
 impl Session {
@@ -293,7 +294,7 @@ impl Session {
         if self.batch.is_sent() {
             self.leave_batch().await?;
         }
-        let answer = self.perform(local).await?;
+        let answer = self.perform(local, &Formats::default()).await?;
         self.database.metrics.local.inc();
         let mut words = answer.status;
         words.extend_from_slice(&answer.description);

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::net::duplex::Duplex;
 use crate::net::stream::Stream;
 use crate::net::tls::Acceptor;
+use crate::session::activity::Identity;
 use crate::session::batch::Batch;
 use crate::session::census::{Bounds, Census, Place};
 use crate::session::control::Sessions;
@@ -173,6 +174,8 @@ impl Reception {
             SHORT_SECRET_BYTES
         };
         let registered = self.sessions.enter(secret_bytes, &startup.user);
+        let identity = Identity::new(proof.user(), &startup.database, &startup.stream);
+        registered.control.activity.identify(identity);
         // Just after the start servers have yet to be seen; later this does not wait.
         let deadline = Instant::now() + self.connect_timeout;
         if !database.topology.ready(deadline).await {

@@ -25,6 +25,10 @@ pub struct Unit {
     pub given_up: Vec<Expect>,
     /// The statement of it that was rewritten last.
     pub rewritten: Option<Rewritten>,
+    /// How many units have ended.
+    ended: u64,
+    /// When the one before this began.
+    before: Option<Instant>,
 }
 
 impl Unit {
@@ -65,7 +69,19 @@ impl Unit {
         self.is_repeated = false;
         self.has_failed = false;
         self.rewritten = None;
+        self.before = self.began.or(self.before);
+        self.ended += u64::from(self.began.is_some());
         self.began.take()
+    }
+
+    /// How many units have ended.
+    pub fn ended(&self) -> u64 {
+        self.ended
+    }
+
+    /// When this unit began, or the one before it if the client has not asked for anything since.
+    pub fn latest(&self) -> Option<Instant> {
+        self.began.or(self.before)
     }
 }
 
@@ -83,6 +99,17 @@ mod tests {
         unit.end();
         unit.note(b"R");
         assert_eq!(unit.repeat().as_deref(), Some(&b"R"[..]));
+    }
+
+    #[test]
+    fn units_are_counted_when_they_end() {
+        let mut unit = Unit::default();
+        assert_eq!((unit.end(), unit.ended()), (None, 0));
+        unit.note(b"Q");
+        let began = unit.latest();
+        assert!(began.is_some());
+        assert_eq!(unit.end(), began);
+        assert_eq!((unit.latest(), unit.ended()), (began, 1));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod identity;
 mod inspection;
 mod loader;
 mod members;
+mod prepared;
 mod probe;
 mod replica_set;
 mod selection;
@@ -36,6 +37,7 @@ use probe::{Pace, Probe};
 pub use control::{Control, ControlError, Dialer};
 pub use families::TopologyMetrics;
 pub use inspection::{Identity, Inspected, Inspection, Seen, inspect};
+pub use prepared::PreparedTransaction;
 pub use replica_set::ReplicaSet;
 pub use selection::{Access, Role, Want};
 pub use server::{Facts, Health, Lag, Operation, Server, State};
@@ -47,6 +49,7 @@ pub struct Topology {
     database: Arc<Database>,
     shards: Arc<[Arc<ReplicaSet>]>,
     loader: Arc<Loader>,
+    dialer: Arc<Dialer>,
     /// Probes, loader, estimates; aborted on drop.
     _tasks: JoinSet<()>,
 }
@@ -92,6 +95,7 @@ impl Topology {
             database,
             shards,
             loader,
+            dialer,
             _tasks: tasks,
         }))
     }

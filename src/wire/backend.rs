@@ -125,7 +125,7 @@ fn field(body: &mut Vec<u8>, code: u8, value: &str) {
     cstring(body, value.as_bytes());
 }
 
-/// A column of a row that the proxy makes itself; always text format.
+/// A column of a row that the proxy makes itself.
 #[derive(Clone, Debug)]
 pub struct Column<'a> {
     /// The column's name.
@@ -134,6 +134,8 @@ pub struct Column<'a> {
     pub type_oid: u32,
     /// The type's length in bytes, negative when it varies.
     pub type_length: i16,
+    /// Whether its values come in binary format.
+    pub is_binary: bool,
 }
 
 impl<'a> Column<'a> {
@@ -143,6 +145,7 @@ impl<'a> Column<'a> {
             name,
             type_oid: 25,
             type_length: -1,
+            is_binary: false,
         }
     }
 
@@ -152,11 +155,12 @@ impl<'a> Column<'a> {
             name,
             type_oid: 20,
             type_length: 8,
+            is_binary: false,
         }
     }
 }
 
-/// Appends RowDescription of columns in text format.
+/// Appends RowDescription.
 pub fn row_description(out: &mut Vec<u8>, columns: &[Column<'_>]) {
     message(out, b'T', |body| {
         body.extend_from_slice(&count(columns.len()).to_be_bytes());
@@ -166,7 +170,7 @@ pub fn row_description(out: &mut Vec<u8>, columns: &[Column<'_>]) {
             body.extend_from_slice(&column.type_oid.to_be_bytes());
             body.extend_from_slice(&column.type_length.to_be_bytes());
             body.extend_from_slice(&(-1_i32).to_be_bytes());
-            body.extend_from_slice(&[0; 2]);
+            body.extend_from_slice(&i16::from(column.is_binary).to_be_bytes());
         }
     });
 }

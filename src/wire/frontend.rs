@@ -5,6 +5,7 @@
 use crate::error::{Error, Result};
 use crate::sqlstate::SqlState;
 use crate::wire::buffer::{Reader, cstring, malformed, message};
+use crate::wire::format;
 
 /// Longest frame of a message type that carries no user data (PostgreSQL's `PQ_SMALL_MESSAGE_LIMIT`).
 pub const SMALL_MESSAGE_BYTES: usize = 10_000;
@@ -85,6 +86,8 @@ pub struct Bind<'a> {
     pub count: u16,
     /// The parameter values: a length and bytes each, as on the wire.
     pub values: &'a [u8],
+    /// The result format codes, two bytes each.
+    pub results: &'a [u8],
 }
 
 impl<'a> Bind<'a> {
@@ -102,8 +105,7 @@ impl<'a> Bind<'a> {
             skip_value(&mut reader).map_err(|error| error.context(parameter(portal, number)))?;
         }
         let values = &values[..values.len() - reader.rest().len()];
-        let results = usize::from(reader.u16()?);
-        reader.bytes(results * 2)?;
+        let results = format::codes(&mut reader)?;
         reader.end()?;
         Ok(Bind {
             portal,
@@ -112,6 +114,7 @@ impl<'a> Bind<'a> {
             formats,
             count,
             values,
+            results,
         })
     }
 }

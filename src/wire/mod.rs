@@ -5,6 +5,7 @@
 pub mod authentication;
 pub mod backend;
 pub mod buffer;
+pub mod format;
 pub mod frame;
 pub mod frontend;
 pub mod startup;

@@ -29,10 +29,13 @@ use crate::sql::token::TokenKind;
 
 mod digest;
 mod keyword;
+mod plain;
 
 use digest::Digest;
 use keyword::Head;
 use keyword::Keyword;
+
+pub use plain::without_constants;
 
 /// A literal of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

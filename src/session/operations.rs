@@ -1,0 +1,99 @@
+//! What is served, as operators see it, and what they can order.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::session::database::Database;
+use crate::sqlstate::SqlState;
+
+/// Orders that wait to be carried out.
+const MAX_ORDERS: usize = 16;
+
+/// What a configuration has made.
+pub struct Serving {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The databases by name.
+    pub databases: BTreeMap<String, Arc<Database>>,
+}
+
+/// What an operator wants of the process.
+#[derive(Debug)]
+pub enum Order {
+    /// Read the configuration again; the answer is what became of it.
+    Reload(oneshot::Sender<Result<()>>),
+    /// End, as at SIGTERM.
+    ShutDown,
+}
+
+/// What is served, and the way to those who can change it.
+pub struct Operations {
+    serving: ArcSwapOption<Serving>,
+    orders: mpsc::Sender<Order>,
+}
+
+impl fmt::Debug for Operations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operations").finish_non_exhaustive()
+    }
+}
+
+impl Operations {
+    /// Nothing is served yet; orders come out of the receiver.
+    pub fn new() -> (Operations, mpsc::Receiver<Order>) {
+        let (orders, receiver) = mpsc::channel(MAX_ORDERS);
+        let operations = Operations {
+            serving: ArcSwapOption::empty(),
+            orders,
+        };
+        (operations, receiver)
+    }
+
+    /// From now on this is served.
+    pub fn serve(&self, serving: Serving) {
+        self.serving.store(Some(Arc::new(serving)));
+    }
+
+    /// What is served.
+    pub fn serving(&self) -> Option<Arc<Serving>> {
+        self.serving.load_full()
+    }
+
+    /// Whether a user may see what is not its own.
+    pub fn may_look(&self, user: &str) -> bool {
+        self.serving()
+            .is_some_and(|serving| serving.config.auth.may_look(user))
+    }
+
+    /// Reads the configuration again.
+    ///
+    /// # Errors
+    /// `F0000` with everything that is wrong with it; then nothing has changed.
+    pub async fn reload(&self) -> Result<()> {
+        let (answer, receiver) = oneshot::channel();
+        self.order(Order::Reload(answer)).await?;
+        receiver.await.unwrap_or_else(|_| Err(shutting_down()))
+    }
+
+    /// Ends the process, as at SIGTERM.
+    ///
+    /// # Errors
+    /// `57P01` if it is ending already.
+    pub async fn shut_down(&self) -> Result<()> {
+        self.order(Order::ShutDown).await
+    }
+
+    async fn order(&self, order: Order) -> Result<()> {
+        self.orders.send(order).await.map_err(|_| shutting_down())
+    }
+}
+
+fn shutting_down() -> Error {
+    Error::new(SqlState::ADMIN_SHUTDOWN, "the proxy is shutting down")
+}
