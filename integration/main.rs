@@ -25,4 +25,5 @@ mod scatter;
 mod sessions;
 mod sharding;
 mod topology;
+mod transactions;
 mod wire;

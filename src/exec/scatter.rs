@@ -6,8 +6,10 @@
 //! shard's row begins. Nothing is kept: while the client's queue is full no shard is read, and TCP
 //! holds the shards back. An error on one shard ends the others.
 
+use std::borrow::BorrowMut;
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -15,6 +17,7 @@ use crate::backend::connection::LARGEST_HELD_FRAME_BYTES;
 use crate::error::{Error, Result};
 use crate::exec::description;
 use crate::net::buffer::Buffer;
+use crate::net::duplex::Duplex;
 use crate::pool::Lease;
 use crate::wire::backend::Status;
 use crate::wire::buffer::{Reader, cstring, message};
@@ -22,34 +25,110 @@ use crate::wire::frame;
 
 /// One shard's part.
 #[derive(Debug)]
-struct Branch {
-    lease: Lease,
+struct Branch<C> {
+    connection: C,
     shard: String,
     /// Its RowDescription or NoData, as a frame.
     description: Option<Vec<u8>>,
     rows: u64,
     /// The server has accepted the Bind, so what the lease believes of prepared statements is true.
     is_bound: bool,
-    is_done: bool,
-    /// It is done, and outside a transaction.
-    is_idle: bool,
+    /// What it says of its transaction, once it is done.
+    status: Option<Status>,
+    /// Bytes of a message that is dropped that are yet to come.
+    dropping: usize,
 }
 
-impl Branch {
-    /// Returns the connection if it may work for somebody else; else it is closed.
-    fn give_back(self) {
-        let socket = &self.lease.socket;
+impl<C: BorrowMut<Lease>> Branch<C> {
+    fn socket(&mut self) -> &mut Duplex {
+        &mut self.connection.borrow_mut().socket
+    }
+
+    fn is_done(&self) -> bool {
+        self.status.is_some()
+    }
+
+    fn end(mut self) -> Ended<C> {
+        let socket = self.socket();
         let is_quiet = socket.input.is_empty() && socket.output.is_empty();
-        if self.is_idle && self.is_bound && is_quiet {
-            self.lease.give_back();
+        Ended {
+            status: self.status.filter(|_| is_quiet),
+            is_bound: self.is_bound,
+            connection: self.connection,
         }
     }
+
+    /// Drops what the server still says, until it is ready.
+    fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let dropping = self.dropping;
+            let input = &mut self.socket().input;
+            let count = dropping.min(input.len());
+            input.consume(count);
+            self.dropping -= count;
+            if self.dropping == 0 {
+                match self.drop_message() {
+                    Dropping::Begun => continue,
+                    Dropping::Ended => return Poll::Ready(()),
+                    Dropping::Waiting => {}
+                }
+            }
+            match std::task::ready!(self.socket().poll_fill(cx)) {
+                Ok(count) if count > 0 => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Begins to drop the next message.
+    fn drop_message(&mut self) -> Dropping {
+        if self.is_done() {
+            return Dropping::Ended;
+        }
+        let input = &mut self.connection.borrow_mut().socket.input;
+        let Ok(header) = frame::header(input.bytes()) else {
+            return Dropping::Ended;
+        };
+        let Some(header) = header else {
+            return Dropping::Waiting;
+        };
+        let body = input.bytes().get(..header.frame_bytes).map(frame::body);
+        match (header.tag, body) {
+            (b'Z', None) => return Dropping::Waiting,
+            (b'Z', Some(body)) => self.status = body.first().copied().and_then(Status::from_byte),
+            (b'2', _) => self.is_bound = true,
+            _ => {}
+        }
+        self.dropping = header.frame_bytes;
+        Dropping::Begun
+    }
+}
+
+/// How far the dropping of messages has come.
+enum Dropping {
+    /// A message is being dropped.
+    Begun,
+    /// The next one has not come yet.
+    Waiting,
+    /// There is none: the server is ready, or makes no sense.
+    Ended,
+}
+
+/// A connection that has served a scatter.
+#[derive(Debug)]
+pub struct Ended<C> {
+    /// The connection.
+    pub connection: C,
+    /// What the server says of its transaction; none if what state it is in is not known.
+    pub status: Option<Status>,
+    /// The server has accepted the Bind, so what the lease believes of prepared statements is true.
+    pub is_bound: bool,
 }
 
 /// One statement on several shards.
 #[derive(Debug)]
-pub struct Scatter {
-    branches: Vec<Branch>,
+pub struct Scatter<C> {
+    branches: Vec<Branch<C>>,
     /// Whether the client is to get the RowDescription.
     is_described: bool,
     /// The descriptions have been compared, rows may pass.
@@ -72,30 +151,31 @@ pub enum Failure {
     Lost(String, io::Error),
 }
 
-impl Scatter {
-    /// Sends `request` (up to and with its Sync) on every lease. Stops reading while the client's queue
+impl<C: BorrowMut<Lease>> Scatter<C> {
+    /// Sends `request` (up to and with its Sync) on every connection. Stops reading while the client's queue
     /// holds `high_water_bytes`.
     pub fn start(
-        leases: Vec<(String, Lease)>,
+        connections: Vec<(String, C)>,
         request: impl Fn(&mut Lease) -> Vec<u8>,
         is_described: bool,
         high_water_bytes: usize,
-    ) -> Scatter {
-        let branch = |(shard, mut lease): (String, Lease)| {
-            let bytes = request(&mut lease);
+    ) -> Scatter<C> {
+        let branch = |(shard, mut connection): (String, C)| {
+            let lease = connection.borrow_mut();
+            let bytes = request(lease);
             lease.socket.output.push(&bytes);
             Branch {
-                lease,
+                connection,
                 shard,
                 description: None,
                 rows: 0,
                 is_bound: false,
-                is_done: false,
-                is_idle: false,
+                status: None,
+                dropping: 0,
             }
         };
         Scatter {
-            branches: leases.into_iter().map(branch).collect(),
+            branches: connections.into_iter().map(branch).collect(),
             is_described,
             is_released: false,
             current: None,
@@ -123,7 +203,7 @@ impl Scatter {
         {
             return Poll::Ready(Err(Failure::Shard(failure)));
         }
-        if self.branches.iter().all(|branch| branch.is_done) {
+        if self.branches.iter().all(Branch::is_done) {
             return Poll::Ready(Ok(self.branches.iter().map(|branch| branch.rows).sum()));
         }
         Poll::Pending
@@ -148,16 +228,13 @@ impl Scatter {
             };
             // A branch that is ahead of its siblings' descriptions reads on until it holds a row, or the
             // end of none. Anything else at the front is a message that has come in part.
-            let is_ahead = !self.is_released
-                && matches!(
-                    branch.lease.socket.input.bytes().first(),
-                    Some(b'D' | b'C' | b'I')
-                );
-            if branch.is_done || waits || is_ahead || out.len() >= self.high_water_bytes {
+            let front = branch.socket().input.bytes().first();
+            let is_ahead = !self.is_released && matches!(front, Some(b'D' | b'C' | b'I'));
+            if branch.is_done() || waits || is_ahead || out.len() >= self.high_water_bytes {
                 return flush(branch, cx);
             }
             flush(branch, cx)?;
-            match branch.lease.socket.poll_fill(cx) {
+            match branch.socket().poll_fill(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(0)) => {
                     let cause = io::ErrorKind::UnexpectedEof.into();
@@ -176,8 +253,8 @@ impl Scatter {
                 let Some(branch) = self.branches.get_mut(current) else {
                     return Ok(());
                 };
-                let count = rest.min(branch.lease.socket.input.len());
-                branch.lease.socket.input.move_to(count, out);
+                let count = rest.min(branch.socket().input.len());
+                branch.socket().input.move_to(count, out);
                 self.current = (count < rest).then_some((current, rest - count));
                 if self.current.is_some() {
                     return Ok(());
@@ -186,7 +263,7 @@ impl Scatter {
             let Some(branch) = self.branches.get_mut(index) else {
                 return Ok(());
             };
-            let bytes = branch.lease.socket.input.bytes();
+            let bytes = branch.socket().input.bytes();
             let header = frame::header(bytes).map_err(Failure::Own)?;
             let Some(header) = header else { return Ok(()) };
             if header.tag == b'D' {
@@ -221,7 +298,7 @@ impl Scatter {
         let Some(branch) = self.branches.get_mut(index) else {
             return Ok(false);
         };
-        let input = &mut branch.lease.socket.input;
+        let input = &mut branch.connection.borrow_mut().socket.input;
         let frame = input.bytes().get(..header.frame_bytes).unwrap_or(&[]);
         match header.tag {
             b'T' | b'n' => {
@@ -238,8 +315,12 @@ impl Scatter {
                 }
             }
             b'Z' => {
-                branch.is_done = true;
-                branch.is_idle = frame::body(frame) == [Status::Idle.byte()];
+                let status = frame::body(frame).first().copied();
+                branch.status = status.and_then(Status::from_byte);
+                if branch.status.is_none() {
+                    let message = "a server's ReadyForQuery makes no sense";
+                    return Err(Failure::Own(Error::protocol(message)));
+                }
             }
             b'2' => branch.is_bound = true,
             b'1' | b'3' | b'C' | b'I' | b'S' | b'A' => {}
@@ -278,36 +359,43 @@ impl Scatter {
         Ok(())
     }
 
-    /// Ends a scatter that was answered. `undisturbed`: no cancel request may still be under way to one
-    /// of the connections; else they are closed, lest it hits the next client's statement.
-    pub fn give_back(self, undisturbed: bool) {
-        if undisturbed {
-            self.branches.into_iter().for_each(Branch::give_back);
-        }
+    /// Ends it; what was not answered is not known.
+    pub fn end(self) -> Vec<Ended<C>> {
+        self.branches.into_iter().map(Branch::end).collect()
     }
 
-    /// Ends a scatter that has failed: stops the shards that still work, and closes their connections,
-    /// since a cancel request may arrive late. `undisturbed` as in [`Scatter::give_back`].
-    pub async fn abort(self, undisturbed: bool) {
-        let cancels = self
-            .branches
-            .iter()
-            .filter(|branch| !branch.is_done)
-            .map(|branch| async {
-                if let Err(error) = branch.lease.pool().cancel(&branch.lease.cancel_key).await {
-                    tracing::warn!(%error, shard = branch.shard, "cancel request failed");
-                }
-            });
+    /// Stops the shards that still work, after a failure, and waits for `patience` at most until they
+    /// have.
+    pub async fn stop(&mut self, patience: Duration) {
+        let cancels = self.branches.iter().filter(|branch| !branch.is_done());
+        let cancels = cancels.map(|branch| async {
+            let lease = branch.connection.borrow();
+            if let Err(error) = lease.pool().cancel(&lease.cancel_key).await {
+                tracing::warn!(%error, shard = branch.shard, "cancel request failed");
+            }
+        });
         join_all(cancels).await;
-        self.give_back(undisturbed);
+        let settled = std::future::poll_fn(|cx| {
+            // Each is polled, whatever the others say.
+            let polled = self.branches.iter_mut();
+            let pending =
+                polled.filter_map(|branch| branch.poll_settle(cx).is_pending().then_some(()));
+            if pending.count() > 0 {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        });
+        // Those that take longer are closed.
+        let _ = tokio::time::timeout(patience, settled).await;
     }
 }
 
-fn flush(branch: &mut Branch, cx: &mut Context<'_>) -> Result<(), Failure> {
-    if branch.lease.socket.output.is_empty() {
+fn flush<C: BorrowMut<Lease>>(branch: &mut Branch<C>, cx: &mut Context<'_>) -> Result<(), Failure> {
+    if branch.socket().output.is_empty() {
         return Ok(());
     }
-    match branch.lease.socket.poll_flush(cx) {
+    match branch.socket().poll_flush(cx) {
         Poll::Ready(Err(cause)) => Err(Failure::Lost(branch.shard.clone(), cause)),
         _ => Ok(()),
     }

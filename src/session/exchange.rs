@@ -427,6 +427,7 @@ impl Session {
         self.note_for_others(&effect);
         if effect == Effect::End {
             self.others.opening.chain();
+            self.note_written();
         }
         match effect {
             Effect::End if tag.starts_with(b"ROLLBACK") => {
@@ -474,6 +475,16 @@ impl Session {
         }
     }
 
+    /// What the connection has written is committed: it must be read from now on.
+    fn note_written(&mut self) {
+        if let Some(held) = &mut self.server
+            && std::mem::take(&mut held.wrote)
+            && let Some(wrote_at) = self.memory.wrote_at.get_mut(held.shard)
+        {
+            *wrote_at = Some(std::time::Instant::now());
+        }
+    }
+
     /// ReadyForQuery: returns the status that the client is to see.
     fn ready(&mut self, status: Status) -> Status {
         let Some(held) = &mut self.server else {
@@ -485,11 +496,6 @@ impl Session {
         }
         self.transaction.report(status);
         if status == Status::Idle {
-            if std::mem::take(&mut held.wrote)
-                && let Some(wrote_at) = self.memory.wrote_at.get_mut(held.shard)
-            {
-                *wrote_at = Some(std::time::Instant::now());
-            }
             if self.unit.has_failed {
                 // What a RESET ALL did is undone, and what stands now is not known.
                 held.is_lost |= held.is_reset;
@@ -498,6 +504,7 @@ impl Session {
                 self.settings.commit();
             }
             self.statements.clear_portals();
+            self.note_written();
         }
         if let Some(began) = self.unit.end() {
             let elapsed = began.elapsed();

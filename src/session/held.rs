@@ -1,5 +1,6 @@
 //! The server connection that works for the session.
 
+use std::borrow::{Borrow, BorrowMut};
 use std::sync::Arc;
 
 use crate::backend::connection::StatementId;
@@ -38,6 +39,18 @@ pub struct Held {
     pub is_lost: bool,
     /// What the server said before it closed the connection.
     pub last_words: Option<Error>,
+}
+
+impl Borrow<Lease> for Held {
+    fn borrow(&self) -> &Lease {
+        &self.lease
+    }
+}
+
+impl BorrowMut<Lease> for Held {
+    fn borrow_mut(&mut self) -> &mut Lease {
+        &mut self.lease
+    }
 }
 
 /// Whose transaction a connection is in.

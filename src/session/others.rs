@@ -200,7 +200,7 @@ impl Session {
 
     /// Notes what a completed statement means for the transaction's other shards.
     pub(super) fn note_for_others(&mut self, effect: &Effect) {
-        if !self.may_have_others() || self.transaction != Transaction::Open {
+        if !self.may_have_others() || !self.transaction.is_on_shard() {
             return;
         }
         let startup = match effect {
@@ -242,11 +242,38 @@ impl Session {
             // A cancel request that is still under way may hit the session's own next statement, but
             // nobody else's.
             held.is_lost |= !undisturbed;
-            let has_joined = self.transaction.is_on_shard() && !held.is_detached();
-            if !has_joined && !std::mem::take(&mut held.is_reset) {
+            if !self.takes_part(&held) && !std::mem::take(&mut held.is_reset) {
                 held.lease.settings = Arc::clone(self.settings.server());
             }
+            self.keep(held);
+        }
+    }
+
+    /// Whether a connection takes part in the client's transaction.
+    pub(super) fn takes_part(&self, held: &Held) -> bool {
+        self.transaction.is_on_shard() && !held.is_detached()
+    }
+
+    /// Whether other shards may join a transaction that began like this.
+    pub(super) fn may_be_joined(&self, opening: &Opening) -> bool {
+        self.may_have_others() && opening.may_be_joined() && !self.has_snapshot_by_default()
+    }
+
+    /// Has a connection that owes no answer rest if the session has use for it, else gives it back.
+    pub(super) fn keep(&mut self, held: Held) {
+        let has_joined = self.takes_part(&held);
+        if has_joined || held.is_pinned {
             self.others.resting.push(Resting { held, has_joined });
+        } else {
+            self.give_back(held);
+        }
+    }
+
+    /// Gives a connection back whose settings are known; one that is not in order is closed.
+    fn give_back(&self, mut held: Held) {
+        if !held.is_lost && held.seat.is_valid() {
+            held.lease.last_client = self.registered.control.process_id;
+            held.lease.give_back();
         }
     }
 
@@ -255,10 +282,8 @@ impl Session {
     /// # Errors
     /// `0A000` if the transaction must stay where it is.
     pub(super) async fn make_way(&mut self, need: &Need) -> Result<(), Stop> {
-        let may_be_joined = self.may_have_others()
-            && self.transaction == Transaction::Open
-            && self.others.opening.may_be_joined()
-            && !self.has_snapshot_by_default()
+        let may_be_joined = self.transaction == Transaction::Open
+            && self.may_be_joined(&self.others.opening)
             && !self.client.is_mid_copy()
             && self
                 .server
@@ -368,20 +393,13 @@ impl Session {
     /// Has every resting connection forget the session, and gives it back.
     pub(super) async fn discard_others(&mut self) {
         for one in std::mem::take(&mut self.others.resting) {
-            self.release(one.held, "DISCARD ALL").await;
-        }
-    }
-
-    /// Gives a resting connection back once `sql` has cleaned it; else closes it.
-    async fn release(&self, mut held: Held, sql: &str) {
-        let is_clean = held.lease.run(sql).await.is_ok();
-        if is_clean && !held.is_lost && held.seat.is_valid() {
-            if sql == "DISCARD ALL" {
+            let mut held = one.held;
+            // What can't be cleaned is closed.
+            if held.lease.run("DISCARD ALL").await.is_ok() {
                 held.lease.settings = Arc::default();
                 held.lease.forget_statements();
+                self.give_back(held);
             }
-            held.lease.last_client = self.registered.control.process_id;
-            held.lease.give_back();
         }
     }
 
@@ -455,7 +473,7 @@ impl Session {
                     one.has_joined = false;
                     match is_pinned {
                         true => self.others.resting.push(one),
-                        false => self.release(one.held, "").await,
+                        false => self.give_back(one.held),
                     }
                 }
                 // It has only read, and what it read stands.

@@ -1,23 +1,30 @@
 //! Statements over several shards: from the client's messages to the executor and back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::backend::connection::Failed;
 use crate::error::{Error, Result};
-use crate::exec::scatter::{Failure, Scatter};
+use crate::exec::scatter::{Ended, Failure, Scatter};
 use crate::plan::{Access, Plan};
 use crate::pool::Lease;
 use crate::session::control::Signal;
+use crate::session::held::Held;
 use crate::session::prepared::{Portal, Prepared};
 use crate::session::replies::Expect;
 use crate::session::route::Need;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
-use crate::sharding::ShardSet;
+use crate::sharding::{ShardIndex, ShardSet};
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
-use crate::wire::backend::{bind_complete, command_complete, ready_for_query};
+use crate::wire::backend::{Status, bind_complete, command_complete, ready_for_query};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
+
+/// How long shards may take to stop after one has failed; then their connections are closed.
+const LARGEST_SETTLING: Duration = Duration::from_secs(5);
+
+/// Connections, each with its shard's name.
+type Gathered = Vec<(String, Held)>;
 
 /// A bound statement over several shards that waits for its Execute.
 #[derive(Debug)]
@@ -39,9 +46,9 @@ impl Session {
         plan: &Plan,
         shards: ShardSet,
     ) -> Result<(), Stop> {
-        self.check_scatter(plan)?;
-        self.drain().await?;
-        let leases = self.lease_all(&shards).await?;
+        self.rest_pinned();
+        let joins = self.check_scatter(plan)?;
+        let gathered = self.gather(&shards, joins).await?;
         let request = |lease: &mut Lease| {
             lease.unnamed = None;
             let mut out = Vec::new();
@@ -50,7 +57,7 @@ impl Session {
             describe_and_execute(&mut out, b"");
             out
         };
-        let scatter = Scatter::start(leases, request, true, HIGH_WATER_BYTES);
+        let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES);
         let rows = self.drive(scatter).await?;
         let mut words = Vec::new();
         command_complete(&mut words, &format!("SELECT {rows}"));
@@ -67,16 +74,10 @@ impl Session {
         prepared: Arc<Prepared>,
         shards: ShardSet,
     ) -> Result<(), Stop> {
-        self.check_scatter(&prepared.plan)?;
         let bind = Bind::read(frame::body(frame))?;
-        if self.batch.is_sent() && !self.may_leave_batch() {
-            return Err(Error::refused(
-                "a statement over several shards can't share its batch with others",
-                "The statements up to Sync are one transaction, and a transaction can't use a second \
-                 shard yet.",
-                "Send Sync between them.",
-            )
-            .into());
+        let stays = !self.transaction.is_on_shard() && !self.may_leave_batch();
+        if self.batch.is_sent() && stays {
+            return Err(shared_batch().into());
         }
         *self.batch_scatter() = Some(ScatterPortal {
             portal: bind.portal.into(),
@@ -101,8 +102,8 @@ impl Session {
             )
             .into());
         }
-        self.drain().await?;
-        let leases = self.lease_all(&portal.shards).await?;
+        let joins = self.check_scatter(&portal.prepared.plan)?;
+        let gathered = self.gather(&portal.shards, joins).await?;
         let words = self.acknowledge_pending();
         self.say(words);
         let bind = Bind::read(frame::body(&portal.bind))?;
@@ -110,7 +111,7 @@ impl Session {
         bind_complete(&mut words);
         self.say(words);
         let request = |lease: &mut Lease| portal_request(lease, &portal.prepared, &bind);
-        let scatter = Scatter::start(leases, request, portal.is_described, HIGH_WATER_BYTES);
+        let scatter = Scatter::start(gathered, request, portal.is_described, HIGH_WATER_BYTES);
         let rows = self.drive(scatter).await?;
         let mut words = Vec::new();
         command_complete(&mut words, &format!("SELECT {rows}"));
@@ -147,69 +148,72 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a statement over several shards may run now.
-    fn check_scatter(&self, plan: &Plan) -> Result<()> {
-        let apart = match &self.transaction {
-            Transaction::Idle => !self.is_pinned(),
-            Transaction::Begun(_) => !self.has_own_snapshot(),
-            _ => false,
-        };
-        if !apart {
-            return Err(second_shard());
-        }
-        self.database.metrics.scatter.inc();
+    /// Whether a statement over several shards may run now, and whether its shards take part in the
+    /// client's transaction.
+    fn check_scatter(&self, plan: &Plan) -> Result<bool> {
         if plan.access == Access::Write {
             return Err(Error::new(
                 SqlState::INTERNAL_ERROR,
                 "a statement that writes was planned for several shards",
             ));
         }
-        Ok(())
+        let joins = match &self.transaction {
+            Transaction::Idle => false,
+            Transaction::Begun(_) if !self.has_own_snapshot() => false,
+            Transaction::Begun(opening) if self.may_be_joined(opening) => true,
+            Transaction::Open if self.may_be_joined(&self.others.opening) => true,
+            _ => return Err(second_shard()),
+        };
+        self.database.metrics.scatter.inc();
+        Ok(joins)
     }
 
-    /// Leases a connection to each shard, in the order of shards, so that two clients can't wait for
+    /// Takes a connection to each shard, in the order of shards, so that two clients can't wait for
     /// each other's.
-    async fn lease_all(&mut self, shards: &ShardSet) -> Result<Vec<(String, Lease)>, Stop> {
-        if self.server.is_some() {
-            self.hold_nothing().await?;
-        }
-        if self.server.is_some() {
-            return Err(second_shard().into());
-        }
-        let mut leases = Vec::new();
-        for shard in shards.iter() {
-            let name = self.database.shard_name(shard).to_owned();
-            let (mut lease, node) = self.lease(shard, Access::Read).await?;
-            match lease.apply(self.settings.server()).await {
-                Ok(()) => leases.push((name, lease)),
-                Err(Failed::Refused(error)) => return Err(Stop::Statement(error)),
-                Err(Failed::Lost(cause)) => {
-                    node.mark_failed("a connection to it broke");
-                    return Err(Stop::Statement(crate::backend::connection::lost(&cause)));
-                }
-            }
-        }
-        for (_, lease) in &leases {
-            self.registered.control.begin(lease);
-            self.registered.tally.assigned();
-        }
-        Ok(leases)
-    }
-
-    /// Lets go of a connection that only prepared or served earlier units.
-    async fn hold_nothing(&mut self) -> Result<(), Stop> {
+    async fn gather(&mut self, shards: &ShardSet, joins: bool) -> Result<Gathered, Stop> {
         self.drain().await?;
-        if self.may_leave_batch() {
+        if self.batch.is_sent() {
+            if !self.transaction.is_on_shard() && !self.may_leave_batch() {
+                return Err(shared_batch().into());
+            }
             self.leave_batch().await?;
         }
-        if self.may_let_go() {
-            self.let_go();
+        let mut gathered = Vec::new();
+        for shard in shards.iter() {
+            if let Err(stop) = self.gather_one(shard, joins).await {
+                self.keep_gathered(gathered);
+                return Err(stop);
+            }
+            if let Some(held) = self.server.take() {
+                let name = self.database.shard_name(shard).to_owned();
+                gathered.push((name, held));
+            }
         }
-        Ok(())
+        Ok(gathered)
+    }
+
+    async fn gather_one(&mut self, shard: ShardIndex, joins: bool) -> Result<(), Stop> {
+        self.hold(Need {
+            shard: Some(shard),
+            access: Access::Read,
+            is_sticky: false,
+            may_detach: !joins,
+        })
+        .await?;
+        // The BEGIN that went ahead must be answered before the connection is another's to read.
+        self.drain().await
+    }
+
+    /// Keeps connections that were gathered in vain.
+    fn keep_gathered(&mut self, gathered: Gathered) {
+        for (_, held) in gathered {
+            self.keep(held);
+        }
+        self.resume();
     }
 
     /// Runs a scatter to its end.
-    async fn drive(&mut self, mut scatter: Scatter) -> Result<u64, Stop> {
+    async fn drive(&mut self, mut scatter: Scatter<Held>) -> Result<u64, Stop> {
         self.unit.make_final();
         let end = std::future::poll_fn(|cx| {
             loop {
@@ -231,7 +235,6 @@ impl Session {
             }
         })
         .await;
-        let undisturbed = self.registered.control.end();
         if let Some(began) = self.unit.latest() {
             let is_done = self.transaction == Transaction::Idle;
             let tally = &mut self.registered.tally;
@@ -239,23 +242,52 @@ impl Session {
         }
         match end {
             Ok(Ok(rows)) => {
-                scatter.give_back(undisturbed);
+                self.after_scatter(scatter.end());
                 Ok(rows)
             }
+            Ok(Err(_)) if scatter.is_mid_row() => Err(Stop::Gone),
             Ok(Err(failure)) => {
-                let is_mid_row = scatter.is_mid_row();
-                scatter.abort(undisturbed).await;
-                if is_mid_row {
-                    Err(Stop::Gone)
-                } else {
-                    self.scatter_failed(failure)
-                }
+                scatter.stop(LARGEST_SETTLING).await;
+                self.after_scatter(scatter.end());
+                self.scatter_failed(failure)
             }
             Err(()) => {
-                scatter.abort(undisturbed).await;
+                scatter.stop(Duration::ZERO).await;
                 Err(Stop::Gone)
             }
         }
+    }
+
+    /// Keeps the connections that take part in the transaction, gives the others back.
+    fn after_scatter(&mut self, ended: Vec<Ended<Held>>) {
+        let undisturbed = self.registered.control.end();
+        let mut failed = None;
+        for Ended {
+            connection: mut held,
+            status,
+            is_bound,
+        } in ended
+        {
+            held.is_lost |= !undisturbed || !is_bound;
+            match status {
+                Some(Status::Failed) => failed = Some(held.shard),
+                None => held.is_lost = true,
+                Some(_) => {}
+            }
+            if status.is_none() && self.takes_part(&held) {
+                // What it has done in the transaction is gone with it.
+                self.transaction.fail();
+            } else {
+                self.keep(held);
+            }
+        }
+        if self.transaction == Transaction::Broken {
+            self.others.drop_joined();
+        } else if let Some(shard) = failed.filter(|_| self.transaction.is_on_shard()) {
+            self.transaction = Transaction::Failed;
+            self.wake(Some(shard));
+        }
+        self.resume();
     }
 
     /// Tells the client why a scatter failed.
@@ -275,9 +307,18 @@ impl Session {
 
 fn second_shard() -> Error {
     Error::refused(
-        "a transaction can't use a second shard yet",
-        "The statement needs several shards, the transaction is open on one.",
-        "Commit first, or restrict the statement to one shard key.",
+        "this transaction can't use a second shard yet",
+        "The statement needs several shards, and the transaction has one snapshot for all its \
+         statements.",
+        "Commit first, use READ COMMITTED, or restrict the statement to one shard key.",
+    )
+}
+
+fn shared_batch() -> Error {
+    Error::refused(
+        "a statement over several shards can't share its batch with statements that write",
+        "The statements up to Sync are one transaction, which can't be committed on several shards yet.",
+        "Send Sync between them.",
     )
 }
 

@@ -16,6 +16,7 @@ use crate::sql::shape::{self, Shape};
 use crate::sql::statement::Statement;
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
+use crate::txn::Transaction;
 
 /// Sequences are here.
 const FIRST_SHARD: usize = 0;
@@ -165,7 +166,9 @@ impl Session {
         let is_sticky = self.is_sticky(plan);
         // COMMIT runs where the transaction has written.
         let shard = match plan.statement {
-            Statement::Commit { .. } => shard.or(self.others.writer()),
+            Statement::Commit { .. } if self.transaction == Transaction::Open => {
+                shard.or(self.others.writer())
+            }
             _ => shard,
         };
         let is_show = matches!(plan.statement, Statement::Show(_));

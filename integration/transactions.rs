@@ -1,0 +1,246 @@
+//! Transactions that use several shards, held against one PostgreSQL with all rows.
+
+use crate::harness::compare::{MODES, Mode, Pair, frames, outcome};
+use crate::harness::{Cluster, Raw};
+
+fn cluster() -> Cluster {
+    Cluster::new()
+        .shards(2)
+        .schema(
+            "CREATE TABLE t (id int PRIMARY KEY, name text);\n\
+             CREATE TABLE notes (id int PRIMARY KEY, text text);\n\
+             CREATE TABLE far (id int PRIMARY KEY, text text)",
+        )
+        .rows("INSERT INTO t SELECT i, 'name' FROM generate_series(1, 100) i")
+        .sharded("t", &["id"])
+        .home("notes", 0)
+        .home("far", 1)
+        .setting("deadlock_timeout", "100ms")
+        .start()
+}
+
+/// An id of a row of `t` on a shard.
+fn id_on(cluster: &Cluster, shard: usize) -> String {
+    let sql = "SELECT min(id) FROM t";
+    cluster.shard(shard).raw().rows(sql)[0][0].clone()
+}
+
+/// Runs a script in every mode on both sides: `NEAR` and `FAR` stand for ids on two shards. A line that
+/// begins with `?` may be refused where PostgreSQL does it; the transaction has failed then.
+fn same(cluster: &Cluster, script: &str) {
+    let (near, far) = (id_on(cluster, 0), id_on(cluster, 1));
+    let script = script.replace("NEAR", &near).replace("FAR", &far);
+    for mode in MODES {
+        let mut pair = Pair::new(cluster);
+        for sql in script
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+        {
+            compare(&mut pair, mode, sql);
+        }
+        let rows = "SELECT * FROM t";
+        compare(&mut pair, Mode::Simple, rows);
+    }
+}
+
+fn compare(pair: &mut Pair, mode: Mode, sql: &str) {
+    let mut got = outcome(&frames(&mut pair.proxy, mode, sql, &[]));
+    let mut wanted = outcome(&frames(&mut pair.oracle, mode, sql, &[]));
+    got.rows.sort();
+    wanted.rows.sort();
+    assert_eq!(got, wanted, "{mode:?}: {sql}");
+}
+
+fn code(raw: &mut Raw, sql: &str) -> Option<String> {
+    let frames = raw.query(sql);
+    frames.iter().find(|frame| frame.tag == b'E')?.field(b'C')
+}
+
+#[test]
+fn a_transaction_reads_every_shard_and_its_own_writes() {
+    let cluster = cluster();
+    same(
+        &cluster,
+        "BEGIN
+         SELECT * FROM t WHERE id = NEAR
+         SELECT * FROM t WHERE id = FAR
+         UPDATE t SET name = 'new' WHERE id = NEAR
+         SELECT * FROM t WHERE id = FAR
+         SELECT * FROM t WHERE id = NEAR
+         SELECT * FROM t
+         SELECT * FROM notes
+         COMMIT
+         SELECT * FROM t WHERE id = NEAR",
+    );
+    same(
+        &cluster,
+        "BEGIN
+         UPDATE t SET name = 'newer' WHERE id = FAR
+         SELECT * FROM t WHERE id = NEAR
+         SELECT * FROM t
+         ROLLBACK
+         SELECT * FROM t WHERE id = FAR
+         START TRANSACTION
+         SELECT * FROM t
+         DELETE FROM t WHERE id = FAR
+         SELECT * FROM t
+         ROLLBACK",
+    );
+}
+
+#[test]
+fn the_shard_that_was_written_is_committed_wherever_the_session_was_last() {
+    let cluster = cluster();
+    same(
+        &cluster,
+        "BEGIN
+         SELECT * FROM t WHERE id = FAR
+         UPDATE t SET name = 'a' WHERE id = NEAR
+         SELECT * FROM t WHERE id = FAR
+         COMMIT
+         BEGIN
+         UPDATE t SET name = 'b' WHERE id = NEAR
+         SELECT * FROM t WHERE id = FAR
+         COMMIT AND CHAIN
+         UPDATE t SET name = 'b' WHERE id = FAR
+         SELECT * FROM t WHERE id = NEAR
+         COMMIT",
+    );
+}
+
+#[test]
+fn settings_and_savepoints_reach_every_shard() {
+    let cluster = cluster();
+    same(
+        &cluster,
+        "BEGIN
+         SET LOCAL DateStyle = 'SQL, DMY'
+         SELECT id, date '2026-02-01'::text FROM t WHERE id = NEAR
+         SET LOCAL extra_float_digits = 0
+         SAVEPOINT a
+         SELECT id, current_setting('DateStyle'), current_setting('extra_float_digits') FROM t WHERE id = FAR
+         SET LOCAL TimeZone = 'Asia/Tokyo'
+         SELECT id, current_setting('TimeZone') FROM t WHERE id = NEAR
+         SELECT id, current_setting('TimeZone') FROM t WHERE id = FAR
+         SELECT id, to_char(timestamptz '2026-01-01 00:00 UTC', 'HH24') FROM t
+         ROLLBACK TO a
+         SELECT id, current_setting('TimeZone') FROM t WHERE id = NEAR
+         SELECT id, current_setting('TimeZone') FROM t WHERE id = FAR
+         RELEASE a
+         SELECT id, date '2026-02-01'::text FROM t
+         COMMIT
+         SELECT id, date '2026-02-01'::text FROM t
+         SELECT id, current_setting('DateStyle') FROM t WHERE id = FAR",
+    );
+    same(
+        &cluster,
+        "BEGIN
+         SELECT * FROM t WHERE id = NEAR
+         SAVEPOINT a
+         UPDATE t SET name = 'x' WHERE id = NEAR
+         SELECT * FROM t WHERE id = FAR
+         ROLLBACK TO a
+         SELECT * FROM t WHERE id = NEAR
+         SAVEPOINT \"select\"
+         UPDATE t SET name = 'y' WHERE id = NEAR
+         SELECT 1/0 FROM t WHERE id = FAR
+         SELECT * FROM t WHERE id = NEAR
+         ROLLBACK TO \"select\"
+         SELECT * FROM t WHERE id = NEAR
+         SELECT * FROM t WHERE id = FAR
+         COMMIT",
+    );
+}
+
+#[test]
+fn an_error_on_one_shard_fails_the_transaction_on_all() {
+    let cluster = cluster();
+    same(
+        &cluster,
+        "BEGIN
+         UPDATE t SET name = 'x' WHERE id = NEAR
+         SELECT 1/0 FROM t WHERE id = FAR
+         SELECT * FROM t WHERE id = NEAR
+         COMMIT
+         SELECT * FROM t WHERE id = NEAR
+         BEGIN
+         UPDATE t SET name = 'x' WHERE id = NEAR
+         SELECT * FROM t WHERE id = FAR
+         SELECT 1/0 FROM t WHERE id = NEAR
+         ROLLBACK
+         SELECT * FROM t WHERE id = NEAR",
+    );
+}
+
+#[test]
+fn a_failed_statement_over_all_shards_can_be_rolled_back_to_a_savepoint() {
+    let cluster = cluster();
+    let far = id_on(&cluster, 1);
+    let mut raw = cluster.proxy().raw();
+    for sql in [
+        "BEGIN".to_owned(),
+        format!("UPDATE t SET name = 'kept' WHERE id = {far}"),
+        "SAVEPOINT a".to_owned(),
+        format!("UPDATE t SET name = 'lost' WHERE id = {far}"),
+    ] {
+        assert_eq!(code(&mut raw, &sql), None, "{sql}");
+    }
+    let fails = format!("SELECT 1/(id - {far}) FROM t");
+    assert_eq!(code(&mut raw, &fails).as_deref(), Some("22012"));
+    assert_eq!(code(&mut raw, "SELECT 1").as_deref(), Some("25P02"));
+    assert_eq!(code(&mut raw, "ROLLBACK TO a"), None);
+    let rows = raw.rows("SELECT name FROM t");
+    assert_eq!(rows.iter().filter(|row| row[0] == "kept").count(), 1);
+    assert_eq!(code(&mut raw, "COMMIT"), None);
+    let sql = format!("SELECT name FROM t WHERE id = {far}");
+    assert_eq!(raw.rows(&sql), [["kept"]]);
+}
+
+#[test]
+fn what_two_shards_cannot_do_as_one_is_refused_before_it_happens() {
+    let cluster = cluster();
+    let (near, far) = (id_on(&cluster, 0), id_on(&cluster, 1));
+    let mut raw = cluster.proxy().raw();
+    let update = |id: &str| format!("UPDATE t SET name = 'x' WHERE id = {id}");
+    let read = |id: &str| format!("SELECT name FROM t WHERE id = {id}");
+    for begin in ["BEGIN", "BEGIN; SAVEPOINT a"] {
+        raw.query(begin);
+        assert_eq!(code(&mut raw, &update(&near)), None);
+        assert_eq!(code(&mut raw, &update(&far)).as_deref(), Some("0A000"));
+        assert_eq!(code(&mut raw, &read(&near)).as_deref(), Some("25P02"));
+        assert_eq!(code(&mut raw, "COMMIT"), None);
+        assert_eq!(raw.rows(&read(&near)), [["name"]]);
+    }
+    for begin in [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+    ] {
+        raw.query(begin);
+        assert_eq!(code(&mut raw, &read(&near)), None);
+        assert_eq!(code(&mut raw, &read(&far)).as_deref(), Some("0A000"));
+        raw.query("ROLLBACK");
+    }
+    assert_eq!(raw.rows(&read(&far)), [["name"]]);
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_transaction_off_every_shard() {
+    let cluster = cluster();
+    let (near, far) = (id_on(&cluster, 0), id_on(&cluster, 1));
+    let mut raw = cluster.proxy().raw();
+    raw.query("BEGIN");
+    raw.query(&format!("SELECT * FROM t WHERE id = {near} FOR UPDATE"));
+    raw.query(&format!("SELECT * FROM t WHERE id = {far}"));
+    drop(raw);
+    for shard in 0..2 {
+        crate::harness::eventually("the transaction ends", || {
+            let sql = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'";
+            let open = cluster.shard(shard).raw().rows(sql)[0][0].clone();
+            if open == "0" { Ok(()) } else { Err(open) }
+        });
+    }
+    let mut raw = cluster.proxy().raw();
+    let update = format!("UPDATE t SET name = 'free' WHERE id = {near}");
+    assert_eq!(code(&mut raw, &update), None);
+}
