@@ -84,3 +84,51 @@ fn a_statement_prepared_again_after_a_change_is_a_new_one() {
         raw.query(sql);
     }
 }
+
+#[test]
+fn currval_is_never_an_older_connections() {
+    let cluster = Cluster::new()
+        .shards(1)
+        .schema("CREATE SEQUENCE numbers; CREATE TABLE things (id int);")
+        .database("pool", "{ max_size: 2, queue_timeout: 5s }")
+        .start();
+    let mut one = cluster.proxy().raw();
+    let mut other = cluster.proxy().raw();
+    let draw = "SELECT nextval('numbers')";
+    let ask = "SELECT currval('numbers')";
+    assert_eq!(value(&mut one, draw), "1");
+    assert_eq!(value(&mut one, ask), "1");
+    // The other client takes the connection, so that the next number is drawn on a second one.
+    other.query("BEGIN");
+    other.query("SELECT 1");
+    assert_eq!(value(&mut one, draw), "2");
+    other.query("COMMIT");
+    other.query("BEGIN");
+    other.query("SELECT 1");
+    assert_eq!(value(&mut one, "INSERT INTO things VALUES (1)"), "");
+    // Both connections know a number of this session, and neither is sure to be the last.
+    assert_eq!(value(&mut one, ask), "0A000");
+    other.query("COMMIT");
+}
+
+#[test]
+fn lastval_is_never_another_clients() {
+    let cluster = cluster(1);
+    let mut one = cluster.proxy().raw();
+    one.query("CREATE SEQUENCE numbers");
+    assert_eq!(value(&mut one, "SELECT nextval('numbers')"), "1");
+    let mut other = cluster.proxy().raw();
+    other.query("INSERT INTO things VALUES (7)");
+    assert_eq!(value(&mut other, "SELECT lastval()"), "55000");
+}
+
+#[test]
+fn a_setting_given_back_is_reported_behind_its_tag() {
+    let cluster = cluster(1);
+    let startup = [("datestyle", "German")];
+    let mut raw = Raw::login_with(&cluster.proxy(), &startup).unwrap();
+    raw.query("SET datestyle TO ISO");
+    let frames = raw.query("RESET datestyle");
+    let tags: String = frames.iter().map(|frame| char::from(frame.tag)).collect();
+    assert_eq!(tags, "CSZ");
+}

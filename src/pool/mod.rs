@@ -196,13 +196,14 @@ impl Pool {
         }
     }
 
-    /// Leases the idle connection that `client` was the last to use, if nobody has used it since.
-    pub fn lease_last_of(self: &Arc<Pool>, client: i32) -> Option<Lease> {
+    /// Leases the connection to this server process if it is idle and `client` was the last to use it.
+    pub fn lease_last_of(self: &Arc<Pool>, client: i32, process: i32) -> Option<Lease> {
         let mut state = self.state.lock();
-        let at = state
-            .idle
-            .iter()
-            .rposition(|idle| idle.connection.last_client == client)?;
+        let is_it = |idle: &Idle| {
+            idle.connection.last_client == client
+                && idle.connection.cancel_key.process_id == process
+        };
+        let at = state.idle.iter().rposition(is_it)?;
         let connection = state.idle.remove(at).connection;
         drop(state);
         let mut lease = Lease::new(connection, Arc::clone(self));

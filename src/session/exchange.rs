@@ -15,6 +15,7 @@ use crate::backend::report;
 use crate::net::buffer::Buffer;
 use crate::session::activity::State;
 use crate::session::control::Signal;
+use crate::session::draws::Draws;
 use crate::session::effect::Effect;
 use crate::session::prepared::{SERVER_NAME_BYTES, SERVER_NAME_PREFIX};
 use crate::session::replies::{Expect, Reply};
@@ -450,6 +451,7 @@ impl Session {
                 if effect == Effect::DiscardAll {
                     self.unpin();
                     self.memory.temporary_tables = false;
+                    self.memory.draws.fill(Draws::Nowhere);
                     // The proxy's own settings were checked when they were made.
                     let _ = self.settings.complete(&effect);
                     self.note_reset(true);

@@ -481,9 +481,9 @@ impl Session {
         };
         let answer = self.perform(local, formats).await?;
         self.database.metrics.local.inc();
-        let mut words = answer.status;
-        words.extend_from_slice(&answer.rows);
+        let mut words = answer.rows;
         command_complete(&mut words, &answer.tag);
+        words.extend_from_slice(&answer.status);
         self.say(words);
         Ok(())
     }

@@ -21,6 +21,7 @@ pub mod census;
 pub mod control;
 pub mod database;
 mod date_style;
+mod draws;
 mod effect;
 mod exchange;
 mod explain;
@@ -57,6 +58,7 @@ use crate::net::duplex::Duplex;
 use crate::session::batch::Batch;
 use crate::session::control::{Registered, Signal};
 use crate::session::database::Database;
+use crate::session::draws::Draws;
 use crate::session::exchange::Event;
 use crate::session::held::Held;
 use crate::session::loss::Lost;
@@ -120,6 +122,8 @@ impl Client {
 struct Memory {
     /// When it last wrote to each shard.
     wrote_at: Vec<Option<Instant>>,
+    /// Where it has drawn from sequences, on each shard.
+    draws: Vec<Draws>,
     /// It has made temporary tables.
     temporary_tables: bool,
     /// A definition has changed; the catalogue must be read again before the client goes on.

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::plan::Access;
 use crate::pool::Lease;
 use crate::session::activity::State;
+use crate::session::draws::Draws;
 use crate::session::held::{Held, Part, Seat};
 use crate::session::lease::{lease_for, no_such_shard};
 use crate::session::others::Woken;
@@ -124,10 +125,13 @@ impl Session {
             access => access,
         };
         let shard = need.shard.unwrap_or_else(|| self.any_shard(access));
-        let (lease, node) = match need.is_sticky {
+        let (mut lease, node) = match need.is_sticky {
             true => self.lease_last(shard)?,
             false => self.lease(shard, access).await?,
         };
+        if access == Access::Write {
+            self.note_draws(shard, &mut lease).await?;
+        }
         self.registered.control.begin(&lease);
         self.registered.tally.assigned();
         self.server = Some(Held {
@@ -300,14 +304,33 @@ impl Session {
             .ok_or_else(no_such_shard)?;
         let node = set.primary();
         let lease = node.and_then(|node| {
+            let Some(Draws::On(process)) = self.memory.draws.get(shard) else {
+                return None;
+            };
             let pool = self.database.pool(shard, node.index)?;
             pool.at_generation(node.generation());
-            pool.lease_last_of(client)
+            pool.lease_last_of(client, *process)
                 .map(|lease| (lease, Arc::clone(node)))
         });
-        lease
-            .filter(|_| self.memory.wrote_at.get(shard).copied().flatten().is_some())
-            .ok_or_else(sequence_elsewhere)
+        lease.ok_or_else(sequence_elsewhere)
+    }
+
+    /// The session may draw from sequences over this connection.
+    async fn note_draws(&mut self, shard: ShardIndex, lease: &mut Lease) -> Result<()> {
+        let was_last = lease.last_client == self.registered.control.process_id;
+        let is_new = lease.last_client == 0;
+        let process = lease.cancel_key.process_id;
+        let Some(draws) = self.memory.draws.get_mut(shard) else {
+            return Ok(());
+        };
+        if !draws.write(process, was_last) || is_new {
+            return Ok(());
+        }
+        match lease.run("DISCARD SEQUENCES").await {
+            Ok(()) => Ok(()),
+            Err(Failed::Refused(error)) => Err(error),
+            Err(Failed::Lost(cause)) => Err(crate::backend::connection::lost(&cause)),
+        }
     }
 
     /// Leases a connection to a shard.

@@ -296,10 +296,10 @@ impl Session {
         }
         let answer = self.perform(local, &Formats::default()).await?;
         self.database.metrics.local.inc();
-        let mut words = answer.status;
-        words.extend_from_slice(&answer.description);
+        let mut words = answer.description;
         words.extend_from_slice(&answer.rows);
         command_complete(&mut words, &answer.tag);
+        words.extend_from_slice(&answer.status);
         self.finish_simple(words).await
     }
 

@@ -262,6 +262,7 @@ impl Opening {
             unit: Unit::default(),
             memory: Memory {
                 wrote_at: vec![None; shards],
+                draws: vec![Default::default(); shards],
                 ..Memory::default()
             },
             shape: Shape::default(),
