@@ -309,6 +309,7 @@ fn open(config: &Config, database: &Arc<config::Database>, lasting: &Lasting) ->
         topology,
         lasting.session_families.of(&database.name),
         pools,
+        lasting.sessions.operations.gate(&database.name),
     ))
 }
 

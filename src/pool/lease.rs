@@ -23,7 +23,8 @@ struct Ticket {
 
 impl Lease {
     pub(super) fn new(connection: Box<Connection>, pool: Arc<Pool>) -> Lease {
-        pool.leased.fetch_add(1, Ordering::Relaxed);
+        // Before whoever leases asks whether it may use it: see `Pool::in_flight`.
+        pool.leased.fetch_add(1, Ordering::SeqCst);
         Lease {
             connection,
             ticket: Ticket {

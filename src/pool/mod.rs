@@ -50,9 +50,16 @@ struct State {
     line: VecDeque<Waiter>,
     /// Connections that exist or are being made.
     open: u32,
+    /// Older connections are closed when they are free.
+    renewed: Option<Instant>,
 }
 
 impl State {
+    /// Whether a connection made at `born` may stay.
+    fn keeps(&self, born: Instant) -> bool {
+        self.renewed.is_none_or(|renewed| born >= renewed)
+    }
+
     /// Whether `most` wait. Who has given up still stands in line until the place is wanted.
     fn is_full(&mut self, most: usize) -> bool {
         if self.line.len() >= most {
@@ -266,6 +273,11 @@ impl Pool {
         loop {
             let sender = {
                 let mut state = self.state.lock();
+                if !state.keeps(lease.born) {
+                    // Unlocked first: closing it takes the lock again.
+                    drop(state);
+                    return;
+                }
                 let Some(Waiter { sender, .. }) = state.line.pop_front() else {
                     let since = Instant::now();
                     state.idle.push(Idle {
@@ -301,6 +313,19 @@ impl Pool {
         let reaped = before - state.idle.len();
         state.open -= reaped as u32;
         reaped
+    }
+
+    /// Closes connections that exist now as soon as they are free, as after the way to the server has
+    /// changed; at once those that are idle.
+    pub fn renew(&self) {
+        self.state.lock().renewed = Some(Instant::now());
+        self.clear();
+    }
+
+    /// Closes every idle connection; true once there is none any more, nor one being made.
+    pub fn is_emptied(&self) -> bool {
+        self.clear();
+        self.state.lock().open == 0
     }
 
     /// Closes every idle connection, as after the server's role or identity has changed.

@@ -10,9 +10,11 @@ use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
 use crate::backend::connection::CancelKey;
+use crate::error::{Error, Result};
 use crate::pool::{Lease, Pool};
 use crate::session::activity::{Activity, Tally, Totals};
 use crate::session::operations::Operations;
+use crate::sqlstate::SqlState;
 
 /// The process ids of clients: above those of any process (`pid_max` is at most 2^22), so that none is
 /// taken for a server's.
@@ -50,6 +52,8 @@ struct Inner {
     working: Vec<(Arc<Pool>, Arc<CancelKey>)>,
     /// A cancel request may have reached one of them and not yet taken effect.
     cancelled: bool,
+    /// The session waits for something that is no server's; whether its client has cancelled.
+    waiting: Option<bool>,
 }
 
 impl Control {
@@ -142,11 +146,43 @@ impl Control {
         cancel_all(working).await;
     }
 
-    /// The connections that are about to be cancelled.
+    /// The connections that are about to be cancelled. Whatever else the session waits for ends.
     fn working(&self) -> Vec<(Arc<Pool>, Arc<CancelKey>)> {
         let mut inner = self.inner.lock();
         inner.cancelled = !inner.working.is_empty();
+        if let Some(cancelled) = &mut inner.waiting {
+            *cancelled = true;
+            if let Some(waker) = inner.waker.take() {
+                waker.wake();
+            }
+        }
         inner.working.clone()
+    }
+
+    /// The session waits for something that is no server's: whether it may go on waiting. Wakes the
+    /// task when that changes.
+    ///
+    /// # Errors
+    /// `57014` if its client has cancelled, `57P01` if it has to end.
+    pub fn poll_waiting(&self, cx: &Context<'_>) -> Result<()> {
+        if self.poll_told(cx) != Signal::None {
+            return Err(Error::fatal(
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command",
+            ));
+        }
+        if *self.inner.lock().waiting.get_or_insert(false) {
+            return Err(Error::new(
+                SqlState::QUERY_CANCELED,
+                "canceling statement due to user request",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The session waits no more.
+    pub fn stop_waiting(&self) {
+        self.inner.lock().waiting = None;
     }
 }
 

@@ -10,6 +10,7 @@ use crate::config;
 use crate::error::Result;
 use crate::plan::{Plan, Request, Route, plan};
 use crate::pool::Pool;
+use crate::session::gate::Gate;
 use crate::session::metrics::SessionMetrics;
 use crate::session::settings::Context;
 use crate::sharding::ShardIndex;
@@ -30,6 +31,8 @@ pub struct Database {
     pub topology: Arc<Topology>,
     /// Counters and histograms, resolved once.
     pub metrics: SessionMetrics,
+    /// Keeps sessions from its servers while an operator wants that.
+    pub gate: Arc<Gate>,
     /// One pool per server: by shard, then by the server's index in its replica set.
     pools: Vec<Vec<Arc<Pool>>>,
     /// How often sessions have changed definitions.
@@ -81,6 +84,7 @@ impl Database {
         topology: Arc<Topology>,
         metrics: SessionMetrics,
         pools: Vec<Vec<Arc<Pool>>>,
+        gate: Arc<Gate>,
     ) -> Database {
         let (limits, idle_client) = bounds;
         let plans = Cache::new(limits.plan_cache_entries as usize);
@@ -90,6 +94,7 @@ impl Database {
             idle_client,
             topology,
             metrics,
+            gate,
             pools,
             plans,
             changes: AtomicU64::new(0),

@@ -16,12 +16,26 @@ use crate::topology::{self, Server, Want};
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Any server that is in service.
-pub(super) fn anywhere(database: &Database) -> Want {
+fn anywhere(database: &Database) -> Want {
     Want {
         access: topology::Access::Read,
         preference: ReadPreference::Nearest,
         max_staleness: database.config.max_staleness,
         wrote_at: None,
+    }
+}
+
+/// Leases a connection for a session that is about to begin, once operators let new ones through.
+///
+/// # Errors
+/// As [`lease_for`].
+pub(super) async fn lease_for_login(database: &Database) -> Result<Lease> {
+    loop {
+        database.gate.opened().await;
+        let (lease, _) = lease_for(database, 0, &anywhere(database)).await?;
+        if !database.gate.is_closed() {
+            return Ok(lease);
+        }
     }
 }
 

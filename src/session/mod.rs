@@ -26,6 +26,7 @@ mod effect;
 mod exchange;
 mod explain;
 mod extended;
+pub mod gate;
 pub mod handshake;
 mod held;
 mod lease;

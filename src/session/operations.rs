@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::session::database::Database;
+use crate::session::gate::Gate;
 use crate::sqlstate::SqlState;
 
 /// Orders that wait to be carried out.
@@ -36,6 +38,15 @@ pub enum Order {
 pub struct Operations {
     serving: ArcSwapOption<Serving>,
     orders: mpsc::Sender<Order>,
+    lasting: Mutex<Lasting>,
+}
+
+/// What outlives a reload.
+#[derive(Default)]
+struct Lasting {
+    gates: BTreeMap<String, Arc<Gate>>,
+    /// Every database that has been served and that a session still uses.
+    databases: Vec<Weak<Database>>,
 }
 
 impl fmt::Debug for Operations {
@@ -51,18 +62,46 @@ impl Operations {
         let operations = Operations {
             serving: ArcSwapOption::empty(),
             orders,
+            lasting: Mutex::default(),
         };
         (operations, receiver)
     }
 
     /// From now on this is served.
     pub fn serve(&self, serving: Serving) {
+        let mut lasting = self.lasting.lock();
+        lasting.databases.retain(|known| known.strong_count() > 0);
+        for database in serving.databases.values() {
+            let database = Arc::downgrade(database);
+            if !lasting
+                .databases
+                .iter()
+                .any(|known| known.ptr_eq(&database))
+            {
+                lasting.databases.push(database);
+            }
+        }
+        drop(lasting);
         self.serving.store(Some(Arc::new(serving)));
     }
 
     /// What is served.
     pub fn serving(&self) -> Option<Arc<Serving>> {
         self.serving.load_full()
+    }
+
+    /// The gate of a database, one for all configurations.
+    pub fn gate(&self, database: &str) -> Arc<Gate> {
+        let mut lasting = self.lasting.lock();
+        Arc::clone(lasting.gates.entry(database.to_owned()).or_default())
+    }
+
+    /// The database of this name, and those of earlier configurations that sessions still use.
+    pub fn generations(&self, name: &str) -> Vec<Arc<Database>> {
+        let lasting = self.lasting.lock();
+        let all = lasting.databases.iter().filter_map(Weak::upgrade);
+        all.filter(|database| database.config.name == name)
+            .collect()
     }
 
     /// Whether a user may see what is not its own.

@@ -43,6 +43,8 @@ pub struct Others {
     untold: Vec<String>,
     /// DISCARD ALL has run on the connection that works; those that rest need it too.
     is_discarded: bool,
+    /// Some of the connections that a statement needs are there, and the next is being leased.
+    pub is_gathering: bool,
 }
 
 #[derive(Debug)]

@@ -126,7 +126,10 @@ impl Session {
         };
         let shard = need.shard.unwrap_or_else(|| self.any_shard(access));
         let (mut lease, node) = match need.is_sticky {
-            true => self.lease_last(shard)?,
+            true => {
+                self.pass_gate().await?;
+                self.lease_last(shard)?
+            }
             false => self.lease(shard, access).await?,
         };
         if access == Access::Write {
@@ -333,17 +336,23 @@ impl Session {
         }
     }
 
-    /// Leases a connection to a shard.
+    /// Leases a connection to a shard, once operators let new transactions through.
     pub(super) async fn lease(
         &self,
         shard: ShardIndex,
         access: Access,
     ) -> Result<(Lease, Arc<Server>)> {
         let activity = &self.registered.control.activity;
-        activity.set_state(State::Waiting);
-        let leased = lease_for(&self.database, shard, &self.want(shard, access)).await;
-        activity.set_state(State::Active);
-        leased
+        loop {
+            self.pass_gate().await?;
+            activity.set_state(State::Waiting);
+            let leased = lease_for(&self.database, shard, &self.want(shard, access)).await;
+            activity.set_state(State::Active);
+            // Leased and then not used: whoever closed the gate waits for it to be given up.
+            if leased.is_err() || !self.is_held_back() {
+                return leased;
+            }
+        }
     }
 
     /// What to ask of the replica set.

@@ -180,7 +180,11 @@ impl Session {
         }
         let mut gathered = Vec::new();
         for shard in shards.iter() {
-            if let Err(stop) = self.gather_one(shard, joins).await {
+            // Who has one connection must get the others, whatever operators say meanwhile.
+            self.others.is_gathering = !gathered.is_empty();
+            let outcome = self.gather_one(shard, joins).await;
+            self.others.is_gathering = false;
+            if let Err(stop) = outcome {
                 self.keep_gathered(gathered);
                 return Err(stop);
             }

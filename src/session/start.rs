@@ -17,7 +17,7 @@ use crate::session::census::{Bounds, Census, Place};
 use crate::session::control::Sessions;
 use crate::session::database::Database;
 use crate::session::handshake::{Handshake, Startup, accept, tell};
-use crate::session::lease::{anywhere, lease_for};
+use crate::session::lease::lease_for_login;
 use crate::session::login::{Authenticated, authenticate};
 use crate::session::others::Others;
 use crate::session::roles::Roles;
@@ -162,6 +162,7 @@ impl Reception {
                 format!("database \"{}\" does not exist", startup.database),
             )
         })?;
+        database.gate.admit(&startup.database)?;
         let bounds = self.quotas.bounds(proof.user(), &database.config);
         let place = self
             .census
@@ -205,7 +206,7 @@ struct Opening {
 impl Opening {
     /// Learns from a server what it reports to new sessions, and has it check the client's parameters.
     async fn learn(&mut self, parameters: Vec<(String, String)>) -> Result<()> {
-        let (mut lease, _) = lease_for(&self.database, 0, &anywhere(&self.database)).await?;
+        let mut lease = lease_for_login(&self.database).await?;
         self.reported = lease.parameters.to_vec();
         let wanted = differing(&self.reported, parameters);
         self.settings = SessionSettings::start(&wanted)?;
