@@ -1,0 +1,52 @@
+# shellcheck shell=bash
+# What the suites' runners share. Sourced by bash, not run.
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../../.." && pwd)
+work=$root/target/suites
+mkdir -p "$work"
+
+# python NAME PACKAGE...: a virtual environment with these packages; sets $python.
+python() {
+  local venv=$work/$1/venv
+  [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
+  python=$venv/bin/python
+  "$python" -m pip install --quiet --disable-pip-version-check "${@:2}"
+}
+
+# source_of NAME PACKAGE==VERSION: the unpacked source distribution; sets $source. What it needs to tell
+# its own name must be in the environment of python().
+source_of() {
+  local package=${2%%==*} version=${2##*==}
+  source=$work/$1/$package-$version
+  [ -d "$source" ] && return
+  "$python" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
+    --no-build-isolation --dest "$work/$1" "$2"
+  tar -xzf "$work/$1/$package-$version.tar.gz" -C "$work/$1"
+}
+
+# servers NAME PORT DATABASE...: starts them anew and stops them at the end.
+servers() {
+  servers=$(mktemp -d "/tmp/suite-$1-XXXXXX")
+  trap '"$here/start.py" stop "$servers"; rm -rf "$servers"' EXIT
+  local assignments
+  assignments=$("$here/start.py" start "$servers" "${@:2}")
+  eval "$assignments"
+}
+
+# direct SQL [DATABASE]: runs SQL on PostgreSQL.
+direct() {
+  PGPASSWORD=$SUITE_PASSWORD psql -qX -v ON_ERROR_STOP=1 -h "$SUITE_HOST" -p "$DIRECT_PORT" \
+    -U "$SUITE_USER" -c "$1" "${2:-$SUITE_DATABASE}"
+}
+
+# server_version: PostgreSQL's.
+server_version() {
+  PGPASSWORD=$SUITE_PASSWORD psql -qAtX -h "$SUITE_HOST" -p "$DIRECT_PORT" -U "$SUITE_USER" \
+    -c "SHOW server_version" "$SUITE_DATABASE" | cut -d' ' -f1
+}
+
+# port_of direct|proxy
+port_of() {
+  if [ "$1" = direct ]; then echo "$DIRECT_PORT"; else echo "$PROXY_PORT"; fi
+}
