@@ -335,3 +335,30 @@ fn a_broken_transaction_stays_broken_until_it_ends() {
     raw.query("ROLLBACK");
     assert_eq!(value(&mut raw, "SELECT 1"), "1");
 }
+
+#[test]
+fn a_connection_outlives_a_client_that_leaves_in_its_transaction() {
+    let cluster = cluster(1);
+    let started = "SELECT backend_start FROM pg_stat_activity WHERE application_name = 'first'";
+    let mut raw = cluster.proxy().raw();
+    value(&mut raw, "SET application_name TO first");
+    let mut seen = Vec::new();
+    for left in [
+        "SELECT 1",
+        "SET LOCAL work_mem TO '1MB'",
+        "SET search_path TO nowhere",
+        "INSERT INTO bulk VALUES (1, 'lost')",
+        "SELECT 1/0",
+        "DECLARE c CURSOR FOR SELECT 1",
+    ] {
+        seen.push(value(&mut raw, started));
+        let mut leaving = cluster.proxy().raw();
+        leaving.query("BEGIN");
+        leaving.query(left);
+        drop(leaving);
+        assert_eq!(value(&mut raw, "SHOW work_mem"), "4MB", "{left}");
+        assert_eq!(value(&mut raw, "SELECT count(*) FROM bulk"), "0", "{left}");
+    }
+    seen.push(value(&mut raw, started));
+    assert!(seen.iter().all(|one| *one == seen[0]), "{seen:?}");
+}

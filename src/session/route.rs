@@ -535,15 +535,19 @@ impl Session {
 
     /// The client has left: cleans its connection up or closes it.
     pub(super) async fn end(mut self) {
-        let clean = self.transaction == Transaction::Idle
+        let is_open = self.transaction.is_on_shard();
+        let clean = (is_open || self.transaction == Transaction::Idle)
             && !self.batch.is_sent()
             && !self.client.is_mid_copy()
             && self
                 .server
                 .as_ref()
                 .is_some_and(|held| held.is_at_rest() && !held.is_lost);
+        // Many clients read and leave without a word: what they began is ended as PostgreSQL does, and
+        // the next client need not wait for a new connection.
         if clean
             && let Some(held) = &mut self.server
+            && (!is_open || held.lease.run("ROLLBACK").await.is_ok())
             && held.lease.run("DISCARD ALL").await.is_ok()
         {
             held.lease.settings = Arc::new(Settings::default());
