@@ -244,3 +244,85 @@ fn a_client_that_leaves_takes_its_transaction_off_every_shard() {
     let update = format!("UPDATE t SET name = 'free' WHERE id = {near}");
     assert_eq!(code(&mut raw, &update), None);
 }
+
+#[test]
+fn locks_do_not_keep_a_transaction_from_writing_elsewhere() {
+    let cluster = cluster();
+    same(
+        &cluster,
+        "BEGIN
+         SELECT pg_advisory_xact_lock(7)
+         SELECT * FROM t WHERE id = NEAR FOR UPDATE
+         UPDATE t SET name = 'locked' WHERE id = FAR
+         SELECT * FROM t WHERE id = FAR
+         COMMIT
+         SELECT * FROM t WHERE id = FAR",
+    );
+}
+
+#[test]
+fn advisory_locks_of_a_session_are_one_space_and_end_with_it() {
+    let cluster = cluster();
+    let (near, far) = (id_on(&cluster, 0), id_on(&cluster, 1));
+    let mut a = cluster.proxy().raw();
+    let mut b = cluster.proxy().raw();
+    assert_eq!(code(&mut a, "SELECT pg_advisory_lock(7)"), None);
+    let sql = "SELECT pg_try_advisory_lock(7)";
+    assert_eq!(b.rows(sql), [["f"]]);
+    assert_eq!(a.rows(sql), [["t"]], "it is the session's own");
+    // The session goes on using every shard.
+    for id in [&near, &far] {
+        let rows = a.rows(&format!("SELECT id FROM t WHERE id = {id}"));
+        assert_eq!(rows, [[id.as_str()]]);
+        a.query("BEGIN");
+        let update = format!("UPDATE t SET name = 'x' WHERE id = {id}");
+        assert_eq!(code(&mut a, &update), None);
+        a.query("COMMIT");
+        assert_eq!(b.rows(sql), [["f"]]);
+    }
+    assert_eq!(a.rows("SELECT id FROM t").len(), 100);
+    assert_eq!(a.rows("SELECT pg_advisory_unlock(7)"), [["t"]]);
+    assert_eq!(b.rows(sql), [["f"]], "it was taken twice");
+    assert_eq!(a.rows("SELECT pg_advisory_unlock(7)"), [["t"]]);
+    assert_eq!(b.rows(sql), [["t"]]);
+    drop(b);
+    crate::harness::eventually("the lock is free again", || {
+        match a.rows(sql)[0][0].as_str() {
+            "t" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+    assert_eq!(code(&mut a, "DISCARD ALL"), None);
+    let mut c = cluster.proxy().raw();
+    assert_eq!(c.rows(sql), [["t"]]);
+}
+
+#[test]
+fn temporary_tables_live_beside_sharded_ones() {
+    let cluster = cluster();
+    same(
+        &cluster,
+        "CREATE TEMP TABLE mine (id int, text text)
+         INSERT INTO mine VALUES (1, 'a'), (2, 'b')
+         SELECT * FROM t WHERE id = FAR
+         SELECT * FROM mine
+         BEGIN
+         SELECT * FROM t WHERE id = FAR
+         UPDATE mine SET text = 'c' WHERE id = 1
+         SELECT * FROM t WHERE id = NEAR
+         SELECT * FROM mine
+         ROLLBACK
+         SELECT * FROM mine
+         SELECT * FROM t
+         BEGIN
+         UPDATE t SET name = 'z' WHERE id = FAR
+         SELECT * FROM mine
+         COMMIT
+         DISCARD TEMP
+         SELECT * FROM mine
+         CREATE TEMP TABLE mine (id int)
+         SELECT * FROM mine
+         DISCARD ALL
+         SELECT * FROM mine",
+    );
+}

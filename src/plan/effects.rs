@@ -256,14 +256,12 @@ fn listed_effects(name: &str, arguments: usize) -> Option<Effects> {
         }
         _ if name.starts_with("lo_") => Effects::WRITES | Effects::RANDOM | Effects::HOME,
         _ if name.starts_with("pg_advisory_xact_") || name.starts_with("pg_try_advisory_xact_") => {
-            Effects::WRITES | Effects::RANDOM | Effects::HOME
+            Effects::RANDOM | Effects::HOME
         }
         // A session that has state on a connection keeps it; any other has no lock to give up.
-        _ if name.starts_with("pg_advisory_unlock") => {
-            Effects::WRITES | Effects::RANDOM | Effects::HOME
-        }
+        _ if name.starts_with("pg_advisory_unlock") => Effects::RANDOM | Effects::HOME,
         _ if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") => {
-            Effects::WRITES | Effects::RANDOM | Effects::HOME | Effects::PINS
+            Effects::RANDOM | Effects::HOME | Effects::PINS
         }
         _ => return None,
     })

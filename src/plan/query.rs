@@ -97,7 +97,7 @@ impl<'a> Query<'a> {
         Planned {
             route,
             access: self.access(),
-            session: self.effects.session(),
+            session: self.session(),
             own: own::find(
                 self.facts,
                 self.request.catalog,
@@ -107,19 +107,39 @@ impl<'a> Query<'a> {
         }
     }
 
+    fn session(&self) -> SessionUse {
+        let session = self.effects.session();
+        let harmful = Effects::WRITES | Effects::SET_CONFIG | Effects::UNKNOWN;
+        let changes =
+            !self.facts.created.is_empty() || self.facts.modifies() || self.effects.any(harmful);
+        match changes || self.access() == Access::Read {
+            true => session,
+            false => session | SessionUse::ONLY_LOCKS,
+        }
+    }
+
+    /// Whether it may read temporary tables.
+    fn reads_temporary(&self) -> bool {
+        self.bound.occurrences().any(|(_, _, source)| match source {
+            BoundSource::Named(Lookup::Temporary) => true,
+            BoundSource::Named(Lookup::Unknown { .. }) => self.request.temporary_tables,
+            _ => false,
+        })
+    }
+
     fn access(&self) -> Access {
         let locks = self
             .facts
             .blocks
             .iter()
             .any(|block| block.clauses.has(Clauses::LOCKING));
-        let temporary = self.bound.occurrences().any(|(_, _, source)| match source {
-            BoundSource::Named(Lookup::Temporary) => true,
-            BoundSource::Named(Lookup::Unknown { .. }) => self.request.temporary_tables,
-            _ => false,
-        });
         let creates = !self.facts.created.is_empty();
-        if locks || temporary || creates || self.facts.modifies() || self.effects.write() {
+        if locks
+            || self.reads_temporary()
+            || creates
+            || self.facts.modifies()
+            || self.effects.write()
+        {
             Access::Write
         } else {
             Access::Read

@@ -26,6 +26,9 @@ impl SessionUse {
     /// It holds what a two-phase commit can't take along (`NOTIFY`, temporary objects, `WITH HOLD`).
     pub const NOT_PREPARABLE: SessionUse = SessionUse(32);
 
+    /// It needs the primary, but only to lock: it changes no rows and nothing that others see.
+    pub const ONLY_LOCKS: SessionUse = SessionUse(64);
+
     /// Whether every use in `other` is in this set.
     pub fn contains(self, other: SessionUse) -> bool {
         self.0 & other.0 == other.0
@@ -60,6 +63,7 @@ impl fmt::Display for SessionUse {
             (SessionUse::READS_SEQUENCE, "reads sequence"),
             (SessionUse::TEMPORARY_TABLES, "temporary tables"),
             (SessionUse::NOT_PREPARABLE, "not preparable"),
+            (SessionUse::ONLY_LOCKS, "only locks"),
         ];
         let mut separator = "";
         for (_, name) in names.iter().filter(|(flag, _)| self.contains(*flag)) {

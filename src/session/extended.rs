@@ -340,6 +340,7 @@ impl Session {
         Need {
             shard,
             access,
+            writes: false,
             is_sticky: false,
             may_detach: true,
         }
@@ -444,8 +445,9 @@ impl Session {
                 let effects = effects(&prepared.plan, text);
                 self.note_pins(&effects);
                 self.note_temporary(&prepared.plan);
+                let writes = self.writes(&prepared.plan);
                 if let Some(held) = &mut self.server {
-                    held.wrote |= is_write;
+                    held.wrote |= writes;
                 }
                 let rows = std::mem::take(&mut self.batch.explanation);
                 if !rows.is_empty()

@@ -294,6 +294,7 @@ impl Session {
         self.hold(Need {
             shard: None,
             access: Access::Read,
+            writes: false,
             is_sticky: false,
             may_detach: true,
         })

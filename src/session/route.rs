@@ -30,6 +30,8 @@ pub struct Need {
     pub shard: Option<ShardIndex>,
     /// Whether a secondary will do.
     pub access: Access,
+    /// Whether it changes what others see, rather than only to lock.
+    pub writes: bool,
     /// It asks what the session last drew from a sequence, which only the connection knows that it
     /// was drawn on.
     pub is_sticky: bool,
@@ -77,7 +79,7 @@ impl Session {
             return Err(on_secondary().into());
         }
         self.rest_pinned();
-        if need.access == Access::Write {
+        if need.writes {
             self.check_second_writer(&need)?;
         }
         if self.server.is_some() {

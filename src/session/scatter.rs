@@ -128,6 +128,7 @@ impl Session {
         self.hold(Need {
             shard,
             access: Access::Read,
+            writes: false,
             is_sticky: false,
             may_detach: true,
         })
@@ -200,6 +201,7 @@ impl Session {
         self.hold(Need {
             shard: Some(shard),
             access: Access::Read,
+            writes: false,
             is_sticky: false,
             may_detach: !joins,
         })

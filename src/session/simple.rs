@@ -51,6 +51,7 @@ impl Session {
                 let need = Need {
                     shard: Some(0),
                     access: Access::Write,
+                    writes: true,
                     is_sticky: false,
                     may_detach: false,
                 };
@@ -141,6 +142,7 @@ impl Session {
         let mut need = Need {
             shard: None,
             access: Access::Read,
+            writes: false,
             is_sticky: false,
             may_detach: false,
         };
@@ -157,6 +159,7 @@ impl Session {
             }
             if plan.access == Access::Write || !is_query(plan) {
                 need.access = Access::Write;
+                need.writes |= self.writes(plan);
             }
             // What was drawn in this very message is on the right connection anyway.
             drew |= plan.session.contains(SessionUse::DRAWS_SEQUENCE);
@@ -266,7 +269,7 @@ impl Session {
         }
         self.note_pins(&effects);
         if let Some(held) = &mut self.server {
-            held.wrote |= need.access == Access::Write;
+            held.wrote |= need.writes;
             held.lease.unnamed = None;
             held.send(frame, Expect::Query(effects));
             self.batch.end_by_query();
@@ -373,6 +376,7 @@ impl Session {
         self.hold(Need {
             shard,
             access: Access::Write,
+            writes: true,
             is_sticky: false,
             may_detach: false,
         })

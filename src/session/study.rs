@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::plan::{Access, Arguments, Plan, Route, SessionUse, Target};
+use crate::plan::{Access, Arguments, Plan, SessionUse, Target};
 use crate::session::Session;
 use crate::session::database::{Database, Question};
 use crate::session::effect::Effect;
@@ -113,8 +113,7 @@ impl Session {
         }
         let hinted = hint.map(hinted_shard).transpose()?;
         let Some(name) = hinted.or(self.settings.context().shard.as_deref()) else {
-            self.check_session_use(plan)?;
-            return plan.target(arguments);
+            return self.kept(plan, plan.target(arguments)?);
         };
         match self.database.shard_named(name) {
             Some(shard) => Ok(Target::One(shard)),
@@ -127,19 +126,25 @@ impl Session {
     }
 
     /// State that stays on one server connection needs a shard to stay on.
-    fn check_session_use(&self, plan: &Plan) -> Result<()> {
+    fn kept(&self, plan: &Plan, target: Target) -> Result<Target> {
+        let unknown = plan.session.contains(SessionUse::SET_CONFIG)
+            || matches!(
+                plan.statement,
+                Statement::Prepare { .. } | Statement::Listen(_)
+            );
         let keeps = plan.session.contains(SessionUse::PINS)
-            || plan.session.contains(SessionUse::SET_CONFIG)
             || matches!(effect_of(&plan.statement), Effect::Pin);
-        if !keeps || matches!(plan.route, Route::Refused(_)) {
-            return Ok(());
+        match target {
+            target if !keeps && !unknown => Ok(target),
+            Target::Any if !unknown => Ok(Target::One(FIRST_SHARD)),
+            Target::One(shard) if !unknown => Ok(Target::One(shard)),
+            _ => Err(Error::refused(
+                "statement leaves state on its server connection",
+                "What LISTEN, SQL-level PREPARE and set_config do for the session would be known on one \
+                 shard only.",
+                "SET shardwire.shard to the shard to keep, or use what ends with the transaction.",
+            )),
         }
-        Err(Error::refused(
-            "statement leaves state on its server connection",
-            "Temporary tables, LISTEN, SQL-level PREPARE, WITH HOLD cursors, session advisory locks and \
-             set_config for the session would exist on one shard only.",
-            "SET shardwire.shard to the shard to keep, or use what ends with the transaction.",
-        ))
     }
 
     /// Whether a statement asks what the session last drew from a sequence before the transaction at
@@ -161,6 +166,17 @@ impl Session {
             .is_some_and(drew_here)
     }
 
+    /// Whether a statement changes what others see. One that only locks does not, within a transaction
+    /// that holds the locks.
+    pub(super) fn writes(&self, plan: &Plan) -> bool {
+        let only_locks = plan.session.contains(SessionUse::ONLY_LOCKS);
+        let access = match is_query(plan) {
+            true => plan.access,
+            false => access_of(plan),
+        };
+        access == Access::Write && !(only_locks && self.transaction != Transaction::Idle)
+    }
+
     /// What a plan needs of a server connection.
     pub(super) fn need(&self, plan: &Plan, shard: Option<usize>, text: &str) -> Need {
         let is_sticky = self.is_sticky(plan);
@@ -169,6 +185,8 @@ impl Session {
             Statement::Commit { .. } if self.transaction == Transaction::Open => {
                 shard.or(self.others.writer())
             }
+            // What DISCARD TEMP and the like discard is there.
+            Statement::Discard(_) if !self.database.is_single() => shard.or(Some(FIRST_SHARD)),
             _ => shard,
         };
         let is_show = matches!(plan.statement, Statement::Show(_));
@@ -185,6 +203,7 @@ impl Session {
         Need {
             shard,
             access,
+            writes: self.writes(plan),
             is_sticky,
             may_detach,
         }
