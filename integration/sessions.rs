@@ -362,3 +362,20 @@ fn a_connection_outlives_a_client_that_leaves_in_its_transaction() {
     seen.push(value(&mut raw, started));
     assert!(seen.iter().all(|one| *one == seen[0]), "{seen:?}");
 }
+
+#[test]
+fn a_client_that_idles_too_long_in_its_transaction_is_told_and_closed() {
+    let cluster = cluster(1);
+    let mut raw = cluster.proxy().raw();
+    raw.query("SET idle_in_transaction_session_timeout TO '50ms'");
+    raw.query("BEGIN");
+    assert_eq!(value(&mut raw, "SELECT 1"), "1");
+    let error = raw.read().unwrap();
+    assert_eq!(error.field(b'C').as_deref(), Some("25P03"), "{error:?}");
+    assert_eq!(error.field(b'S').as_deref(), Some("FATAL"), "{error:?}");
+    assert!(raw.read().is_none());
+    // Whoever comes next has a connection without the setting.
+    let mut other = cluster.proxy().raw();
+    let setting = "SHOW idle_in_transaction_session_timeout";
+    assert_eq!(value(&mut other, setting), "0");
+}

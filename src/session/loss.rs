@@ -69,7 +69,7 @@ impl Session {
             let message = words.fields().message.clone();
             return Err(Stop::Session(Error::protocol(message)));
         }
-        if held.is_pinned {
+        if held.is_pinned || ends_session(held.last_words.as_ref()) {
             // Whatever kept the session on this connection is gone with it.
             return Err(Stop::Session(error.into_fatal()));
         }
@@ -171,6 +171,12 @@ impl Session {
             Some(_) => self.refuse(&error).await,
         }
     }
+}
+
+/// Whether the server closed the connection for what its client did or left undone, so that the client
+/// must hear of it now and not be told later that its transaction has failed.
+fn ends_session(last_words: Option<&Error>) -> bool {
+    last_words.is_some_and(|words| words.code() == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT)
 }
 
 /// Whether a request would have ended the transaction.
