@@ -18,6 +18,7 @@ mod hostile;
 mod launcher;
 mod login;
 mod operators;
+mod prepared;
 mod processes;
 mod replicas;
 mod routing;

@@ -96,6 +96,18 @@ impl Connection {
         self.statements.pop(&id);
     }
 
+    /// Makes room for `count` more prepared statements; returns those that must be closed for it.
+    pub fn make_room(&mut self, count: usize) -> Vec<StatementId> {
+        let capacity = self.statements.cap().get().saturating_sub(count);
+        let mut evicted = Vec::new();
+        while self.statements.len() > capacity
+            && let Some((id, ())) = self.statements.pop_lru()
+        {
+            evicted.push(id);
+        }
+        evicted
+    }
+
     /// Forgets every prepared statement, as `DISCARD ALL` and `DEALLOCATE ALL` do.
     pub fn forget_statements(&mut self) {
         self.statements.clear();
@@ -212,8 +224,26 @@ impl Connection {
         sql: &str,
         note: &mut (dyn FnMut(u8, &[u8]) + Send),
     ) -> Result<(), Failed> {
+        let mut query = Vec::new();
+        frontend::write_query(&mut query, sql.as_bytes());
+        self.ask(&query, note).await
+    }
+
+    /// Sends messages of the proxy's own that end with a Query or Sync, the only one among them.
+    ///
+    /// # Errors
+    /// As [`Connection::run`].
+    pub async fn send(&mut self, messages: &[u8]) -> Result<(), Failed> {
+        self.ask(messages, &mut |_, _| {}).await
+    }
+
+    async fn ask(
+        &mut self,
+        messages: &[u8],
+        note: &mut (dyn FnMut(u8, &[u8]) + Send),
+    ) -> Result<(), Failed> {
         let patience = self.patience;
-        tokio::time::timeout(patience, self.converse(sql, note))
+        tokio::time::timeout(patience, self.converse(messages, note))
             .await
             .unwrap_or_else(|_| {
                 let message = format!("the server did not answer within {patience:?}");
@@ -226,11 +256,11 @@ impl Connection {
 
     async fn converse(
         &mut self,
-        sql: &str,
+        messages: &[u8],
         note: &mut (dyn FnMut(u8, &[u8]) + Send),
     ) -> Result<(), Failed> {
         self.unnamed = None;
-        frontend::write_query(self.socket.output.tail(), sql.as_bytes());
+        self.socket.output.push(messages);
         self.socket.flush().await.map_err(Failed::Lost)?;
         let mut failure = None;
         loop {

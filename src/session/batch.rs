@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::session::prepared::Prepared;
 use crate::session::scatter::ScatterPortal;
+use crate::session::wording::Rewrite;
 
 /// What the client has sent since its last Sync.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub struct Batch {
     pub(super) explanation: Box<[u8]>,
     /// A portal over several shards.
     pub(super) scatter: Option<ScatterPortal>,
+    /// What was changed in the text of the statement at hand.
+    pub(super) rewrite: Option<Rewrite>,
 }
 
 impl Batch {

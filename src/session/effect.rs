@@ -38,6 +38,8 @@ pub enum Effect {
     ResetAll,
     /// `DISCARD ALL`: as a new session.
     DiscardAll,
+    /// `PREPARE` of this name.
+    Prepared(String),
     /// `DEALLOCATE`, of one statement or of all.
     Deallocate(Option<String>),
     /// `SET TRANSACTION`, as written.
@@ -114,9 +116,8 @@ impl Effect {
             Statement::Commit { .. }
             | Statement::Rollback { .. }
             | Statement::PrepareTransaction => Effect::End,
-            Statement::Prepare { .. }
-            | Statement::Listen(_)
-            | Statement::Declare { hold: true, .. } => Effect::Pin,
+            Statement::Prepare { name, .. } => Effect::Prepared(name.clone()),
+            Statement::Listen(_) | Statement::Declare { hold: true, .. } => Effect::Pin,
             Statement::Ddl(ddl) if ddl.temporary => Effect::Pin,
             Statement::Query(query) if query.into.is_some() => Effect::Pin,
             Statement::Ddl(_) => Effect::Schema,

@@ -385,6 +385,9 @@ impl Session {
     /// An error that speaks of a statement by the name that servers know, with the client's name for
     /// it.
     fn with_clients_names(&self, frame: &[u8]) -> Option<Box<[u8]>> {
+        if let Some(rewrite) = &self.batch.rewrite {
+            return Some(rewrite.restore(frame).into());
+        }
         let at = memchr::memmem::find(frame, SERVER_NAME_PREFIX)?;
         let known = frame.get(at..at + SERVER_NAME_BYTES)?;
         let name = self.statements.name_of(known)?;
@@ -411,6 +414,10 @@ impl Session {
                 }
                 if let Some(name) = seen {
                     self.statements.reject(&name, id);
+                }
+            } else if let Expect::Prepared(id) = expect {
+                if let Some(held) = &mut self.server {
+                    held.lease.unlearn(id);
                 }
             } else if let Expect::Known { id, name } = expect {
                 self.statements.reject(&name, id);
@@ -444,7 +451,7 @@ impl Session {
                 self.others.opening = Opening::unknown();
             }
             Effect::DiscardAll | Effect::Deallocate(None) => {
-                self.statements.clear();
+                self.statements.clear_named();
                 if let Some(held) = &mut self.server {
                     held.lease.forget_statements();
                 }
@@ -457,7 +464,8 @@ impl Session {
                     self.note_reset(true);
                 }
             }
-            Effect::Deallocate(Some(name)) => self.statements.remove(name.as_bytes()),
+            Effect::Prepared(name) => self.note_prepared(&name),
+            Effect::Deallocate(Some(name)) => self.note_deallocated(&name),
             Effect::ResetAll => {
                 // As above.
                 let _ = self.settings.complete(&effect);

@@ -6,17 +6,16 @@
 //! sent to any server that has the statement's tables, so that errors come when PostgreSQL sends them.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use crate::backend::connection::StatementId;
 use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
-use crate::session::prepared::{Portal, Prepared, server_name, statement_id};
+use crate::session::prepared::{Needs, Portal, Prepared, server_name};
 use crate::session::replies::Expect;
 use crate::session::route::Need;
 use crate::session::study::{Study, effects};
 use crate::session::{Session, Stop};
 use crate::sql::statement::Statement;
-use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::wire::backend::{
@@ -94,111 +93,13 @@ impl Session {
             hint: self.hint_in(parse.text),
             plan,
             context,
+            made_at: SystemTime::now(),
+            declared: None,
+            needs: Needs::Nothing,
         });
         self.statements.put(parse.name, Arc::clone(&prepared));
         self.batch.pending.push((parse.name.into(), prepared));
         Ok(())
-    }
-
-    /// The hint in the text that was just scanned.
-    fn hint_in(&self, text: &[u8]) -> Option<Box<str>> {
-        let range = self.shape.hint.clone()?;
-        std::str::from_utf8(text)
-            .ok()
-            .map(|text| slice(text, range).into())
-    }
-
-    /// Distinguishes what a prepared statement may mean: by the settings under which servers read it
-    /// and those that planning depends on.
-    fn reading(&self) -> u64 {
-        self.settings.reading() ^ self.settings.context().fingerprint().rotate_left(17)
-    }
-
-    /// Identifies a statement that is prepared now. What has changed the definitions is in it, so that
-    /// whoever prepares a statement after that does not get an older one.
-    fn identify(&self, is_named: bool, text: &[u8], types: &[u32]) -> StatementId {
-        let definitions = self.database.definitions();
-        statement_id(
-            is_named,
-            text,
-            types,
-            self.reading() ^ definitions.rotate_left(41),
-        )
-    }
-
-    fn check_new_name(&self, name: &[u8]) -> Result<()> {
-        if self.statements.get(name).is_some() {
-            let name = String::from_utf8_lossy(name);
-            return Err(Error::new(
-                SqlState::DUPLICATE_PSTATEMENT,
-                format!("prepared statement \"{name}\" already exists"),
-            ));
-        }
-        let limit = self.database.limits.prepared_statements_per_client;
-        if self.statements.count() >= limit as usize {
-            return Err(Error::new(
-                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-                "too many prepared statements",
-            )
-            .detail(format!(
-                "The session has {limit}, limits.prepared_statements_per_client."
-            ))
-            .hint("Close statements that are not used any more."));
-        }
-        Ok(())
-    }
-
-    /// Whether a statement of this name, if there is one, was made by SQL on the connection that the
-    /// session keeps.
-    fn is_of_server(&self, name: &[u8]) -> bool {
-        self.is_pinned() && self.server.is_some() && self.statements.get(name).is_none()
-    }
-
-    /// The statement of this name, planned against the present catalogue and settings.
-    fn prepared(&mut self, name: &[u8]) -> Result<Arc<Prepared>> {
-        let Some(prepared) = self.statements.get(name) else {
-            return Err(Error::new(
-                SqlState::INVALID_SQL_STATEMENT_NAME,
-                match name {
-                    b"" => "unnamed prepared statement does not exist".to_owned(),
-                    name => format!(
-                        "prepared statement \"{}\" does not exist",
-                        String::from_utf8_lossy(name)
-                    ),
-                },
-            ));
-        };
-        let context = self.reading();
-        let is_same = prepared.context == context;
-        let is_planned = prepared.plan.epoch == self.database.topology.epoch()
-            || matches!(prepared.plan.statement, Statement::Empty | Statement::Other);
-        if is_same && is_planned {
-            return Ok(Arc::clone(prepared));
-        }
-        let old = Arc::clone(prepared);
-        let Study::One(plan) = self.study(&old.text, &old.types)? else {
-            return Ok(old);
-        };
-        // A definition that has changed is for the server to notice: the client knows the old one.
-        let id = match is_same {
-            true => old.id,
-            false => self.identify(!old.is_unnamed(), &old.text, &old.types),
-        };
-        let renewed = Arc::new(Prepared {
-            id,
-            server_name: match old.is_unnamed() {
-                true => Box::default(),
-                false => server_name(id).into_bytes().into(),
-            },
-            text: old.text.clone(),
-            types: old.types.clone(),
-            literals: self.shape.literals.as_slice().into(),
-            hint: old.hint.clone(),
-            plan,
-            context,
-        });
-        self.statements.put(name, Arc::clone(&renewed));
-        Ok(renewed)
     }
 
     async fn bind(&mut self, frame: &[u8]) -> Result<(), Stop> {
@@ -209,14 +110,18 @@ impl Session {
             self.forward(frame, Expect::Bind);
             return Ok(());
         }
-        let prepared = self.prepared(bind.statement)?;
+        let mut prepared = self.prepared(bind.statement)?;
         let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
         self.drop_scatter().await?;
         if self.transaction != Transaction::Failed {
             if self.local(&prepared.plan, text).await?.is_some() {
                 return self.bind_locally(&bind, prepared).await;
             }
-            let target = {
+            let derived = self.derive(&prepared)?;
+            let target = if let Some((derived, target)) = derived {
+                prepared = derived;
+                Ok(target)
+            } else {
                 let arguments = Arguments {
                     text,
                     literals: &prepared.literals,
@@ -226,6 +131,7 @@ impl Session {
                 self.target(&prepared.plan, &arguments, prepared.hint.as_deref())
             };
             let target = target?;
+            let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
             let mut rows = Box::default();
             let target = if self.explains(&prepared.plan) {
                 let explained =
@@ -325,7 +231,7 @@ impl Session {
     }
 
     /// What preparing or describing a statement needs: its tables, not its rows.
-    fn need_to_prepare(&self, plan: &Plan) -> Need {
+    pub(super) fn need_to_prepare(&self, plan: &Plan) -> Need {
         let shard = match &plan.route {
             Route::Shard(shard) => Some(*shard),
             _ if self.database.is_single() => Some(0),
@@ -389,6 +295,8 @@ impl Session {
             self.say(words);
             return Ok(());
         }
+        let derived = self.derive(&prepared).ok().flatten();
+        let prepared = derived.map_or(prepared, |(derived, _)| derived);
         self.hold(self.need_to_prepare(&prepared.plan)).await?;
         self.send_pending();
         let Some(held) = &mut self.server else {

@@ -123,7 +123,10 @@ impl Held {
     /// name.
     pub fn announce(&mut self, prepared: &Prepared, seen: Option<&[u8]>) {
         let id = prepared.id;
-        if prepared.is_unnamed() {
+        self.meet(&prepared.needs);
+        if let Some(declared) = &prepared.declared {
+            self.declare(id, &declared.statement(&prepared.server_name));
+        } else if prepared.is_unnamed() {
             if seen.is_some() || self.lease.unnamed != Some(id) {
                 self.parse(prepared, seen);
                 self.lease.unnamed = Some(id);
@@ -151,7 +154,8 @@ impl Held {
         });
     }
 
-    fn close(&mut self, id: StatementId) {
+    /// Closes a statement of the server's, out of the client's sight.
+    pub fn close(&mut self, id: StatementId) {
         let name = server_name(id);
         let out = self.lease.socket.output.tail();
         frontend::write_subject(out, b'C', Subject::Statement, name.as_bytes());

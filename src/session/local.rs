@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::plan::Access;
 use crate::plan::Plan;
 use crate::session::effect::Effect;
+use crate::session::named::no_statement;
 use crate::session::route::Need;
 use crate::session::settings::is_own;
 use crate::session::{Session, Stop};
@@ -35,8 +36,10 @@ pub(super) enum Local {
     Set { effect: Effect, tag: &'static str },
     /// Gives a setting the value back that the client's startup packet named, which no server knows.
     Revert { effect: Effect, tag: &'static str },
-    /// Forgets a prepared statement that servers know under a name of the proxy's.
-    Deallocate(String),
+    /// Forgets a prepared statement, or all.
+    Deallocate(Option<String>),
+    /// Says that there is no prepared statement of this name.
+    Missing(String),
     /// Answers rows.
     Show(Table),
     /// Answers what operators ask.
@@ -89,11 +92,16 @@ impl Session {
                 effect: Effect::of(&plan.statement, text),
                 tag: "RESET",
             }),
-            Statement::Deallocate(Some(name))
-                if self.statements.get(name.as_bytes()).is_some() && !name.is_empty() =>
+            Statement::Deallocate(name)
+                if !name
+                    .as_ref()
+                    .is_some_and(|name| self.is_of_server(name.as_bytes())) =>
             {
                 Some(Local::Deallocate(name.clone()))
             }
+            Statement::Execute { .. } => self
+                .unknown(text, plan)
+                .map(|(_, name)| Local::Missing(name)),
             Statement::Show(name) if is_own(name) => {
                 let value = self.settings.context().show(name)?;
                 Some(Local::Show(Table::setting(name, value)))
@@ -230,10 +238,18 @@ impl Session {
                 Ok(tagged(tag))
             }
             Local::Revert { effect, tag } => self.revert(&effect, tag).await,
-            Local::Deallocate(name) => {
+            Local::Deallocate(None) => {
+                self.statements.clear_named();
+                Ok(tagged("DEALLOCATE ALL"))
+            }
+            Local::Deallocate(Some(name)) => {
+                if self.statements.get(name.as_bytes()).is_none() {
+                    return Err(no_statement(&name).into());
+                }
                 self.statements.remove(name.as_bytes());
                 Ok(tagged("DEALLOCATE"))
             }
+            Local::Missing(name) => Err(no_statement(&name).into()),
             Local::Show(table) => Ok(rows(&table, formats)?),
             Local::View(view) => Ok(rows(&self.view(view).await?, formats)?),
         }

@@ -16,6 +16,8 @@
 //!   is taken back when its transaction is ([`settings`]).
 
 pub mod activity;
+mod announce;
+mod arguments;
 mod batch;
 pub mod census;
 pub mod control;
@@ -24,6 +26,7 @@ mod date_style;
 mod draws;
 mod effect;
 mod exchange;
+mod execute;
 mod explain;
 mod extended;
 pub mod gate;
@@ -33,7 +36,9 @@ mod lease;
 mod local;
 pub mod login;
 mod loss;
+mod many;
 pub mod metrics;
+mod named;
 pub mod operations;
 mod others;
 mod prepared;
@@ -46,9 +51,11 @@ mod scatter;
 mod settings;
 mod simple;
 pub mod start;
+mod statements;
 mod study;
 mod unit;
 mod view;
+mod wording;
 
 use std::io;
 use std::sync::Arc;
@@ -301,6 +308,9 @@ impl Session {
         if !matches!(tag, b'S' | b'H' | b'c' | b'f') {
             self.settle().await?;
             self.refresh_schema().await;
+            if matches!(tag, b'Q' | b'P' | b'B' | b'F') {
+                self.forget_rewrite().await?;
+            }
             if self.is_skipping() {
                 return Ok(());
             }

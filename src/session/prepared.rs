@@ -1,8 +1,9 @@
-//! The client's prepared statements and portals by name.
+//! The client's prepared statements and portals by name, whether the protocol or SQL prepared them.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -30,6 +31,46 @@ pub struct Prepared {
     pub plan: Arc<Plan>,
     /// Of the context it was planned in.
     pub context: u64,
+    /// When it was made.
+    pub made_at: SystemTime,
+    /// How SQL declared it, if it did.
+    pub declared: Option<Arc<Declared>>,
+    /// What must be so of another statement that it names before it can run.
+    pub needs: Needs,
+}
+
+/// What a `PREPARE` said.
+#[derive(Debug)]
+pub struct Declared {
+    /// The name.
+    pub name: String,
+    /// What stands behind the name: types and body.
+    pub declaration: String,
+}
+
+impl Declared {
+    /// What tells declarations apart.
+    pub fn key(&self) -> String {
+        format!("PREPARE {}\0{}", self.name, self.declaration)
+    }
+
+    /// The `PREPARE` for a server, under the name that servers know.
+    pub fn statement(&self, server_name: &[u8]) -> String {
+        let name = String::from_utf8_lossy(server_name);
+        format!("PREPARE {name} {}", self.declaration)
+    }
+}
+
+/// What must be so of another statement on the server, before a statement that names it runs.
+#[derive(Clone, Debug, Default)]
+pub enum Needs {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The server has it.
+    Present(Arc<Prepared>),
+    /// The server has it not.
+    Absent(StatementId),
 }
 
 impl Prepared {
@@ -84,6 +125,8 @@ pub struct Statements {
     unnamed: Option<Arc<Prepared>>,
     portals: HashMap<Box<[u8]>, Portal>,
     unnamed_portal: Option<Portal>,
+    /// What PREPAREs that are under way will make.
+    candidates: Vec<(Box<[u8]>, Arc<Prepared>)>,
 }
 
 impl Statements {
@@ -103,6 +146,42 @@ impl Statements {
         } else {
             self.named.insert(name.into(), prepared);
         }
+    }
+
+    /// Keeps what a `PREPARE` is going to make until it has completed.
+    pub fn propose(&mut self, name: &[u8], prepared: Arc<Prepared>) {
+        self.candidates.push((name.into(), prepared));
+    }
+
+    /// The oldest `PREPARE` of this name has completed.
+    pub fn accept(&mut self, name: &[u8]) -> Option<Arc<Prepared>> {
+        let at = self
+            .candidates
+            .iter()
+            .position(|(known, _)| **known == *name)?;
+        let (name, prepared) = self.candidates.remove(at);
+        self.named.insert(name, Arc::clone(&prepared));
+        Some(prepared)
+    }
+
+    /// Forgets PREPAREs that have not completed and never will.
+    pub fn drop_proposals(&mut self) {
+        self.candidates.clear();
+    }
+
+    /// The named statements, to be put back by [`Statements::set_names`].
+    pub fn names(&self) -> HashMap<Box<[u8]>, Arc<Prepared>> {
+        self.named.clone()
+    }
+
+    /// Puts the named statements back.
+    pub fn set_names(&mut self, names: HashMap<Box<[u8]>, Arc<Prepared>>) {
+        self.named = names;
+    }
+
+    /// Forgets every named statement, as `DEALLOCATE ALL` does.
+    pub fn clear_named(&mut self) {
+        self.named.clear();
     }
 
     /// How many named statements there are.
@@ -133,12 +212,6 @@ impl Statements {
             .iter()
             .find(|(_, prepared)| *prepared.server_name == *server_name);
         found.map(|(name, _)| &**name)
-    }
-
-    /// Forgets every statement.
-    pub fn clear(&mut self) {
-        self.named.clear();
-        self.unnamed = None;
     }
 
     /// The portal of this name.

@@ -52,6 +52,10 @@ pub enum Expect {
         /// Whether the client waits for CloseComplete.
         seen: bool,
     },
+    /// A message of the proxy's own whose one answer, of this tag, the client does not see.
+    Quiet(u8),
+    /// The end of a PREPARE of the proxy's own.
+    Prepared(StatementId),
     /// A Sync.
     Sync,
     /// A Sync of the proxy's own, out of the client's sight.
@@ -186,7 +190,10 @@ impl Replies {
             (b'N' | b'S' | b'A', _) => Reply::Forward,
             (b'E', _) => self.take_error(given_up),
             (b'C', Some(Expect::Opening)) => Reply::Drop,
-            (b'Z', Some(Expect::QuietSync)) => self.answered(Reply::Drop),
+            (b'Z', Some(Expect::QuietSync)) | (b'C', Some(Expect::Prepared(_))) => {
+                self.answered(Reply::Drop)
+            }
+            (tag, Some(Expect::Quiet(awaited))) if tag == *awaited => self.answered(Reply::Drop),
             (b'Z', Some(Expect::Opening)) if body == b"T" => self.answered(Reply::Drop),
             (b'1', Some(Expect::Parse { seen, .. })) => {
                 let seen = seen.is_some();

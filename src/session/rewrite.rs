@@ -9,7 +9,7 @@ use crate::plan::own::{Question, tokens_of};
 use crate::plan::{OwnCall, Parameters, Plan};
 use crate::session::control::Control;
 use crate::session::database::Database;
-use crate::session::prepared::{Prepared, statement_id};
+use crate::session::prepared::{Needs, Prepared, statement_id};
 use crate::session::{Session, Stop};
 use crate::sharding::Format;
 use crate::sql::literal::token_value;
@@ -73,6 +73,30 @@ impl Session {
             }
         }
         Ok(edits)
+    }
+
+    /// The body of a PREPARE with the answers that are always the same.
+    ///
+    /// # Errors
+    /// `0A000` for calls that are carried out when the statement runs.
+    pub(super) fn lasting_answers(&self, plan: &Plan, text: &str) -> Result<String> {
+        if plan.own.is_empty() {
+            return Ok(text.to_owned());
+        }
+        let options = Database::lex_options(self.settings.context());
+        let tokens = tokens_of(text, options)?;
+        let pid = self.registered.control.process_id.to_string();
+        let mut edits = Vec::new();
+        for call in &plan.own {
+            if call.question != Question::BackendPid {
+                return Err(uncertain(call.question.name()));
+            }
+            if let Some(range) = call.range(&tokens) {
+                let text = call.replacement((text, &tokens), &pid, &[]);
+                edits.push(Edit { range, text });
+            }
+        }
+        splice(text, options, &edits)
     }
 
     /// Sends a signal to another client of this proxy, if `numbers` name one: the arguments of the call,
@@ -198,7 +222,8 @@ impl Session {
         prepared: &Arc<Prepared>,
         bind: &Bind<'_>,
     ) -> Result<Option<Arc<Prepared>>, Stop> {
-        if prepared.plan.own.is_empty() {
+        // A PREPARE has the answers in it already.
+        if prepared.plan.own.is_empty() || prepared.declared.is_some() {
             return Ok(None);
         }
         let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
@@ -223,6 +248,9 @@ impl Session {
             hint: None,
             plan: Arc::clone(&prepared.plan),
             context: prepared.context,
+            made_at: prepared.made_at,
+            declared: None,
+            needs: Needs::Nothing,
         })))
     }
 }

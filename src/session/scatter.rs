@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::exec::scatter::{Ended, Failure, Scatter};
 use crate::plan::{Access, Plan};
 use crate::pool::Lease;
+use crate::session::announce::needed;
 use crate::session::control::Signal;
 use crate::session::held::Held;
 use crate::session::prepared::{Portal, Prepared};
@@ -24,7 +25,7 @@ use crate::wire::frontend::{self, Bind, Subject};
 const LARGEST_SETTLING: Duration = Duration::from_secs(5);
 
 /// Connections, each with its shard's name.
-type Gathered = Vec<(String, Held)>;
+pub(super) type Gathered = Vec<(String, Held)>;
 
 /// A bound statement over several shards that waits for its Execute.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Session {
     ) -> Result<(), Stop> {
         self.rest_pinned();
         let joins = self.check_scatter(plan)?;
-        let gathered = self.gather(&shards, joins).await?;
+        let gathered = self.gather(&shards, joins, &[]).await?;
         let request = |lease: &mut Lease| {
             lease.unnamed = None;
             let mut out = Vec::new();
@@ -103,7 +104,8 @@ impl Session {
             .into());
         }
         let joins = self.check_scatter(&portal.prepared.plan)?;
-        let gathered = self.gather(&portal.shards, joins).await?;
+        let needed = needed(&portal.prepared);
+        let gathered = self.gather(&portal.shards, joins, &needed).await?;
         let words = self.acknowledge_pending();
         self.say(words);
         let bind = Bind::read(frame::body(&portal.bind))?;
@@ -151,7 +153,7 @@ impl Session {
 
     /// Whether a statement over several shards may run now, and whether its shards take part in the
     /// client's transaction.
-    fn check_scatter(&self, plan: &Plan) -> Result<bool> {
+    pub(super) fn check_scatter(&self, plan: &Plan) -> Result<bool> {
         if plan.access == Access::Write {
             return Err(Error::new(
                 SqlState::INTERNAL_ERROR,
@@ -170,8 +172,13 @@ impl Session {
     }
 
     /// Takes a connection to each shard, in the order of shards, so that two clients can't wait for
-    /// each other's.
-    async fn gather(&mut self, shards: &ShardSet, joins: bool) -> Result<Gathered, Stop> {
+    /// each other's; their servers have the statements `needed`.
+    pub(super) async fn gather(
+        &mut self,
+        shards: &ShardSet,
+        joins: bool,
+        needed: &[Arc<Prepared>],
+    ) -> Result<Gathered, Stop> {
         self.drain().await?;
         if self.batch.is_sent() {
             if !self.transaction.is_on_shard() && !self.may_leave_batch() {
@@ -183,7 +190,7 @@ impl Session {
         for shard in shards.iter() {
             // Who has one connection must get the others, whatever operators say meanwhile.
             self.others.is_gathering = !gathered.is_empty();
-            let outcome = self.gather_one(shard, joins).await;
+            let outcome = self.gather_one(shard, joins, needed).await;
             self.others.is_gathering = false;
             if let Err(stop) = outcome {
                 self.keep_gathered(gathered);
@@ -197,7 +204,12 @@ impl Session {
         Ok(gathered)
     }
 
-    async fn gather_one(&mut self, shard: ShardIndex, joins: bool) -> Result<(), Stop> {
+    async fn gather_one(
+        &mut self,
+        shard: ShardIndex,
+        joins: bool,
+        needed: &[Arc<Prepared>],
+    ) -> Result<(), Stop> {
         self.hold(Need {
             shard: Some(shard),
             access: Access::Read,
@@ -206,6 +218,7 @@ impl Session {
             may_detach: !joins,
         })
         .await?;
+        self.ensure_held(needed, &[]).await?;
         // The BEGIN that went ahead must be answered before the connection is another's to read.
         self.drain().await
     }
@@ -219,7 +232,7 @@ impl Session {
     }
 
     /// Runs a scatter to its end.
-    async fn drive(&mut self, mut scatter: Scatter<Held>) -> Result<u64, Stop> {
+    pub(super) async fn drive(&mut self, mut scatter: Scatter<Held>) -> Result<u64, Stop> {
         self.unit.make_final();
         let end = std::future::poll_fn(|cx| {
             loop {

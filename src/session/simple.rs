@@ -1,23 +1,17 @@
 //! The simple protocol: one Query message, one or several statements.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Parameters, Plan, SessionUse, Target};
-use crate::session::database::Database;
 use crate::session::effect::Effect;
 use crate::session::explain::Explained;
 use crate::session::local::Local;
-use crate::session::others;
 use crate::session::replies::{Effects, Expect};
 use crate::session::route::Need;
-use crate::session::study::{Study, effect_of, effects, is_query};
+use crate::session::study::{Study, effects};
 use crate::session::{Session, Stop};
-use crate::sql::shape::{self, Shape};
-use crate::sql::splice::Edit;
-use crate::sql::statement::{ResetTarget, Statement};
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
@@ -69,6 +63,9 @@ impl Session {
             && let Some(local) = self.local(plan, text).await?
         {
             return self.query_locally(local).await;
+        }
+        if self.transaction != Transaction::Failed && self.query_named(text, plan).await? {
+            return Ok(());
         }
         let effects = effects(plan, text);
         self.note_temporary(plan);
@@ -131,138 +128,13 @@ impl Session {
         Ok(())
     }
 
-    /// Several statements in one message are one transaction, so they must agree on a shard.
-    async fn query_many(
+    /// Sends a Query to a connection that meets the need.
+    pub(super) async fn send_query(
         &mut self,
         frame: &[u8],
-        text: &[u8],
-        plans: &[(Range<u32>, Arc<Plan>)],
+        need: Need,
+        effects: Effects,
     ) -> Result<(), Stop> {
-        let text = std::str::from_utf8(text).unwrap_or_default();
-        let mut need = Need {
-            shard: None,
-            access: Access::Read,
-            writes: false,
-            is_sticky: false,
-            may_detach: false,
-        };
-        let mut all = VecDeque::new();
-        let mut edits = Vec::new();
-        let mut drew = false;
-        // A hint before the first statement is for the whole message.
-        let hint = self.shape.hint.clone().map(|range| slice(text, range));
-        for (number, (range, plan)) in plans.iter().enumerate() {
-            let statement = slice(text, range.clone());
-            if self.transaction != Transaction::Failed {
-                self.check_in_many(plan, number + 1 == plans.len())?;
-                need.shard = agree(need.shard, &self.target_in_many(plan, statement, hint)?)?;
-            }
-            if plan.access == Access::Write || !is_query(plan) {
-                need.access = Access::Write;
-                need.writes |= self.writes(plan);
-            }
-            // What was drawn in this very message is on the right connection anyway.
-            drew |= plan.session.contains(SessionUse::DRAWS_SEQUENCE);
-            need.is_sticky |= !drew && self.is_sticky(plan);
-            self.note_temporary(plan);
-            if let Some((revert, effect)) = self.revert_in_many(plan) {
-                edits.push(Edit {
-                    range: range.clone(),
-                    text: revert,
-                });
-                all.push_back(effect);
-            } else {
-                let effect = effects(plan, statement);
-                all.push_back(
-                    effect
-                        .and_then(|mut one| one.pop_front())
-                        .unwrap_or(Effect::None),
-                );
-            }
-        }
-        self.unit.make_final();
-        self.count_route(need.shard);
-        let effects = all
-            .iter()
-            .any(|effect| *effect != Effect::None)
-            .then(|| Box::new(all));
-        for (range, plan) in plans {
-            if self.transaction == Transaction::Failed {
-                break;
-            }
-            let statement = slice(text, range.clone());
-            let answers = self.own_answers(plan, statement, Parameters::none());
-            edits.extend(answers.await?.into_iter().map(|edit| Edit {
-                range: edit.range.start + range.start..edit.range.end + range.start,
-                ..edit
-            }));
-        }
-        let edited = self.edited_query(text, &edits).await?;
-        let frame = edited.as_deref().unwrap_or(frame);
-        self.send_query(frame, need, effects).await
-    }
-
-    /// The shards of one statement among several.
-    fn target_in_many(&self, plan: &Plan, statement: &str, hint: Option<&str>) -> Result<Target> {
-        let mut shape = Shape::default();
-        let options = Database::lex_options(self.settings.context());
-        shape::scan(statement.as_bytes(), options, &mut shape)
-            .map_err(|error| error.to_error(statement.as_bytes()))?;
-        let arguments = Arguments {
-            text: statement,
-            literals: &shape.literals,
-            parameters: Parameters::none(),
-            utf8: !self.settings.context().foreign_encoding,
-        };
-        self.target(plan, &arguments, hint)
-    }
-
-    /// The SET that stands for a RESET of a setting that the startup packet named, and what it does.
-    fn revert_in_many(&self, plan: &Plan) -> Option<(String, Effect)> {
-        if !self.reverts(plan) {
-            return None;
-        }
-        match &plan.statement {
-            Statement::Reset(ResetTarget::Name(name)) => Some((
-                self.settings.revert_statement(name)?,
-                Effect::Reverted(name.clone()),
-            )),
-            Statement::Set { name, .. } => {
-                let effect = Effect::Reset {
-                    local: false,
-                    name: name.clone(),
-                };
-                Some((self.settings.revert_statement(name)?, effect))
-            }
-            _ => None,
-        }
-    }
-
-    /// What can't stand among several statements of one message, because the proxy would have to
-    /// answer it itself.
-    fn check_in_many(&self, plan: &Plan, is_last: bool) -> Result<()> {
-        // Its startup packet's settings can be given back only once the message is done.
-        let is_early_reset = matches!(plan.statement, Statement::Reset(ResetTarget::All))
-            && self.settings.has_defaults()
-            && !is_last;
-        // The statements behind it were planned as if it were not there.
-        let is_early_change =
-            !self.database.is_single() && !is_last && changes_planning(&plan.statement);
-        if self.others.has_joined() && effect_of(&plan.statement) == Effect::End {
-            return Err(others::several_shards("COMMIT among other statements"));
-        }
-        if self.is_own_statement(plan) || is_early_reset || is_early_change {
-            return Err(Error::refused(
-                "this statement can't be sent together with others",
-                "The proxy has to see it through before it can tell where the next one runs.",
-                "Send it as a message of its own.",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Sends a Query to a connection that meets the need.
-    async fn send_query(&mut self, frame: &[u8], need: Need, effects: Effects) -> Result<(), Stop> {
         self.hold(need).await?;
         if need.access == Access::Write {
             self.unit.make_final();
@@ -316,41 +188,11 @@ impl Session {
     }
 }
 
-/// The shard that both a statement and those before it need.
-fn agree(shard: Option<usize>, target: &Target) -> Result<Option<usize>> {
-    match (shard, target) {
-        (shard, Target::Any) => Ok(shard),
-        (None, Target::One(one)) => Ok(Some(*one)),
-        (Some(shard), Target::One(one)) if shard == *one => Ok(Some(shard)),
-        _ => Err(several_shards()),
-    }
-}
-
-fn several_shards() -> Error {
-    Error::refused(
-        "the statements of one message need several shards",
-        "They form one transaction, and a transaction can't use a second shard yet.",
-        "Send the statements one by one.",
-    )
-}
-
 pub(super) fn aborted() -> Error {
     Error::new(
         SqlState::IN_FAILED_SQL_TRANSACTION,
         "current transaction is aborted, commands ignored until end of transaction block",
     )
-}
-
-/// Whether statements are planned differently once this one has run.
-fn changes_planning(statement: &Statement) -> bool {
-    match statement {
-        Statement::Set { name, .. } | Statement::Reset(ResetTarget::Name(name)) => matches!(
-            name.as_str(),
-            "search_path" | "standard_conforming_strings" | "client_encoding" | "role"
-        ),
-        Statement::Reset(ResetTarget::All) | Statement::Discard(_) | Statement::Ddl(_) => true,
-        _ => false,
-    }
 }
 
 impl Session {

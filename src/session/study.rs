@@ -128,10 +128,7 @@ impl Session {
     /// State that stays on one server connection needs a shard to stay on.
     fn kept(&self, plan: &Plan, target: Target) -> Result<Target> {
         let unknown = plan.session.contains(SessionUse::SET_CONFIG)
-            || matches!(
-                plan.statement,
-                Statement::Prepare { .. } | Statement::Listen(_)
-            );
+            || matches!(plan.statement, Statement::Listen(_));
         let keeps = plan.session.contains(SessionUse::PINS)
             || matches!(effect_of(&plan.statement), Effect::Pin);
         match target {
@@ -140,8 +137,7 @@ impl Session {
             Target::One(shard) if !unknown => Ok(Target::One(shard)),
             _ => Err(Error::refused(
                 "statement leaves state on its server connection",
-                "What LISTEN, SQL-level PREPARE and set_config do for the session would be known on one \
-                 shard only.",
+                "What LISTEN and set_config do for the session would be known on one shard only.",
                 "SET shardwire.shard to the shard to keep, or use what ends with the transaction.",
             )),
         }

@@ -67,6 +67,8 @@ pub enum Statement {
     Prepare {
         /// The statement's name.
         name: String,
+        /// Where the name stands.
+        name_range: Range<u32>,
         /// The parameter types as written.
         types: Vec<Range<u32>>,
         /// The statement behind `AS`.

@@ -3,6 +3,7 @@
 mod copy;
 mod cursor;
 mod ddl;
+mod execute;
 mod explain;
 mod query;
 mod session;
@@ -16,6 +17,8 @@ use crate::sql::token::Token;
 use cursor::Cursor;
 
 pub(in crate::sql) use cursor::is_reserved;
+pub use execute::Executed;
+pub use execute::executed;
 pub use setting::setting_values;
 
 /// What the statement that `tokens` of `text` make up is: one statement, with or without semicolons
@@ -24,6 +27,21 @@ pub use setting::setting_values;
 /// Statements that begin, end or change a session's state are recognised to the last token, and are
 /// [`Statement::Other`] where PostgreSQL's grammar would reject them; the rest by their first words.
 pub fn classify(text: &str, tokens: &[Token]) -> Statement {
+    let whole = Cursor::new(text, without_semicolons(text, tokens));
+    if whole.is_end() {
+        return Statement::Empty;
+    }
+    if let Some(query) = query::classify(whole) {
+        return Statement::Query(query);
+    }
+    transaction_statement(whole)
+        .or_else(|| session_statement(whole))
+        .or_else(|| utility(whole))
+        .unwrap_or(Statement::Other)
+}
+
+/// The tokens of the statement alone, which may stand between semicolons.
+fn without_semicolons<'a>(text: &str, tokens: &'a [Token]) -> &'a [Token] {
     let is_semicolon = |token: &Token| token.is_symbol(text, ";");
     let start = tokens
         .iter()
@@ -35,18 +53,7 @@ pub fn classify(text: &str, tokens: &[Token]) -> Statement {
         .rev()
         .take_while(|token| is_semicolon(token))
         .count();
-    let tokens = tokens.get(..tokens.len() - behind).unwrap_or_default();
-    let whole = Cursor::new(text, tokens);
-    if whole.is_end() {
-        return Statement::Empty;
-    }
-    if let Some(query) = query::classify(whole) {
-        return Statement::Query(query);
-    }
-    transaction_statement(whole)
-        .or_else(|| session_statement(whole))
-        .or_else(|| utility(whole))
-        .unwrap_or(Statement::Other)
+    tokens.get(..tokens.len() - behind).unwrap_or_default()
 }
 
 /// Statements about transactions and settings.

@@ -9,6 +9,7 @@ use crate::sql::statement::Statement;
 
 /// Behind `PREPARE`.
 pub(super) fn prepare(mut rest: Cursor) -> Option<Statement> {
+    let name_range = rest.peek()?.range();
     let name = rest.name()?;
     let types = if rest.is_symbol(0, "(") {
         let types = rest.parentheses()?.list()?;
@@ -24,7 +25,12 @@ pub(super) fn prepare(mut rest: Cursor) -> Option<Statement> {
     }
     query::classify(rest)?;
     let body = rest.range()?;
-    Some(Statement::Prepare { name, types, body })
+    Some(Statement::Prepare {
+        name,
+        name_range,
+        types,
+        body,
+    })
 }
 
 /// Behind `EXECUTE`.

@@ -159,12 +159,54 @@ fn show_shardwire_gives_the_noun_in_upper_case() {
 }
 
 #[test]
+fn the_statement_that_runs_is_found_wherever_execute_stands() {
+    for (text, expected) in [
+        ("EXECUTE p", Some(("p", 0))),
+        (";; execute P (1, 'a') ;", Some(("P", 2))),
+        ("EXPLAIN EXECUTE p(1)", Some(("p", 1))),
+        (
+            "EXPLAIN (ANALYZE, COSTS off) EXECUTE \"Q\"",
+            Some(("\"Q\"", 0)),
+        ),
+        (
+            "CREATE TABLE t AS EXECUTE p(1) WITH NO DATA",
+            Some(("p", 1)),
+        ),
+        (
+            "CREATE TEMP TABLE IF NOT EXISTS t (a, b) AS EXECUTE p",
+            Some(("p", 0)),
+        ),
+        (
+            "EXPLAIN ANALYZE CREATE TABLE t AS EXECUTE p",
+            Some(("p", 0)),
+        ),
+        ("CREATE TABLE t AS SELECT 1 AS execute", None),
+        ("CREATE TABLE t AS SELECT 1", None),
+        ("SELECT 1", None),
+        ("EXECUTE p(", None),
+    ] {
+        let tokens = tokenize(text.as_bytes(), LexOptions::default()).unwrap();
+        let found = executed(text, &tokens);
+        let found = found
+            .as_ref()
+            .map(|found| (slice(text, found.name_range.clone()), found.arguments.len()));
+        assert_eq!(found, expected, "{text}");
+    }
+}
+
+#[test]
 fn parts_of_prepared_statements_are_found() {
     let text = "PREPARE P (int, numeric(1, 2)) AS SELECT $1";
     match classified(text) {
-        Statement::Prepare { name, types, body } => {
+        Statement::Prepare {
+            name,
+            name_range,
+            types,
+            body,
+        } => {
             let types: Vec<_> = types.into_iter().map(|range| slice(text, range)).collect();
             assert_eq!((name.as_str(), types), ("p", vec!["int", "numeric(1, 2)"]));
+            assert_eq!(slice(text, name_range), "P");
             assert_eq!(slice(text, body), "SELECT $1");
         }
         other => panic!("{other:?}"),

@@ -1,0 +1,255 @@
+//! Statements that SQL prepares: they follow their client to any server of any shard, under names of
+//! their own, over one server connection that several clients share.
+
+use crate::harness::{Cluster, Pair, Raw, message};
+
+const SCHEMA: &str = "
+    CREATE TABLE users (user_id bigint PRIMARY KEY, name text);
+    CREATE TABLE texts (k text PRIMARY KEY, v int);
+    CREATE TABLE notes (id int PRIMARY KEY, body text);
+    CREATE TABLE products (product_id int PRIMARY KEY, name text);
+";
+
+const ROWS: &str = "
+    INSERT INTO users SELECT i, 'user ' || i FROM generate_series(1, 20) i;
+    INSERT INTO texts SELECT i, i FROM generate_series(1, 20) i;
+    INSERT INTO texts VALUES ('007', 7), ('1.5', 8), ('a''b', 9);
+    INSERT INTO notes VALUES (1, 'on the first shard');
+    INSERT INTO products VALUES (1, 'everywhere');
+";
+
+fn cluster(shards: usize) -> Cluster {
+    Cluster::new()
+        .shards(shards)
+        .sharded("users", &["user_id"])
+        .sharded("texts", &["k"])
+        .replicated("products")
+        .home("notes", 0)
+        .schema(SCHEMA)
+        .rows(ROWS)
+        .database("pool", "{ max_size: 1, queue_timeout: 5s }")
+        .start()
+}
+
+/// The values of a query's rows, or the SQLSTATE and message of its error.
+fn answer(raw: &mut Raw, sql: &str) -> String {
+    let frames = raw.query(sql);
+    if let Some(error) = frames.iter().find(|frame| frame.tag == b'E') {
+        let field = |code| error.field(code).unwrap_or_default();
+        return format!("{} {}", field(b'C'), field(b'M'));
+    }
+    let rows = frames.iter().filter(|frame| frame.tag == b'D');
+    let text = |value: Option<Vec<u8>>| String::from_utf8(value.unwrap_or_default()).unwrap();
+    let row = |row| {
+        let values = crate::harness::raw::values(row).into_iter();
+        values.map(text).collect::<Vec<_>>().join("|")
+    };
+    let mut rows: Vec<String> = rows.map(row).collect();
+    rows.sort();
+    rows.join(" ")
+}
+
+#[test]
+fn executes_run_where_their_arguments_say() {
+    let cluster = cluster(2);
+    let mut pair = Pair::new(&cluster);
+    for statement in [
+        "PREPARE byid AS SELECT name FROM users WHERE user_id = $1",
+        "PREPARE byint (int) AS SELECT name FROM users WHERE user_id = $1",
+        "PREPARE bytext AS SELECT v FROM texts WHERE k = $1",
+        "PREPARE everyone AS SELECT user_id FROM users",
+        "PREPARE note AS SELECT body FROM notes WHERE id = $1",
+        "PREPARE product AS SELECT name FROM products WHERE product_id = $1",
+        "PREPARE rename (bigint, text) AS UPDATE users SET name = $2 WHERE user_id = $1",
+        "PREPARE \"add\" AS INSERT INTO users VALUES ($1, $2) RETURNING user_id",
+        "PREPARE byid AS SELECT 1",
+    ] {
+        pair.same(statement);
+    }
+    for id in 1..=8 {
+        pair.same(&format!("EXECUTE byid({id})"));
+        pair.same(&format!("EXECUTE byid('{id}')"));
+        pair.same(&format!("EXECUTE byint({id})"));
+        pair.same(&format!("EXECUTE bytext('{id}')"));
+        pair.same(&format!("EXECUTE bytext({id})"));
+        pair.same(&format!("EXECUTE rename({id}, 'new name ' || {id})"));
+        pair.same(&format!("EXECUTE byid({id})"));
+        pair.same(&format!("EXECUTE add({}, 'added')", id + 100));
+        pair.same(&format!(
+            "SELECT name FROM users WHERE user_id = {}",
+            id + 100
+        ));
+    }
+    for statement in [
+        "EXECUTE bytext(007)",
+        "EXECUTE bytext('007')",
+        "EXECUTE bytext('a''b')",
+        "EXECUTE note(1)",
+        "EXECUTE product(1)",
+        "EXECUTE byid(NULL)",
+        "EXECUTE byid",
+        "EXECUTE byid(1, 2)",
+        "EXECUTE nosuch(1)",
+        "PREPARE wrong AS SELECT nothing FROM users WHERE user_id = $1",
+        "DEALLOCATE byid",
+        "EXECUTE byid(1)",
+        "BEGIN",
+        "EXECUTE byint(2)",
+        "EXECUTE rename(2, 'within')",
+        "EXECUTE byint(2)",
+        "ROLLBACK",
+        "EXECUTE byint(2)",
+        "PREPARE late AS SELECT 1; EXECUTE late; DEALLOCATE late",
+        "EXECUTE late",
+    ] {
+        pair.same(statement);
+    }
+    for statement in [
+        "EXECUTE everyone",
+        // Asked of every shard, since the value is rounded or printed first.
+        "EXECUTE byint(2.5)",
+        "EXECUTE bytext(1.5)",
+        "EXECUTE bytext(true)",
+    ] {
+        pair.same_rows(statement);
+    }
+}
+
+#[test]
+fn what_an_execute_needs_and_cannot_be_known_is_refused() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    for statement in [
+        "PREPARE byid (int) AS SELECT name FROM users WHERE user_id = $1",
+        "PREPARE rename (bpchar) AS UPDATE texts SET v = 0 WHERE k = $1",
+        "PREPARE everyone AS SELECT $1::int FROM users",
+        "PREPARE counted AS SELECT count(*) FROM users",
+    ] {
+        assert_eq!(answer(&mut raw, statement), "");
+    }
+    for statement in [
+        "EXECUTE byid(1 + 1)",
+        "EXECUTE rename('1')",
+        "EXECUTE everyone(length('abc'))",
+        "EXECUTE counted",
+    ] {
+        let answer = answer(&mut raw, statement);
+        assert!(answer.starts_with("0A000"), "{statement}: {answer}");
+    }
+    assert_eq!(answer(&mut raw, "EXECUTE byid(1)"), "user 1");
+    let error = answer(&mut raw, "EXECUTE byid('x')");
+    assert_eq!(error, "22P02 invalid input syntax for type integer: \"x\"");
+}
+
+#[test]
+fn clients_of_one_connection_have_names_of_their_own() {
+    for shards in [1, 2] {
+        let cluster = cluster(shards);
+        let (mut a, mut b) = (cluster.proxy().raw(), cluster.proxy().raw());
+        let ask = |raw: &mut Raw| answer(raw, "EXECUTE s(3)");
+        answer(
+            &mut a,
+            "PREPARE s AS SELECT name FROM users WHERE user_id = $1",
+        );
+        assert_eq!(ask(&mut b), "26000 prepared statement \"s\" does not exist");
+        answer(
+            &mut b,
+            "PREPARE s AS SELECT user_id FROM users WHERE user_id = $1",
+        );
+        assert_eq!((ask(&mut a), ask(&mut b)), ("user 3".into(), "3".into()));
+        // The same statement of both, and then of one.
+        answer(
+            &mut b,
+            "DEALLOCATE s; PREPARE s AS SELECT name FROM users WHERE user_id = $1",
+        );
+        assert_eq!(
+            (ask(&mut a), ask(&mut b)),
+            ("user 3".into(), "user 3".into())
+        );
+        answer(&mut a, "SELECT 1; DEALLOCATE s");
+        assert_eq!(ask(&mut a), "26000 prepared statement \"s\" does not exist");
+        assert_eq!(ask(&mut b), "user 3");
+        answer(&mut a, "DISCARD ALL");
+        assert_eq!(ask(&mut b), "user 3");
+    }
+}
+
+#[test]
+fn both_levels_share_their_names_over_shards() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    answer(
+        &mut raw,
+        "PREPARE s (bigint) AS SELECT name FROM users WHERE user_id = $1",
+    );
+    answer(&mut raw, "PREPARE everyone AS SELECT user_id FROM users");
+    raw.send(
+        &[
+            message::parse("p", "SELECT name FROM users WHERE user_id = $1", &[]),
+            message::sync(),
+        ]
+        .concat(),
+    );
+    raw.read_until(b'Z', 1);
+    for id in 1..=8 {
+        assert_eq!(
+            answer(&mut raw, &format!("EXECUTE p({id})")),
+            format!("user {id}")
+        );
+        let key = [Some(id.to_string().into_bytes())];
+        let messages = [
+            message::describe(b'S', "s"),
+            message::bind("", "s", &[], &key, &[]),
+            message::execute("", 0),
+            message::bind("", "p", &[], &key, &[]),
+            message::execute("", 0),
+            message::sync(),
+        ];
+        raw.send(&messages.concat());
+        let frames = raw.read_until(b'Z', 1);
+        let tags: String = frames.iter().map(|frame| char::from(frame.tag)).collect();
+        assert_eq!(tags, "tT2DC2DCZ");
+    }
+    let messages = [
+        message::bind("", "everyone", &[], &[], &[]),
+        message::describe(b'P', ""),
+        message::execute("", 0),
+        message::parse("e", "EXECUTE everyone", &[]),
+        message::describe(b'S', "e"),
+        message::bind("", "e", &[], &[], &[]),
+        message::execute("", 0),
+        message::sync(),
+    ];
+    raw.send(&messages.concat());
+    let frames = raw.read_until(b'Z', 1);
+    let tags: String = frames.iter().map(|frame| char::from(frame.tag)).collect();
+    let rows = "D".repeat(20);
+    assert_eq!(tags, format!("2T{rows}C1tT2{rows}CZ"));
+}
+
+#[test]
+fn a_server_keeps_only_so_many_statements() {
+    let cluster = Cluster::new()
+        .config("limits", "{ prepared_statements_per_server: 4 }")
+        .database("pool", "{ max_size: 1, queue_timeout: 5s }")
+        .start();
+    let mut raw = cluster.proxy().raw();
+    for number in 0..12 {
+        answer(&mut raw, &format!("PREPARE s{number} AS SELECT {number}"));
+        let parse = message::parse(&format!("p{number}"), &format!("SELECT -{number}"), &[]);
+        raw.send(&[parse, message::sync()].concat());
+        raw.read_until(b'Z', 1);
+    }
+    let count = "SELECT count(*) <= 5 FROM pg_catalog.pg_prepared_statement()";
+    for number in 0..12 {
+        assert_eq!(answer(&mut raw, count), "t");
+        assert_eq!(
+            answer(&mut raw, &format!("EXECUTE s{number}")),
+            number.to_string()
+        );
+        let bind = message::bind("", &format!("p{number}"), &[], &[], &[]);
+        raw.send(&[bind, message::execute("", 0), message::sync()].concat());
+        let frames = raw.read_until(b'Z', 1);
+        assert!(frames.iter().any(|frame| frame.tag == b'D'));
+    }
+}

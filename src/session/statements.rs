@@ -1,0 +1,119 @@
+//! What a session's prepared statements are called, what they mean, and when they are planned anew.
+
+use std::sync::Arc;
+
+use crate::backend::connection::StatementId;
+use crate::error::{Error, Result};
+use crate::session::Session;
+use crate::session::prepared::{Needs, Prepared, server_name, statement_id};
+use crate::session::study::Study;
+use crate::sql::statement::Statement;
+use crate::sql::token::slice;
+use crate::sqlstate::SqlState;
+
+impl Session {
+    /// The hint in the text that was just scanned.
+    pub(super) fn hint_in(&self, text: &[u8]) -> Option<Box<str>> {
+        let range = self.shape.hint.clone()?;
+        std::str::from_utf8(text)
+            .ok()
+            .map(|text| slice(text, range).into())
+    }
+
+    /// Distinguishes what a prepared statement may mean: by the settings under which servers read it
+    /// and those that planning depends on.
+    pub(super) fn reading(&self) -> u64 {
+        self.settings.reading() ^ self.settings.context().fingerprint().rotate_left(17)
+    }
+
+    /// Identifies a statement that is prepared now. What has changed the definitions is in it, so that
+    /// whoever prepares a statement after that does not get an older one.
+    pub(super) fn identify(&self, is_named: bool, text: &[u8], types: &[u32]) -> StatementId {
+        let definitions = self.database.definitions();
+        statement_id(
+            is_named,
+            text,
+            types,
+            self.reading() ^ definitions.rotate_left(41),
+        )
+    }
+
+    pub(super) fn check_new_name(&self, name: &[u8]) -> Result<()> {
+        if self.statements.get(name).is_some() {
+            let name = String::from_utf8_lossy(name);
+            return Err(Error::new(
+                SqlState::DUPLICATE_PSTATEMENT,
+                format!("prepared statement \"{name}\" already exists"),
+            ));
+        }
+        let limit = self.database.limits.prepared_statements_per_client;
+        if self.statements.count() >= limit as usize {
+            return Err(Error::new(
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                "too many prepared statements",
+            )
+            .detail(format!(
+                "The session has {limit}, limits.prepared_statements_per_client."
+            ))
+            .hint("Close statements that are not used any more."));
+        }
+        Ok(())
+    }
+
+    /// Whether a statement of this name, if there is one, was made by SQL on the connection that the
+    /// session keeps.
+    pub(super) fn is_of_server(&self, name: &[u8]) -> bool {
+        self.is_pinned() && self.server.is_some() && self.statements.get(name).is_none()
+    }
+
+    /// The statement of this name, planned against the present catalogue and settings.
+    pub(super) fn prepared(&mut self, name: &[u8]) -> Result<Arc<Prepared>> {
+        let Some(prepared) = self.statements.get(name) else {
+            return Err(Error::new(
+                SqlState::INVALID_SQL_STATEMENT_NAME,
+                match name {
+                    b"" => "unnamed prepared statement does not exist".to_owned(),
+                    name => format!(
+                        "prepared statement \"{}\" does not exist",
+                        String::from_utf8_lossy(name)
+                    ),
+                },
+            ));
+        };
+        let context = self.reading();
+        let is_same = prepared.context == context;
+        let is_planned = prepared.plan.epoch == self.database.topology.epoch()
+            || matches!(prepared.plan.statement, Statement::Empty | Statement::Other);
+        if is_same && is_planned {
+            return Ok(Arc::clone(prepared));
+        }
+        let old = Arc::clone(prepared);
+        let Study::One(plan) = self.study(&old.text, &old.types)? else {
+            return Ok(old);
+        };
+        // A definition that has changed is for the server to notice: the client knows the old one.
+        let id = match (is_same, &old.declared) {
+            (true, _) => old.id,
+            (false, Some(declared)) => self.identify_declared(declared),
+            (false, None) => self.identify(!old.is_unnamed(), &old.text, &old.types),
+        };
+        let renewed = Arc::new(Prepared {
+            id,
+            server_name: match old.is_unnamed() {
+                true => Box::default(),
+                false => server_name(id).into_bytes().into(),
+            },
+            text: old.text.clone(),
+            types: old.types.clone(),
+            literals: self.shape.literals.as_slice().into(),
+            hint: old.hint.clone(),
+            plan,
+            context,
+            made_at: old.made_at,
+            declared: old.declared.clone(),
+            needs: Needs::Nothing,
+        });
+        self.statements.put(name, Arc::clone(&renewed));
+        Ok(renewed)
+    }
+}
