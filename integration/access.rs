@@ -293,6 +293,10 @@ fn servers_are_asked_for_users_that_the_file_does_not_name() {
     assert_eq!(elsewhere("changed"), "3D000");
     assert_eq!(elsewhere("wrong"), "28P01");
     // Nor can it be told from a wrong password that the servers can't be asked.
+    assert_eq!(
+        said(&psql(&cluster, "old", "old-secret", "")),
+        Ok(shared.clone())
+    );
     run_as_superuser(server, "DROP FUNCTION lookup");
     assert_eq!(said(&psql(&cluster, "old", "old-secret", "")), Ok(shared));
     wrong("another", "x");
@@ -338,4 +342,173 @@ fn who_waits_for_the_same_user_waits_for_the_same_answer() {
         }
     });
     assert_eq!(times_asked(&cluster), 1);
+}
+
+/// Roles that clients have on every shard, with the same verifiers.
+const PEOPLE: &str = "
+    CREATE ROLE alice LOGIN PASSWORD 'alice-secret';
+    CREATE ROLE bob LOGIN PASSWORD 'bob-secret';
+    CREATE ROLE carol LOGIN PASSWORD 'carol-secret';
+    SET password_encryption = md5;
+    CREATE ROLE old LOGIN PASSWORD 'old-secret';
+    CREATE FUNCTION lookup(name, OUT name, OUT text) RETURNS SETOF record LANGUAGE sql
+        SECURITY DEFINER AS $$ SELECT usename, passwd FROM pg_shadow WHERE usename = $1 $$;
+    GRANT SELECT ON orders TO PUBLIC;
+    ALTER SCHEMA alice OWNER TO alice;
+    ALTER TABLE alice.orders OWNER TO alice;
+";
+
+/// Two shards, and clients that have their own roles on them. `alice.orders` is on the second shard.
+fn with_people(pool: &str) -> Cluster {
+    let auth = format!(
+        "{{ method: md5, users: {{ {}, \
+         report: {{ password: x, backend: {{ user: carol, password: carol-secret }} }} }}, \
+         auth_query: \"SELECT * FROM lookup($1)\" }}",
+        app()
+    );
+    let backend =
+        format!("{{ database: {DATABASE}, user: {USER}, password: {PASSWORD}, per_user: true }}");
+    let mut cluster = with_auth(&auth)
+        .shards(2)
+        .schema(
+            "CREATE TABLE orders (id int PRIMARY KEY, name text);
+             CREATE SCHEMA alice; CREATE TABLE alice.orders (id int PRIMARY KEY, name text)",
+        )
+        .rows(
+            "INSERT INTO orders SELECT i, 'public' FROM generate_series(1, 4) i;
+             INSERT INTO alice.orders VALUES (1, 'of alice')",
+        )
+        .sharded("orders", &["id"])
+        .home("alice.orders", 1)
+        .database("backend", &backend)
+        .database("pool", pool)
+        .without_proxy()
+        .start();
+    for shard in &cluster.shards {
+        run_as_superuser(&shard.primary, PEOPLE);
+    }
+    let read = "SELECT format('ALTER ROLE %I PASSWORD %L;', rolname, rolpassword) \
+                FROM pg_authid WHERE rolpassword IS NOT NULL";
+    let passwords = run_as_superuser(&cluster.shards[0].primary, read);
+    run_as_superuser(&cluster.shards[1].primary, &passwords);
+    for shard in &cluster.shards {
+        let rules = shard.primary.data_directory().join("pg_hba.conf");
+        let hba = "local all all trust\n\
+                   host all old 127.0.0.1/32 md5\n\
+                   host all all 127.0.0.1/32 scram-sha-256\n";
+        fs::write(rules, hba).unwrap();
+        run_as_superuser(&shard.primary, "SELECT pg_reload_conf()");
+    }
+    cluster.start_proxy();
+    cluster
+}
+
+fn rows(client: &mut Raw, sql: &str) -> Vec<String> {
+    client
+        .rows(sql)
+        .into_iter()
+        .map(|row| row.join("|"))
+        .collect()
+}
+
+#[test]
+fn clients_have_their_own_roles_on_every_shard() {
+    let cluster = with_people("{ max_size: 20 }");
+    let who = "SELECT session_user || '/' || current_user";
+    for (user, password, role) in [
+        ("alice", "alice-secret", "alice"),
+        ("bob", "bob-secret", "bob"),
+        (USER, PASSWORD, USER),
+        ("report", "x", "carol"),
+    ] {
+        let mut client = endpoint(&cluster, user, password).raw();
+        assert_eq!(rows(&mut client, who), [format!("{role}/{role}")]);
+    }
+    // The md5 hash opens servers that keep it, where they ask for md5.
+    let old = said(&psql(&cluster, "old", "old-secret", ""));
+    assert_eq!(old, Ok("old/old".to_owned()));
+    let mut bob = endpoint(&cluster, "bob", "bob-secret").raw();
+    let names = "SELECT name FROM orders";
+    assert_eq!(rows(&mut bob, names), ["public"; 4]);
+    assert_eq!(bob.code("SELECT name FROM alice.orders"), "42501");
+    assert_eq!(bob.code("INSERT INTO orders VALUES (9, 'x')"), "42501");
+    // The search path is the role's own: this is another table, elsewhere.
+    let mut alice = endpoint(&cluster, "alice", "alice-secret").raw();
+    assert_eq!(rows(&mut alice, names), ["of alice"]);
+    assert_eq!(
+        rows(&mut alice, "SELECT name FROM public.orders"),
+        ["public"; 4]
+    );
+    alice.query("SET search_path TO public, \"$user\"");
+    assert_eq!(rows(&mut alice, names), ["public"; 4]);
+    alice.query("SET search_path TO \"$user\", public");
+    assert_eq!(rows(&mut alice, names), ["of alice"]);
+    alice.query("RESET search_path");
+    assert_eq!(rows(&mut alice, names), ["of alice"]);
+}
+
+#[test]
+fn a_server_that_keeps_another_verifier_is_named() {
+    let cluster = with_people("{ max_size: 20 }");
+    run_as_superuser(
+        &cluster.shards[1].primary,
+        "ALTER ROLE bob PASSWORD 'bob-secret'",
+    );
+    let mut bob = endpoint(&cluster, "bob", "bob-secret").raw();
+    let frames = bob.query("SELECT name FROM orders");
+    let error = frames.iter().find(|frame| frame.tag == b'E').unwrap();
+    let message = error.field(b'M').unwrap();
+    let port = cluster.shards[1].primary.port();
+    assert_eq!(error.field(b'C').unwrap(), "28000");
+    assert_eq!(
+        message,
+        format!(
+            "server \"127.0.0.1:{port}\" keeps another SCRAM verifier of role \"bob\" than the proxy"
+        )
+    );
+    // The session goes on, and other servers serve it.
+    assert_eq!(rows(&mut bob, "/* shardwire: shard=s0 */ SELECT 1"), ["1"]);
+}
+
+#[test]
+fn all_roles_together_keep_within_the_limit_of_a_server() {
+    let cluster = with_people("{ max_size: 2, queue_timeout: 20s }");
+    let people = [
+        ("alice", "alice-secret"),
+        ("bob", "bob-secret"),
+        ("carol", "carol-secret"),
+        (USER, PASSWORD),
+    ];
+    let most = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = people
+            .iter()
+            .map(|(user, password)| endpoint(&cluster, user, password))
+            .flat_map(|endpoint| [endpoint.clone(), endpoint])
+            .map(|endpoint| {
+                scope.spawn(move || {
+                    let mut client = endpoint.raw();
+                    for _ in 0..10 {
+                        let user = client.rows("/* shardwire: shard=s0 */ SELECT current_user");
+                        assert_eq!(user, [[endpoint.user.clone()]]);
+                    }
+                })
+            })
+            .collect();
+        // Control connections have a name, those of clients have none.
+        let count = "SELECT count(*) FROM pg_stat_activity \
+                     WHERE backend_type = 'client backend' AND datname = 'app' \
+                     AND application_name = ''";
+        while !clients
+            .iter()
+            .all(std::thread::ScopedJoinHandle::is_finished)
+        {
+            let open = run_as_superuser(&cluster.shards[0].primary, count);
+            most.fetch_max(
+                open.trim().parse().unwrap(),
+                std::sync::atomic::Ordering::Relaxed,
+            );
+        }
+    });
+    assert!((1..=2).contains(&most.into_inner()));
 }

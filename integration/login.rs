@@ -10,6 +10,7 @@ use std::time::Duration;
 use shardwire::auth::users::Users;
 use shardwire::backend::cancel::cancel;
 use shardwire::backend::dial::{Dialed, Target, dial};
+use shardwire::backend::principal::Principal;
 use shardwire::config::{
     Address, Auth, AuthMethod, BackendTls, BackendTlsMode, ClientTls, ListenAddress, Password,
     Secret, TlsMode, User,
@@ -144,8 +145,7 @@ fn target(address: Address, user: &str, password: &str) -> Target {
     Target {
         address,
         database: "postgres".to_owned(),
-        user: user.to_owned(),
-        password: Some(Secret::new(password)),
+        principal: Principal::new(user, Some(Secret::new(password))),
         application_name: "shardwire test".to_owned(),
         parameters: vec![("extra_float_digits".to_owned(), "2".to_owned())],
         connect_timeout: Duration::from_secs(60),
@@ -192,7 +192,7 @@ async fn what_postgresql_refuses_is_passed_on() {
         ..target(tcp(), "scram", "scram")
     };
     let silent = Target {
-        password: None,
+        principal: Principal::new("scram", None),
         ..target(tcp(), "scram", "")
     };
     for (target, code, message) in [
@@ -269,7 +269,7 @@ async fn the_proxy_can_show_a_certificate_of_its_own() {
     })
     .unwrap();
     let mut target = target(postgres.tcp("127.0.0.1"), "certified", "");
-    target.password = None;
+    target.principal = Principal::new("certified", None);
     let dialed = dial(&target, &connector).await.unwrap();
     assert_eq!(postgres.encryption(&dialed), "t");
     let error = dial(&target, &postgres.connector(BackendTlsMode::VerifyFull)).await;

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::admin::http::{Endpoint, Overview, Table};
 use crate::auth::users::Users;
 use crate::backend::dial::Target;
+use crate::backend::principal::Principal;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -25,7 +26,7 @@ use crate::session::database::Database;
 use crate::session::metrics::SessionFamilies;
 use crate::session::operations::{Operations, Order, Serving};
 use crate::session::roles::{Question, Roles};
-use crate::session::start::{Quotas, Reception};
+use crate::session::start::{Reception, Terms};
 use crate::sqlstate::SqlState;
 use crate::topology::{Dialer, Topology, TopologyMetrics};
 
@@ -229,7 +230,7 @@ fn build(
         connect_timeout: config.timeouts.connect,
         shutdown: config.timeouts.shutdown,
         census: Arc::clone(&lasting.census),
-        quotas: quotas(config),
+        terms: terms(config),
         max_startup_bytes: usize::try_from(config.limits.max_startup_bytes).unwrap_or(usize::MAX),
     }))
 }
@@ -260,16 +261,23 @@ fn roles(
     Ok(roles)
 }
 
-/// How many clients there may be.
-fn quotas(config: &Config) -> Quotas {
-    let users = config.auth.users.iter();
-    Quotas {
+/// How many clients there may be, and who they are on the servers.
+fn terms(config: &Config) -> Terms {
+    let mut terms = Terms {
         limits: config.limits.clone(),
-        users: users
-            .filter_map(|(name, user)| Some((name.clone(), user.max_clients?)))
-            .collect(),
         administrators: config.auth.administrators.clone(),
+        ..Terms::default()
+    };
+    for (name, user) in &config.auth.users {
+        if let Some(most) = user.max_clients {
+            terms.users.insert(name.clone(), most);
+        }
+        if let Some(config::Role { user, password }) = &user.backend {
+            let principal = Principal::new(user, password.clone());
+            terms.roles.insert(name.clone(), principal);
+        }
     }
+    terms
 }
 
 /// Starts a database's topology and makes its pools.
@@ -280,12 +288,13 @@ fn open(config: &Config, database: &Arc<config::Database>, lasting: &Lasting) ->
         &lasting.topology_metrics,
     )?;
     let connector = Connector::load(&database.backend.tls)?;
+    let backend = &database.backend;
+    let principal = Principal::new(&backend.user, backend.password.clone());
     let pool = |shard: &config::Shard, server: &config::Server| {
         let target = Target {
             address: server.address.clone(),
             database: database.backend.database.clone(),
-            user: database.backend.user.clone(),
-            password: database.backend.password.clone(),
+            principal: Arc::clone(&principal),
             // A client that gives no name has none.
             application_name: String::new(),
             parameters: Vec::new(),

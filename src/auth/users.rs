@@ -10,6 +10,7 @@ use crate::config::Auth;
 use crate::config::AuthMethod;
 use crate::config::Password;
 use crate::config::Rule;
+use crate::config::Secret;
 use crate::error::{Error, Result};
 use crate::sqlstate::SqlState;
 
@@ -34,6 +35,15 @@ pub struct Maker {
 pub struct Account {
     /// None for a user without a password, whom no proof of one lets in.
     stored: Option<Stored>,
+    /// The password itself, if it is known.
+    plain: Option<Secret>,
+}
+
+impl Account {
+    /// The password itself, if it is known.
+    pub fn plain(&self) -> Option<&Secret> {
+        self.plain.as_ref()
+    }
 }
 
 /// The form in which a password is kept.
@@ -73,6 +83,7 @@ impl Users {
         };
         let mut iterations = None;
         for (name, user) in &auth.users {
+            let mut plain = None;
             let stored = match &user.password {
                 Some(Password::Verifier(text)) => {
                     let verifier = Verifier::parse(text.expose())
@@ -85,9 +96,15 @@ impl Users {
                         Md5Hash::parse(text.expose()).ok_or_else(|| malformed(name, "md5 hash"))?;
                     Some(Stored::Md5(hash))
                 }
-                Some(Password::Plain(_)) | None => None,
+                Some(Password::Plain(text)) => {
+                    plain = Some(text.clone());
+                    None
+                }
+                None => None,
             };
-            users.accounts.insert(name.clone(), Account { stored });
+            users
+                .accounts
+                .insert(name.clone(), Account { stored, plain });
         }
         // Made-up and derived verifiers look like the stored ones.
         users.maker.iterations = iterations.unwrap_or(scram::ITERATIONS);
@@ -95,11 +112,11 @@ impl Users {
             None => auth.method.asks_password(),
             Some(rules) => rules.iter().any(|rule| rule.method.asks_password()),
         };
-        for (name, user) in auth.users.iter().filter(|_| asks_passwords) {
-            if let Some(Password::Plain(text)) = &user.password {
-                let verifier = users.maker.derive(name, text.expose());
-                let stored = Some(Stored::Scram(verifier));
-                users.accounts.insert(name.clone(), Account { stored });
+        let maker = users.maker;
+        for (name, account) in users.accounts.iter_mut().filter(|_| asks_passwords) {
+            if let Some(text) = &account.plain {
+                let verifier = maker.derive(name, text.expose());
+                account.stored = Some(Stored::Scram(verifier));
             }
         }
         Ok(users)
@@ -168,15 +185,18 @@ impl Maker {
         let Some(text) = password.filter(|text| !text.is_empty()) else {
             return Account::default();
         };
+        let mut plain = None;
         let stored = if let Some(verifier) = Verifier::parse(text) {
             Stored::Scram(verifier)
         } else if let Some(hash) = Md5Hash::parse(text) {
             Stored::Md5(hash)
         } else {
+            plain = Some(Secret::new(text));
             Stored::Scram(self.derive(user, text))
         };
         Account {
             stored: Some(stored),
+            plain,
         }
     }
 }
@@ -219,7 +239,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Secret;
     use crate::config::User;
 
     const SEED: [u8; 32] = [1; 32];

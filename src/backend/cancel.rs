@@ -49,6 +49,7 @@ mod tests {
     use tokio::net::{TcpListener, UnixListener};
 
     use super::*;
+    use crate::backend::principal::Principal;
     use crate::config::Address;
     use crate::sqlstate::SqlState;
 
@@ -56,8 +57,7 @@ mod tests {
         Target {
             address,
             database: "shop".to_owned(),
-            user: "role".to_owned(),
-            password: None,
+            principal: Principal::new("role", None),
             application_name: "shardwire".to_owned(),
             parameters: Vec::new(),
             connect_timeout: Duration::from_secs(60),

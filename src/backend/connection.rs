@@ -37,6 +37,8 @@ pub struct CancelKey {
 pub struct Connection {
     /// The socket with its queues.
     pub socket: Duplex,
+    /// The role that it has logged in as.
+    pub role: Arc<str>,
     /// How to cancel its work.
     pub cancel_key: Arc<CancelKey>,
     /// What the server reported at login, in its order.
@@ -59,10 +61,11 @@ pub struct Connection {
 impl Connection {
     /// A connection that has just logged in; it keeps up to `statements` prepared statements, and the
     /// proxy waits for `patience` for its own statements on it.
-    pub fn new(dialed: Dialed, statements: u32, patience: Duration) -> Connection {
+    pub fn new(dialed: Dialed, role: &Arc<str>, statements: u32, patience: Duration) -> Connection {
         let capacity = NonZeroUsize::new(statements as usize).unwrap_or(NonZeroUsize::MIN);
         Connection {
             socket: Duplex::new(dialed.stream),
+            role: Arc::clone(role),
             cancel_key: Arc::new(CancelKey {
                 process_id: dialed.process_id,
                 secret: dialed.secret,
@@ -219,6 +222,21 @@ impl Connection {
         Ok(rows > 0)
     }
 
+    /// Runs a query of the proxy's own; the first value of the last row that it returned.
+    ///
+    /// # Errors
+    /// As [`Connection::run`].
+    pub async fn value(&mut self, sql: &str) -> Result<Option<String>, Failed> {
+        let mut value = None;
+        self.run_noting(sql, &mut |tag, body| {
+            if tag == b'D' {
+                value = first_value(body);
+            }
+        })
+        .await?;
+        Ok(value)
+    }
+
     async fn run_noting(
         &mut self,
         sql: &str,
@@ -287,6 +305,15 @@ impl Connection {
             .filter(|header| bytes.len() >= header.frame_bytes)
             .map(|header| (header.tag, header.frame_bytes)))
     }
+}
+
+/// The first value of a DataRow; none if it is NULL.
+fn first_value(body: &[u8]) -> Option<String> {
+    let mut reader = Reader::new(body);
+    reader.bytes(2).ok()?;
+    let length = usize::try_from(reader.i32().ok()?).ok()?;
+    let value = reader.bytes(length).ok()?;
+    Some(String::from_utf8_lossy(value).into_owned())
 }
 
 /// The name and value of a ParameterStatus.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,9 +11,9 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::login::login;
+use crate::backend::principal::Principal;
 use crate::config::Address;
 use crate::config::BackendTlsMode;
-use crate::config::Secret;
 use crate::error::{Error, Result};
 use crate::net::stream::Stream;
 use crate::net::tls::Connector;
@@ -27,9 +28,7 @@ pub struct Target {
     /// The database there.
     pub database: String,
     /// The role there.
-    pub user: String,
-    /// Its password.
-    pub password: Option<Secret>,
+    pub principal: Arc<Principal>,
     /// Shown in the server's `pg_stat_activity`.
     pub application_name: String,
     /// Further startup parameters, settings mostly.
@@ -224,8 +223,7 @@ mod tests {
                 port,
             },
             database: "shop".to_owned(),
-            user: "role".to_owned(),
-            password: None,
+            principal: Principal::new("role", None),
             application_name: "shardwire".to_owned(),
             parameters: Vec::new(),
             connect_timeout: Duration::from_secs(60),

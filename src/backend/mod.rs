@@ -4,5 +4,6 @@ pub mod cancel;
 pub mod connection;
 pub mod dial;
 mod login;
+pub mod principal;
 pub mod report;
 pub mod settings;

@@ -88,8 +88,20 @@ impl AuthMethod {
 pub struct User {
     /// What the proof is checked against; present where every proof is a password.
     pub password: Option<Password>,
+    /// Its role on the servers, instead of `backend.user` or, with `backend.per_user`, of the role
+    /// of its own name.
+    pub backend: Option<Role>,
     /// Its clients at once, instead of `limits.max_clients_per_user`.
     pub max_clients: Option<u32>,
+}
+
+/// A role on the servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// Its name.
+    pub user: String,
+    /// Its password; none for servers that trust the proxy or take its certificate.
+    pub password: Option<Secret>,
 }
 
 /// A client's password as the file gives it.

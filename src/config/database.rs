@@ -21,7 +21,6 @@ use super::decode::Fields;
 use super::tables;
 use super::users;
 use super::value;
-use super::value::PasswordForm;
 
 /// How far behind a secondary may serve reads, unless the file says otherwise.
 pub(super) const MAX_STALENESS: Duration = Duration::from_secs(10);
@@ -71,7 +70,7 @@ pub(super) fn read(name: &str, field: &Field<'_>) -> Option<Database> {
 }
 
 fn backend(name: &str, field: &Field<'_>) -> Option<Backend> {
-    let mut fields = field.fields("a map with database, user, password and tls")?;
+    let mut fields = field.fields("a map with database, user, password, per_user and tls")?;
     let mut database = name.to_owned();
     fields.read("database", &mut database, |field| {
         field.name("the name of a database")
@@ -79,17 +78,10 @@ fn backend(name: &str, field: &Field<'_>) -> Option<Backend> {
     let user = fields
         .required("user", "Name the role to use on the servers.")
         .and_then(|field| field.name("the name of a role"));
-    let password = fields.get("password").and_then(|field| {
-        let (secret, form) = users::secret(&field)?;
-        let hashed = match form {
-            PasswordForm::Plain => return Some(secret),
-            PasswordForm::Verifier => "the password is a verifier",
-            PasswordForm::Md5 => "the password is an md5 hash",
-        };
-        let hint = "Servers are logged in to with the password itself.".to_owned();
-        field.problem(hashed, hint);
-        None
-    });
+    let password = fields.get("password");
+    let password = password.and_then(|field| users::server_password(&field));
+    let mut per_user = false;
+    fields.read("per_user", &mut per_user, Field::word);
     let mut tls = BackendTls::default();
     fields.read("tls", &mut tls, backend_tls);
     fields.finish();
@@ -97,6 +89,7 @@ fn backend(name: &str, field: &Field<'_>) -> Option<Backend> {
         database,
         user: user?,
         password,
+        per_user,
         tls,
     })
 }

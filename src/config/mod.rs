@@ -42,6 +42,7 @@ pub use auth::ConnectionKind;
 pub use auth::DatabaseName;
 pub use auth::Network;
 pub use auth::Password;
+pub use auth::Role;
 pub use auth::Rule;
 pub use auth::User;
 pub use problem::Problem;
@@ -145,6 +146,8 @@ pub struct Backend {
     pub user: String,
     /// Its password; none for servers that trust the proxy or take its certificate.
     pub password: Option<Secret>,
+    /// Clients have their own roles on the servers; `user` is for the proxy's own work.
+    pub per_user: bool,
     /// TLS towards the servers.
     pub tls: BackendTls,
 }

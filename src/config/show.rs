@@ -198,6 +198,11 @@ fn show_auth(section: &mut Section<'_>, auth: &Auth) {
         let mut section = users.section(name);
         let password = user.password.as_ref().map(|_| "***");
         section.put("password", password.unwrap_or(""));
+        if let Some(role) = &user.backend {
+            let mut backend = section.section("backend");
+            backend.put("user", &role.user);
+            backend.put_some("password", role.password.as_ref());
+        }
         section.put_some("max_clients", user.max_clients);
     }
     for (index, rule) in auth.rules.iter().flatten().enumerate() {
@@ -273,6 +278,7 @@ fn show_database(section: &mut Section<'_>, database: &Database) {
     backend.put("database", &database.backend.database);
     backend.put("user", &database.backend.user);
     backend.put_some("password", database.backend.password.as_ref());
+    backend.put("per_user", database.backend.per_user);
     show_backend_tls(&mut backend.section("tls"), &database.backend.tls);
     section.put_some("auth_query", database.auth_query.as_ref());
     let mut pool = section.section("pool");

@@ -75,8 +75,9 @@ fn the_default_file_fits_the_demo() {
 fn the_default_file_tells_the_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.yaml");
     let text = fs::read_to_string(path).unwrap();
-    let settings: [&str; 22] = [
+    let settings: [&str; 23] = [
         "auth_query_cache: 10s",
+        "per_user: false",
         "queue_timeout: 30s",
         "max_queue: 10000",
         "idle_timeout: 10m",

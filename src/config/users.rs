@@ -8,6 +8,7 @@ use super::auth::ConnectionKind;
 use super::auth::DatabaseName;
 use super::auth::Network;
 use super::auth::Password;
+use super::auth::Role;
 use super::auth::Rule;
 use super::auth::User;
 use super::decode::Field;
@@ -116,6 +117,7 @@ fn user(field: &Field<'_>, methods: &[AuthMethod]) -> User {
     } else {
         fields.get("password")
     };
+    fields.read("backend", &mut user.backend, |field| role(field).map(Some));
     fields.read("max_clients", &mut user.max_clients, limit);
     fields.finish();
     let takes_md5 = methods
@@ -138,6 +140,33 @@ fn user(field: &Field<'_>, methods: &[AuthMethod]) -> User {
         })
     });
     user
+}
+
+fn role(field: &Field<'_>) -> Option<Role> {
+    let mut fields = field.fields("a map with user and password")?;
+    let user = fields
+        .required("user", "Name the role to use on the servers.")
+        .and_then(|field| field.name("the name of a role"));
+    let password = fields.get("password");
+    let password = password.and_then(|field| server_password(&field));
+    fields.finish();
+    Some(Role {
+        user: user?,
+        password,
+    })
+}
+
+/// A password for servers, which is of use only in clear.
+pub(super) fn server_password(field: &Field<'_>) -> Option<Secret> {
+    let (secret, form) = secret(field)?;
+    let hashed = match form {
+        PasswordForm::Plain => return Some(secret),
+        PasswordForm::Verifier => "the password is a verifier",
+        PasswordForm::Md5 => "the password is an md5 hash",
+    };
+    let hint = "Servers are logged in to with the password itself.".to_owned();
+    field.problem(hashed, hint);
+    None
 }
 
 /// A password, and the form that it has. Its text never enters a message.

@@ -1,4 +1,4 @@
-//! Server connections kept for reuse: one pool per server.
+//! Server connections kept for reuse: one pool per server, for all roles.
 //!
 //! A [`Lease`] is the right to use one connection. [`Lease::give_back`] returns it, which its holder
 //! may do only when the connection is in a known-clean state; dropping a lease in any other way closes
@@ -7,6 +7,9 @@
 //! Connections that lie idle, connections being made and connections on lease together never exceed
 //! `pool.max_size`. Who finds none waits in line, first come first served, for at most
 //! `pool.queue_timeout`; a connection given back goes straight to the first in line.
+//!
+//! A connection belongs to the role that it has logged in as. Who needs one of another role takes the
+//! place of the connection that has lain idle longest, or of one that is given back.
 
 mod lease;
 
@@ -20,6 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::backend::connection::{CancelKey, Connection};
 use crate::backend::dial::{Target, dial};
+use crate::backend::principal::Principal;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::net::tls::Connector;
@@ -48,6 +52,8 @@ struct State {
     idle: Vec<Idle>,
     /// Who waits, the longest waiting first.
     line: VecDeque<Waiter>,
+    /// How often the first in line has been passed over since the last turn was its.
+    passed_over: u32,
     /// Connections that exist or are being made.
     open: u32,
     /// Older connections are closed when they are free.
@@ -67,7 +73,33 @@ impl State {
         }
         self.line.len() >= most
     }
+
+    /// Who gets a connection of this role that has come free: the first who waits for that role, or the
+    /// first of all once it has been passed over too often. Tells whether the role fits.
+    fn next_for(&mut self, role: &Arc<str>) -> Option<(oneshot::Sender<Turn>, bool)> {
+        let mut near = self.line.iter().take(LOOK_AHEAD);
+        let at = near
+            .position(|waiter| is_same(&waiter.role, role))
+            .filter(|at| *at == 0 || self.passed_over < MOST_PASSED_OVER);
+        match at {
+            None | Some(0) => self.passed_over = 0,
+            Some(_) => self.passed_over += 1,
+        }
+        let waiter = self.line.remove(at.unwrap_or(0))?;
+        Some((waiter.sender, at.is_some()))
+    }
 }
+
+/// Whether two roles are one. Mostly they are the same string in memory.
+fn is_same(one: &Arc<str>, other: &Arc<str>) -> bool {
+    Arc::ptr_eq(one, other) || one == other
+}
+
+/// How far down the line a connection looks for who wants its role.
+const LOOK_AHEAD: usize = 32;
+
+/// How often the first in line lets others go first whose role fits.
+const MOST_PASSED_OVER: u32 = 8;
 
 #[derive(Debug)]
 struct Idle {
@@ -78,6 +110,8 @@ struct Idle {
 /// One in line.
 #[derive(Debug)]
 struct Waiter {
+    /// The role that it needs a connection of.
+    role: Arc<str>,
     sender: oneshot::Sender<Turn>,
     since: Instant,
 }
@@ -166,14 +200,23 @@ impl Pool {
         }
     }
 
-    /// Leases a connection: an idle one, else a new one, else the next that is given back.
+    /// Leases a connection of the pool's own role.
+    ///
+    /// # Errors
+    /// As [`Pool::lease_as`].
+    pub async fn lease(self: &Arc<Pool>) -> Result<Lease> {
+        self.lease_as(&self.target.principal).await
+    }
+
+    /// Leases a connection of a role: an idle one, else a new one, else the next that is given back.
     ///
     /// # Errors
     /// `53300` when the line is full or the wait too long; what [`dial`] says when the server does
     /// not take a connection.
-    pub async fn lease(self: &Arc<Pool>) -> Result<Lease> {
+    pub async fn lease_as(self: &Arc<Pool>, principal: &Arc<Principal>) -> Result<Lease> {
+        let role = &principal.role;
         loop {
-            let turn = match self.next() {
+            let turn = match self.next(role) {
                 Next::Turn(turn) => turn,
                 Next::Wait(receiver, since) => {
                     let turn = self.wait(receiver).await;
@@ -190,17 +233,27 @@ impl Pool {
                     }
                 }
                 Turn::Place(place) => {
-                    let dialed = dial(&self.target, &self.connector).await?;
+                    let connection = self.connect(principal).await?;
                     place.fill();
-                    let connection = Box::new(Connection::new(
-                        dialed,
-                        self.statements,
-                        self.limits.queue_timeout,
-                    ));
                     return Ok(Lease::new(connection, Arc::clone(self)));
                 }
             }
         }
+    }
+
+    async fn connect(&self, principal: &Arc<Principal>) -> Result<Box<Connection>> {
+        let dialed = if Arc::ptr_eq(principal, &self.target.principal) {
+            dial(&self.target, &self.connector).await?
+        } else {
+            let target = Target {
+                principal: Arc::clone(principal),
+                ..self.target.clone()
+            };
+            dial(&target, &self.connector).await?
+        };
+        let patience = self.limits.queue_timeout;
+        let connection = Connection::new(dialed, &principal.role, self.statements, patience);
+        Ok(Box::new(connection))
     }
 
     /// Leases the connection to this server process if it is idle and `client` was the last to use it.
@@ -217,19 +270,31 @@ impl Pool {
         lease.is_quiet().then_some(lease)
     }
 
-    fn next(self: &Arc<Pool>) -> Next {
+    fn next(self: &Arc<Pool>, role: &Arc<str>) -> Next {
         let mut state = self.state.lock();
-        if let Some(idle) = state.idle.pop() {
+        let is_ours = |idle: &Idle| is_same(&idle.connection.role, role);
+        if let Some(at) = state.idle.iter().rposition(is_ours) {
+            let idle = state.idle.remove(at);
             Next::Turn(Turn::Lease(Lease::new(idle.connection, Arc::clone(self))))
         } else if state.open < self.limits.max_size {
             state.open += 1;
+            Next::Turn(Turn::Place(Place(Some(Arc::clone(self)))))
+        } else if !state.idle.is_empty() {
+            // Of another role, and idle for longest: its place serves better.
+            let idle = state.idle.remove(0);
+            drop(state);
+            drop(idle);
             Next::Turn(Turn::Place(Place(Some(Arc::clone(self)))))
         } else if state.is_full(self.limits.max_queue as usize) {
             Next::Full
         } else {
             let (sender, receiver) = oneshot::channel();
-            let since = Instant::now();
-            state.line.push_back(Waiter { sender, since });
+            let (role, since) = (Arc::clone(role), Instant::now());
+            state.line.push_back(Waiter {
+                role,
+                sender,
+                since,
+            });
             Next::Wait(receiver, since)
         }
     }
@@ -271,14 +336,14 @@ impl Pool {
         }
         lease.socket.release();
         loop {
-            let sender = {
+            let (sender, fits) = {
                 let mut state = self.state.lock();
                 if !state.keeps(lease.born) {
                     // Unlocked first: closing it takes the lock again.
                     drop(state);
                     return;
                 }
-                let Some(Waiter { sender, .. }) = state.line.pop_front() else {
+                let Some(next) = state.next_for(&lease.role) else {
                     let since = Instant::now();
                     state.idle.push(Idle {
                         connection: lease.end(),
@@ -286,14 +351,27 @@ impl Pool {
                     });
                     return;
                 };
-                sender
+                next
             };
+            if !fits {
+                // The connection makes room: whoever is next takes its place.
+                self.make_room(lease, sender);
+                return;
+            }
             // Who gave up waiting hands the lease back.
             match sender.send(Turn::Lease(lease)) {
                 Err(Turn::Lease(returned)) => lease = returned,
                 _ => return,
             }
         }
+    }
+
+    /// Closes a connection; who waits with `sender` may make another in its place.
+    fn make_room(&self, lease: Lease, sender: oneshot::Sender<Turn>) {
+        let pool = Arc::clone(lease.pool());
+        drop(lease.end());
+        // If nobody receives it any more, it goes to the next in line when it is dropped.
+        drop(sender.send(Turn::Place(Place(Some(pool)))));
     }
 
     /// Notes that a connection was closed; the first in line may make one in its place.
@@ -372,11 +450,12 @@ impl Drop for Place {
         loop {
             let sender = {
                 let mut state = pool.state.lock();
-                let Some(Waiter { sender, .. }) = state.line.pop_front() else {
+                let Some(waiter) = state.line.pop_front() else {
                     state.open -= 1;
                     return;
                 };
-                sender
+                state.passed_over = 0;
+                waiter.sender
             };
             // Sent outside the lock: a receiver that is gone gives the place back, which drops it.
             match sender.send(Turn::Place(Place(Some(Arc::clone(&pool))))) {
@@ -392,14 +471,45 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn wait(state: &mut State, role: &str) -> oneshot::Receiver<Turn> {
+        let (sender, receiver) = oneshot::channel();
+        state.line.push_back(Waiter {
+            role: role.into(),
+            sender,
+            since: Instant::now(),
+        });
+        receiver
+    }
+
+    #[test]
+    fn a_connection_goes_to_its_role_but_not_for_ever() {
+        let mut state = State::default();
+        let mut first = wait(&mut state, "b");
+        let a: Arc<str> = "a".into();
+        for _ in 0..MOST_PASSED_OVER {
+            let _receiver = wait(&mut state, "a");
+            let (_, fits) = state.next_for(&a).unwrap();
+            assert!(fits);
+        }
+        let _receiver = wait(&mut state, "a");
+        let (sender, fits) = state.next_for(&a).unwrap();
+        assert!(!fits);
+        drop(sender);
+        assert!(
+            first
+                .try_recv()
+                .is_err_and(|e| e == oneshot::error::TryRecvError::Closed)
+        );
+        assert_eq!(state.passed_over, 0);
+        assert!(state.next_for(&a).is_some_and(|(_, fits)| fits));
+        assert!(state.next_for(&a).is_none());
+    }
+
     #[test]
     fn who_gave_up_waiting_leaves_the_line() {
         let mut state = State::default();
-        let since = Instant::now();
-        let (sender, first) = oneshot::channel();
-        state.line.push_back(Waiter { sender, since });
-        let (sender, _second) = oneshot::channel();
-        state.line.push_back(Waiter { sender, since });
+        let first = wait(&mut state, "a");
+        let _second = wait(&mut state, "a");
         assert!(state.is_full(2));
         drop(first);
         assert!(!state.is_full(2));

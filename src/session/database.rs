@@ -175,17 +175,17 @@ impl Database {
             kept.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(Arc::clone(&kept.plan));
         }
-        let search_path = match &question.context.search_path {
-            Some(path) => path.as_slice(),
-            None => catalog.default_search_path(),
-        };
+        let Context {
+            whose, search_path, ..
+        } = question.context;
+        let search_path = whose.effective(search_path.as_ref(), catalog.default_search_path());
         let planned = Arc::new(plan(&Request {
             text: question.text,
             shape: question.shape,
             lex: Self::lex_options(question.context),
             parse_bytes: usize::try_from(self.limits.query_parse_bytes).unwrap_or(usize::MAX),
             parameter_types: question.types,
-            search_path,
+            search_path: &search_path,
             temporary_tables: question.temporary_tables,
             catalog: &catalog,
         }));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backend::connection::{Failed, lost};
+use crate::backend::principal::Principal;
 use crate::config::ReadPreference;
 use crate::error::{Error, Result};
 use crate::pool::Lease;
@@ -29,10 +30,13 @@ fn anywhere(database: &Database) -> Want {
 ///
 /// # Errors
 /// As [`lease_for`].
-pub(super) async fn lease_for_login(database: &Database) -> Result<Lease> {
+pub(super) async fn lease_for_login(
+    database: &Database,
+    principal: Option<&Arc<Principal>>,
+) -> Result<Lease> {
     loop {
         database.gate.opened().await;
-        let (lease, _) = lease_for(database, 0, &anywhere(database)).await?;
+        let (lease, _) = lease_for(database, 0, &anywhere(database), principal).await?;
         if !database.gate.is_closed() {
             return Ok(lease);
         }
@@ -40,7 +44,8 @@ pub(super) async fn lease_for_login(database: &Database) -> Result<Lease> {
 }
 
 /// Leases a connection to the server that the shard's replica set chooses, trying others while servers
-/// fail and waiting for a new primary during a failover.
+/// fail and waiting for a new primary during a failover. Its role is that of `principal`, or the one
+/// that all clients share.
 ///
 /// # Errors
 /// Why no server serves: `57P03`, `08001`, `53300` and the like.
@@ -48,6 +53,7 @@ pub(super) async fn lease_for(
     database: &Database,
     shard: ShardIndex,
     want: &Want,
+    principal: Option<&Arc<Principal>>,
 ) -> Result<(Lease, Arc<Server>)> {
     let deadline = Instant::now() + database.config.pool.queue_timeout;
     let set = database
@@ -65,7 +71,11 @@ pub(super) async fn lease_for(
         };
         let pool = database.pool(shard, node.index).ok_or_else(no_such_shard)?;
         pool.at_generation(node.generation());
-        match pool.lease().await {
+        let leased = match principal {
+            Some(principal) => pool.lease_as(principal).await,
+            None => pool.lease().await,
+        };
+        match leased {
             Ok(mut lease) => {
                 if lease.is_new {
                     identify(&mut lease, node).await?;
@@ -90,6 +100,9 @@ async fn identify(lease: &mut Lease, node: &Server) -> Result<()> {
     if let Some(sql) = node.identity_query() {
         match lease.returns_row(&sql).await {
             Ok(true) => {}
+            Err(Failed::Refused(error)) if error.code() == SqlState::INSUFFICIENT_PRIVILEGE => {
+                return Err(unreadable(&lease.role, node));
+            }
             Ok(false) | Err(Failed::Refused(_)) => {
                 node.mark_failed("it is not the shard that the configuration says");
                 return Err(Error::new(
@@ -104,6 +117,22 @@ async fn identify(lease: &mut Lease, node: &Server) -> Result<()> {
     }
     lease.is_new = false;
     Ok(())
+}
+
+/// The role can't see which shard the server is.
+fn unreadable(role: &str, node: &Server) -> Error {
+    Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!(
+            "role \"{role}\" may not read shardwire.shard on server {}",
+            node.address
+        ),
+    )
+    .detail("Every new connection is asked which shard it leads to.")
+    .hint(
+        "GRANT USAGE ON SCHEMA shardwire TO PUBLIC; GRANT SELECT ON shardwire.shard TO PUBLIC; on \
+         every shard.",
+    )
 }
 
 /// Whether an error speaks against the server or the way to it, not against the statement.

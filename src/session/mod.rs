@@ -41,6 +41,7 @@ pub mod metrics;
 mod named;
 pub mod operations;
 mod others;
+mod path;
 mod prepared;
 mod refusal;
 mod replies;
@@ -61,6 +62,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::backend::principal::Principal;
 use crate::error::Error;
 use crate::net::duplex::Duplex;
 use crate::session::batch::Batch;
@@ -116,6 +118,8 @@ struct Client {
     is_held_up: bool,
     /// The message at hand, while it is handled.
     at_hand: Option<u8>,
+    /// Its role on the servers, if that is another than all clients share.
+    principal: Option<Arc<Principal>>,
 }
 
 impl Client {

@@ -345,10 +345,12 @@ impl Session {
         access: Access,
     ) -> Result<(Lease, Arc<Server>)> {
         let activity = &self.registered.control.activity;
+        let principal = self.client.principal.as_ref();
         loop {
             self.pass_gate().await?;
             activity.set_state(State::Waiting);
-            let leased = lease_for(&self.database, shard, &self.want(shard, access)).await;
+            let want = self.want(shard, access);
+            let leased = lease_for(&self.database, shard, &want, principal).await;
             activity.set_state(State::Active);
             // Leased and then not used: whoever closed the gate waits for it to be given up.
             if leased.is_err() || !self.is_held_back() {

@@ -13,6 +13,7 @@ use crate::config::{Consistency, ReadPreference};
 use crate::error::{Error, Result};
 use crate::session::date_style::DateStyle;
 use crate::session::effect::Effect;
+use crate::session::path::Whose;
 use crate::sql::classify::setting_values;
 use crate::sqlstate::SqlState;
 
@@ -39,6 +40,8 @@ pub struct Context {
     pub consistency: Option<Consistency>,
     /// `search_path`, if the session has set it.
     pub search_path: Option<Vec<String>>,
+    /// Who the session is, for what its search path means.
+    pub whose: Whose,
     /// Whether `standard_conforming_strings` is off.
     pub backslashes: bool,
     /// Whether texts come in another encoding than UTF-8.
@@ -50,11 +53,18 @@ pub struct Context {
 impl Context {
     /// Distinguishes the contexts whose plans differ.
     pub fn fingerprint(&self) -> u64 {
-        match (&self.search_path, self.backslashes, self.foreign_encoding) {
-            (None, false, false) => 0,
-            (path, backslashes, foreign) => {
-                let mut bytes = vec![1, u8::from(backslashes), u8::from(foreign)];
-                for schema in path.iter().flatten() {
+        let path = self.search_path.as_ref();
+        match (
+            self.whose.is_plain(path),
+            self.backslashes,
+            self.foreign_encoding,
+        ) {
+            (true, false, false) => 0,
+            (_, backslashes, foreign) => {
+                let is_plain = self.whose.is_plain(path);
+                let flags = [is_plain, backslashes, foreign];
+                let mut bytes = flags.map(u8::from).to_vec();
+                for schema in &*self.whose.effective(path, &[]) {
                     bytes.extend_from_slice(schema.as_bytes());
                     bytes.push(0);
                 }
@@ -75,6 +85,10 @@ impl Context {
         };
         match name {
             "search_path" => self.search_path = values,
+            "role" | "session_authorization" => {
+                let value = values.as_ref().and_then(|values| values.first());
+                self.whose.set(name, value.map(String::as_str));
+            }
             "standard_conforming_strings" => {
                 self.backslashes = single().is_ok_and(|value| is_off(&value));
             }
@@ -107,6 +121,7 @@ impl Context {
     fn reset(&mut self, name: &str) -> Result<()> {
         match name {
             "search_path" => self.search_path = None,
+            "role" | "session_authorization" => self.whose.set(name, None),
             "standard_conforming_strings" => self.backslashes = false,
             "client_encoding" => self.foreign_encoding = false,
             "datestyle" => self.date_style = None,
@@ -257,13 +272,17 @@ pub struct SessionSettings {
 }
 
 impl SessionSettings {
-    /// The settings of a session that started with `parameters` of its startup packet, written as in
-    /// postgresql.conf.
+    /// The settings of a session of `whose` that started with `parameters` of its startup packet,
+    /// written as in postgresql.conf.
     ///
     /// # Errors
     /// As for [`SessionSettings::complete`].
-    pub fn start(parameters: &[(String, String)]) -> Result<SessionSettings> {
-        let (mut server, mut context) = (Settings::default(), Context::default());
+    pub fn start(parameters: &[(String, String)], whose: Whose) -> Result<SessionSettings> {
+        let mut server = Settings::default();
+        let mut context = Context {
+            whose,
+            ..Context::default()
+        };
         for (name, value) in parameters {
             let values = if name == "search_path" {
                 setting_values(value, 0..u32::try_from(value.len()).unwrap_or(0))
@@ -415,7 +434,12 @@ impl SessionSettings {
             Effect::ResetAll | Effect::DiscardAll => {
                 // PostgreSQL's RESET ALL leaves the identity as it is.
                 let identity = self.now.server.identity(*effect == Effect::DiscardAll);
+                let whose = self.now.context.whose.clone();
                 self.now = self.defaults.clone();
+                if *effect == Effect::ResetAll && self.now.context.whose != whose {
+                    Arc::make_mut(&mut self.now.context).whose = whose.clone();
+                    Arc::make_mut(&mut self.now.lasting).whose = whose;
+                }
                 if !identity.is_empty() {
                     Arc::make_mut(&mut self.now.server).extend(identity);
                 }
@@ -591,7 +615,7 @@ mod tests {
     #[test]
     fn reset_goes_back_to_the_startup_packet() {
         let start = [("timezone".to_owned(), "UTC".to_owned())];
-        let mut settings = SessionSettings::start(&start).unwrap();
+        let mut settings = SessionSettings::start(&start, Whose::default()).unwrap();
         settings
             .complete(&set(false, "timezone", "'Asia/Tokyo'"))
             .unwrap();
@@ -629,7 +653,7 @@ mod tests {
     fn reverting_names_the_value_of_the_startup_packet() {
         let start = [("timezone", "Asia/Tokyo"), ("search_path", "a, \"B c\"")];
         let start = start.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let settings = SessionSettings::start(&start).unwrap();
+        let settings = SessionSettings::start(&start, Whose::default()).unwrap();
         let revert = |name| settings.revert_statement(name);
         assert_eq!(
             revert("timezone").as_deref(),

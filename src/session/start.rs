@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::auth::users::Users;
 use crate::backend::connection::Failed;
+use crate::backend::principal::Principal;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::net::duplex::Duplex;
 use crate::net::stream::Stream;
 use crate::net::tls::Acceptor;
+use crate::pool::Lease;
 use crate::session::activity::Identity;
 use crate::session::batch::Batch;
 use crate::session::census::{Bounds, Census, Place};
@@ -20,10 +22,12 @@ use crate::session::handshake::{Handshake, Startup, accept, tell};
 use crate::session::lease::lease_for_login;
 use crate::session::login::{Authenticated, authenticate};
 use crate::session::others::Others;
+use crate::session::path::Whose;
 use crate::session::roles::Roles;
 use crate::session::settings::{SessionSettings, is_own, is_utf8};
 use crate::session::unit::Unit;
 use crate::session::{Client, Memory, Session};
+use crate::sql::classify::setting_values;
 use crate::sql::shape::Shape;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
@@ -55,24 +59,27 @@ pub struct Reception {
     pub shutdown: Duration,
     /// How many clients there are.
     pub census: Arc<Census>,
-    /// How many there may be.
-    pub quotas: Quotas,
+    /// How many there may be, and who they are.
+    pub terms: Terms,
     /// The longest startup packet, in bytes.
     pub max_startup_bytes: usize,
 }
 
-/// How many clients there may be, of any user and in any database.
+/// What the configuration has for clients beside their passwords: how many there may be, of any user
+/// and in any database, and who they are on the servers.
 #[derive(Clone, Debug, Default)]
-pub struct Quotas {
+pub struct Terms {
     /// The bounds that hold for all.
     pub limits: config::Limits,
     /// Clients of single users.
     pub users: BTreeMap<String, u32>,
     /// Whom most bounds don't bind.
     pub administrators: BTreeSet<String>,
+    /// Users with a role on the servers that the configuration names.
+    pub roles: BTreeMap<String, Arc<Principal>>,
 }
 
-impl Quotas {
+impl Terms {
     /// The bounds for a user in a database.
     fn bounds(&self, user: &str, database: &config::Database) -> Bounds {
         let of_user = self.users.get(user).copied();
@@ -154,6 +161,23 @@ impl Reception {
         }
     }
 
+    /// Who the client is on the servers, if not who all are.
+    fn principal(
+        &self,
+        client: &Authenticated,
+        backend: &config::Backend,
+    ) -> Option<Arc<Principal>> {
+        if let Some(role) = self.terms.roles.get(client.user()) {
+            return Some(Arc::clone(role));
+        }
+        backend.per_user.then(|| {
+            Arc::new(Principal {
+                role: client.user().into(),
+                proof: client.proof().clone(),
+            })
+        })
+    }
+
     /// Checks what the client wants; nothing has been said to it yet.
     async fn open(&self, startup: &mut Startup, proof: &Authenticated) -> Result<(Opening, Place)> {
         let database = self.databases.get(&startup.database).ok_or_else(|| {
@@ -163,7 +187,7 @@ impl Reception {
             )
         })?;
         database.gate.admit(&startup.database)?;
-        let bounds = self.quotas.bounds(proof.user(), &database.config);
+        let bounds = self.terms.bounds(proof.user(), &database.config);
         let place = self
             .census
             .enter(proof.user(), &startup.database, &bounds)?;
@@ -184,9 +208,10 @@ impl Reception {
         }
         let parameters = startup_parameters(&startup.parameters)?;
         let mut opening = Opening {
+            principal: self.principal(proof, &database.config.backend),
             database,
             registered,
-            settings: SessionSettings::start(&[])?,
+            settings: SessionSettings::default(),
             reported: Vec::new(),
         };
         opening.learn(parameters).await.map_err(Error::into_fatal)?;
@@ -197,6 +222,7 @@ impl Reception {
 /// A session that is about to begin.
 struct Opening {
     database: Arc<Database>,
+    principal: Option<Arc<Principal>>,
     registered: crate::session::control::Registered,
     settings: SessionSettings,
     /// ParameterStatus for the client.
@@ -206,10 +232,11 @@ struct Opening {
 impl Opening {
     /// Learns from a server what it reports to new sessions, and has it check the client's parameters.
     async fn learn(&mut self, parameters: Vec<(String, String)>) -> Result<()> {
-        let mut lease = lease_for_login(&self.database).await?;
+        let mut lease = lease_for_login(&self.database, self.principal.as_ref()).await?;
+        let whose = self.whose(&mut lease).await?;
         self.reported = lease.parameters.to_vec();
         let wanted = differing(&self.reported, parameters);
-        self.settings = SessionSettings::start(&wanted)?;
+        self.settings = SessionSettings::start(&wanted, whose)?;
         // The server reports its names and values as it understood them.
         match lease.apply_reporting(self.settings.server()).await {
             Ok(changes) => {
@@ -228,6 +255,24 @@ impl Opening {
             }
             Err(Failed::Lost(cause)) => Err(crate::backend::connection::lost(&cause)),
         }
+    }
+
+    /// Finds out what the search path of a role of the client's own is.
+    async fn whose(&self, lease: &mut Lease) -> Result<Whose> {
+        // With one shard, names need not be resolved to route.
+        if self.principal.is_none() || self.database.is_single() {
+            return Ok(Whose::new(&lease.role, None));
+        }
+        let sql = "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path'";
+        let path = lease.value(sql).await.map_err(|failed| match failed {
+            Failed::Refused(error) => error,
+            Failed::Lost(cause) => crate::backend::connection::lost(&cause),
+        })?;
+        let path = path.and_then(|path| {
+            let end = u32::try_from(path.len()).unwrap_or(0);
+            setting_values(&path, 0..end)
+        });
+        Ok(Whose::new(&lease.role, path))
     }
 
     /// Tells the client that it is in.
@@ -251,6 +296,7 @@ impl Opening {
                 copy_passes: false,
                 is_held_up: false,
                 at_hand: None,
+                principal: self.principal,
             },
             database: self.database,
             registered: self.registered,

@@ -5,6 +5,8 @@
 //! channel binding flag that it sends (a client may name PLUS and bind nothing), it compares
 //! proofs byte by byte, and it wants the certificate as PEM for every login.
 
+mod client;
+
 use std::fmt;
 
 use base64::Engine;
@@ -17,6 +19,8 @@ use subtle::{Choice, ConstantTimeEq};
 use crate::error::{Error, Result};
 use crate::sqlstate::SqlState;
 use crate::wire::authentication::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
+
+pub use client::{Binding, Client, Keys, Stuck};
 
 /// Iterations of a verifier that we make, as PostgreSQL's `scram_iterations` has it.
 pub const ITERATIONS: u32 = 4096;
@@ -120,6 +124,15 @@ pub fn mechanisms(binding: Option<&[u8]>) -> Vec<&'static str> {
     }
 }
 
+/// A login that has succeeded.
+#[derive(Debug)]
+pub struct Proved {
+    /// The message that proves to the client who we are.
+    pub signature: String,
+    /// What the client has given away: enough to log in as it, where the same verifier is kept.
+    pub keys: Keys,
+}
+
 /// A login between the client's first and its final message.
 pub struct Exchange {
     verifier: Verifier,
@@ -189,11 +202,11 @@ impl Exchange {
         &self.server_first
     }
 
-    /// Checks the client's final message: the message to send, or none if the password is wrong.
+    /// Checks the client's final message; none if the password is wrong.
     ///
     /// # Errors
     /// `08P01` for a malformed message, `28000` if the channel is bound to something else.
-    pub fn finish(self, client_final: &[u8]) -> Result<Option<String>> {
+    pub fn finish(self, client_final: &[u8]) -> Result<Option<Proved>> {
         let message = text(client_final)?;
         let (without_proof, proof) = message
             .rsplit_once(",p=")
@@ -227,7 +240,10 @@ impl Exchange {
         let stored_key: Key = Sha256::digest(client_key).into();
         let signature = hmac(&self.verifier.server_key, signed.as_bytes());
         let right = bool::from(stored_key.ct_eq(&self.verifier.stored_key));
-        Ok(right.then(|| format!("v={}", STANDARD.encode(signature))))
+        Ok(right.then(|| Proved {
+            signature: format!("v={}", STANDARD.encode(signature)),
+            keys: Keys::new(&self.verifier, client_key),
+        }))
     }
 }
 

@@ -26,7 +26,7 @@ fn login(
     match exchange.finish(client.message())? {
         None => Ok(false),
         Some(last) => {
-            client.finish(last.as_bytes()).unwrap();
+            client.finish(last.signature.as_bytes()).unwrap();
             Ok(true)
         }
     }
@@ -116,7 +116,7 @@ fn the_example_of_the_standard_holds() {
         )
         .unwrap();
     assert_eq!(
-        last.as_deref(),
+        last.as_ref().map(|proved| proved.signature.as_str()),
         Some("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
     );
 }

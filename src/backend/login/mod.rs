@@ -1,13 +1,16 @@
 //! Logs in to a server: answers its authentication and reads its greeting.
 
+mod scram;
+
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
-use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::auth::md5::Md5Hash;
+use crate::auth::scram::Binding;
 use crate::backend::dial::{Dialed, Target, broken, lost};
+use crate::backend::principal::Proof;
 use crate::error::{Error, Result};
 use crate::net::stream::Stream;
 use crate::sqlstate::SqlState;
@@ -15,6 +18,7 @@ use crate::wire::authentication::{self as messages, Request, SCRAM_SHA_256, SCRA
 use crate::wire::backend::Status;
 use crate::wire::buffer::Reader;
 use crate::wire::startup;
+use scram::{Halt, Scram};
 
 /// The longest message that a server may send during login, in bytes, as in libpq.
 const MAX_MESSAGE: usize = 30_000;
@@ -32,7 +36,7 @@ pub(super) async fn login(stream: Stream, target: &Target) -> Result<Dialed> {
     };
     let mut packet = Vec::new();
     let own = [
-        ("user", target.user.as_str()),
+        ("user", &*target.principal.role),
         ("database", target.database.as_str()),
         ("application_name", target.application_name.as_str()),
     ];
@@ -47,8 +51,8 @@ pub(super) async fn login(stream: Stream, target: &Target) -> Result<Dialed> {
 /// How far SCRAM came.
 enum Sasl {
     NotAsked,
-    FirstSent(Box<ScramSha256>),
-    FinalSent(Box<ScramSha256>),
+    FirstSent(Scram),
+    FinalSent(Scram),
     ServerProved,
 }
 
@@ -123,7 +127,7 @@ impl<'a> Server<'a> {
         };
         let whence = format!(
             "Server \"{}\" said this when the proxy logged in as \"{}\".",
-            self.target.address, self.target.user
+            self.target.address, self.target.principal.role
         );
         let detail = match &error.fields().detail {
             Some(detail) => format!("{detail} {whence}"),
@@ -150,10 +154,8 @@ impl<'a> Server<'a> {
                     Sasl::NotAsked
                 }
                 (Request::Md5(salt), Sasl::NotAsked) => {
-                    let password = self.password()?;
-                    let user = self.target.user.as_bytes();
-                    let hash = md5_hash(user, password.as_bytes(), salt);
-                    self.prove(hash.as_bytes()).await?;
+                    let proof = self.md5()?.proof(salt);
+                    self.prove(proof.as_bytes()).await?;
                     Sasl::NotAsked
                 }
                 (Request::Sasl(offer), Sasl::NotAsked) => {
@@ -163,9 +165,9 @@ impl<'a> Server<'a> {
                     self.scram_final(scram, challenge).await?
                 }
                 (Request::SaslFinal(proof), Sasl::FinalSent(mut scram)) => {
-                    scram
-                        .finish(proof)
-                        .map_err(|_| self.unproved("Its SCRAM signature is wrong."))?;
+                    if !scram.is_server(proof) {
+                        return Err(self.unproved("Its SCRAM signature is wrong."));
+                    }
                     Sasl::ServerProved
                 }
                 (Request::Other(code), Sasl::NotAsked) => return Err(self.unsupported(code)),
@@ -178,17 +180,38 @@ impl<'a> Server<'a> {
     }
 
     fn password(&self) -> Result<&'a str> {
-        match &self.target.password {
-            Some(password) => Ok(password.expose()),
-            None => Err(Error::new(
-                SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-                format!(
-                    "server \"{}\" asks for a password and there is none",
-                    self.target.address
-                ),
-            )
-            .hint("Set `backend.password` in the proxy's configuration.")),
+        match &self.target.principal.proof {
+            Proof::Password(password) => Ok(password.expose()),
+            _ => Err(self.without("a password")),
         }
+    }
+
+    fn md5(&self) -> Result<Md5Hash> {
+        match &self.target.principal.proof {
+            Proof::Password(password) => {
+                let role = &self.target.principal.role;
+                Ok(Md5Hash::of(password.expose().as_bytes(), role))
+            }
+            Proof::Md5(hash) => Ok(hash.clone()),
+            _ => Err(self.without("a password")),
+        }
+    }
+
+    /// The server asks for a proof that there is none of.
+    fn without(&self, what: &str) -> Error {
+        let Target {
+            address, principal, ..
+        } = self.target;
+        Error::new(
+            SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            format!("server \"{address}\" asks for {what} and there is none"),
+        )
+        .detail(format!("The proxy logs in there as \"{}\".", principal.role))
+        .hint(
+            "Set `backend.password` in the proxy's configuration. With `backend.per_user`, the \
+             client must prove itself in a way that the server takes too, or `auth.users` must hold \
+             its password.",
+        )
     }
 
     async fn prove(&mut self, password: &[u8]) -> Result<()> {
@@ -199,41 +222,53 @@ impl<'a> Server<'a> {
 
     async fn scram_first(&mut self, offer: &[&str], binding: Option<Vec<u8>>) -> Result<Sasl> {
         let (mechanism, binding) = match binding {
-            Some(hash) if offer.contains(&SCRAM_SHA_256_PLUS) => (
-                SCRAM_SHA_256_PLUS,
-                ChannelBinding::tls_server_end_point(hash),
-            ),
-            Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
-            None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+            Some(hash) if offer.contains(&SCRAM_SHA_256_PLUS) => {
+                (SCRAM_SHA_256_PLUS, Binding::Bound(hash))
+            }
+            Some(_) => (SCRAM_SHA_256, Binding::Unrequested),
+            None => (SCRAM_SHA_256, Binding::Unsupported),
         };
         if !offer.contains(&mechanism) {
             return Err(self.unsupported(10));
         }
-        let scram = ScramSha256::new(self.password()?.as_bytes(), binding);
+        let scram = match &self.target.principal.proof {
+            Proof::Keys(keys) => Scram::with_keys(keys, binding),
+            _ => Scram::with_password(self.password()?, binding),
+        };
         let mut message = Vec::new();
         messages::sasl_initial_response(&mut message, mechanism, scram.message());
         self.send(&message).await?;
-        Ok(Sasl::FirstSent(Box::new(scram)))
+        Ok(Sasl::FirstSent(scram))
     }
 
-    async fn scram_final(&mut self, mut scram: Box<ScramSha256>, challenge: &[u8]) -> Result<Sasl> {
-        let challenge = challenge.to_vec();
-        // Thousands of hashes: not on a thread that serves clients.
-        let proved = tokio::task::spawn_blocking(move || {
-            let updated = scram.update(&challenge);
-            updated.map(|()| scram)
-        });
-        let scram = match proved.await {
-            Ok(Ok(scram)) => scram,
-            Ok(Err(_)) => return Err(self.broken("Its SCRAM challenge is unacceptable.")),
-            Err(error) => {
-                return Err(Error::new(SqlState::INTERNAL_ERROR, error.to_string()));
-            }
-        };
+    async fn scram_final(&mut self, scram: Scram, challenge: &[u8]) -> Result<Sasl> {
+        let scram = scram.answer(challenge).await.map_err(|halt| match halt {
+            Halt::Challenge => self.broken("Its SCRAM challenge is unacceptable."),
+            Halt::OtherVerifier => self.other_verifier(),
+            Halt::Internal(error) => Error::new(SqlState::INTERNAL_ERROR, error),
+        })?;
         let mut message = Vec::new();
         messages::sasl_response(&mut message, scram.message());
         self.send(&message).await?;
         Ok(Sasl::FinalSent(scram))
+    }
+
+    fn other_verifier(&self) -> Error {
+        let Target {
+            address, principal, ..
+        } = self.target;
+        Error::new(
+            SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            format!(
+                "server \"{address}\" keeps another SCRAM verifier of role \"{}\" than the proxy",
+                principal.role
+            ),
+        )
+        .detail("What the client has proved to the proxy proves nothing to that server.")
+        .hint(
+            "Give the role the same verifier on every server: ALTER ROLE … PASSWORD \
+             'SCRAM-SHA-256$…', as pg_authid.rolpassword holds it on one of them.",
+        )
     }
 
     fn unproved(&self, detail: &'static str) -> Error {

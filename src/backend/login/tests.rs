@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::backend::principal::Principal;
 use crate::config::{Address, Secret};
 use crate::wire::backend;
 
@@ -16,8 +17,7 @@ fn target(password: Option<&str>) -> Target {
             port: 5432,
         },
         database: "shop".to_owned(),
-        user: "role".to_owned(),
-        password: password.map(Secret::new),
+        principal: Principal::new("role", password.map(Secret::new)),
         application_name: "shardwire".to_owned(),
         parameters: vec![("client_encoding".to_owned(), "UTF8".to_owned())],
         connect_timeout: Duration::from_secs(60),
@@ -75,7 +75,7 @@ async fn passwords_are_sent_as_they_are_asked_for() {
         (Request::Cleartext, "pw".to_owned()),
         (
             Request::Md5([1, 2, 3, 4]),
-            md5_hash(b"role", b"pw", [1, 2, 3, 4]),
+            postgres_protocol::authentication::md5_hash(b"role", b"pw", [1, 2, 3, 4]),
         ),
     ] {
         let script = script(&[request, Request::Ok], ready);

@@ -1,13 +1,17 @@
 //! Has a client prove who it is; the only maker of [`Authenticated`].
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::auth::md5::Md5Hash;
 use crate::auth::scram::{self, Exchange};
-use crate::auth::users::{Credential, Users};
+use crate::auth::users::{Account, Credential, Users};
+use crate::backend::principal::Proof as ServerProof;
 use crate::config::AuthMethod;
+use crate::config::Secret;
 use crate::error::{Error, Result};
 use crate::net::stream::Stream;
 use crate::session::handshake::{Startup, tell};
@@ -22,6 +26,7 @@ const MAX_PROOF: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct Authenticated {
     user: String,
+    proof: ServerProof,
 }
 
 impl Authenticated {
@@ -29,11 +34,17 @@ impl Authenticated {
     pub fn user(&self) -> &str {
         &self.user
     }
+
+    /// What the proxy can prove to servers that it comes for this user: what the client has given away,
+    /// or the password if that is known.
+    pub fn proof(&self) -> &ServerProof {
+        &self.proof
+    }
 }
 
 /// How far a client's proof came.
 enum Proof {
-    Right,
+    Right(ServerProof),
     Wrong,
     /// The client went away, as psql does to ask its user for the password.
     Gone,
@@ -41,12 +52,13 @@ enum Proof {
 
 /// Has a client prove who it is and tells it AuthenticationOk; none if it goes away.
 ///
-/// `roles` is asked for users that the configuration does not name. The caller sets the time limit; dropping the future leaves the connection useless.
+/// `roles` is asked for users that the configuration does not name. The caller sets the time limit;
+/// dropping the future leaves the connection useless.
 ///
 /// # Errors
 /// Why it is not let in: `28P01` for a wrong password or no such user, `28000` for a user that
-/// trust doesn't cover, whom no rule lets in, or a channel bound to something else, `08P01` for malformed messages. The
-/// client has been told already and its connection is shut down.
+/// trust doesn't cover, whom no rule lets in, or a channel bound to something else, `08P01` for
+/// malformed messages. The client has been told already and its connection is shut down.
 pub async fn authenticate(
     startup: &mut Startup,
     users: &Users,
@@ -54,9 +66,9 @@ pub async fn authenticate(
 ) -> Result<Option<Authenticated>> {
     let error = match prove(startup, users, roles).await {
         Ok(Proof::Gone) => return Ok(None),
-        Ok(Proof::Right) => {
+        Ok(Proof::Right(proof)) => {
             let user = startup.user.clone();
-            return Ok(Some(Authenticated { user }));
+            return Ok(Some(Authenticated { user, proof }));
         }
         Ok(Proof::Wrong) => {
             if let Some(roles) = roles {
@@ -88,14 +100,20 @@ async fn prove(startup: &mut Startup, users: &Users, roles: Option<&Roles>) -> R
         account = roles.account(&startup.user).await;
     }
     let account = account.as_ref();
+    let plain = account.and_then(Account::plain).cloned();
     let credential = users.credential(&startup.user, account);
-    match (method, credential.md5()) {
+    let proof = match (method, credential.md5()) {
         (AuthMethod::Trust, _) => trust(startup, users.trusts(account, roles.is_some())).await,
         (AuthMethod::Password, _) => password(&mut startup.stream, credential).await,
         (AuthMethod::Md5, Some(hash)) => md5(&mut startup.stream, hash).await,
         (AuthMethod::Md5 | AuthMethod::ScramSha256, _) => scram(startup, &credential).await,
         (AuthMethod::Reject, _) => Ok(Proof::Wrong),
-    }
+    }?;
+    // The password itself opens every server, whatever it asks for.
+    Ok(match (proof, plain) {
+        (Proof::Right(_), Some(plain)) => Proof::Right(ServerProof::Password(plain)),
+        (proof, _) => proof,
+    })
 }
 
 async fn trust(startup: &mut Startup, exists: bool) -> Result<Proof> {
@@ -105,21 +123,25 @@ async fn trust(startup: &mut Startup, exists: bool) -> Result<Proof> {
             format!("role \"{}\" does not exist", startup.user),
         ));
     }
-    Ok(send(&mut startup.stream, &[Request::Ok]).await)
+    admit(&mut startup.stream, &[Request::Ok], ServerProof::None).await
 }
 
 async fn password(stream: &mut Stream, credential: Credential) -> Result<Proof> {
-    if let Proof::Gone = send(stream, &[Request::Cleartext]).await {
+    if !send(stream, &[Request::Cleartext]).await {
         return Ok(Proof::Gone);
     }
     let Some(body) = read_proof(stream).await? else {
         return Ok(Proof::Gone);
     };
     let given = messages::parse_password(&body)?.to_vec();
+    let password = String::from_utf8(given.clone()).ok().map(Secret::new);
     // Thousands of hashes: not on a thread that serves others.
     let checked = tokio::task::spawn_blocking(move || credential.is_password(&given));
     match checked.await {
-        Ok(true) => Ok(send(stream, &[Request::Ok]).await),
+        Ok(true) => {
+            let proof = password.map_or(ServerProof::None, ServerProof::Password);
+            admit(stream, &[Request::Ok], proof).await
+        }
         Ok(false) => Ok(Proof::Wrong),
         Err(error) => Err(Error::fatal(SqlState::INTERNAL_ERROR, error.to_string())),
     }
@@ -127,14 +149,14 @@ async fn password(stream: &mut Stream, credential: Credential) -> Result<Proof> 
 
 async fn md5(stream: &mut Stream, hash: &Md5Hash) -> Result<Proof> {
     let salt = rand::random();
-    if let Proof::Gone = send(stream, &[Request::Md5(salt)]).await {
+    if !send(stream, &[Request::Md5(salt)]).await {
         return Ok(Proof::Gone);
     }
     let Some(body) = read_proof(stream).await? else {
         return Ok(Proof::Gone);
     };
     match hash.is_proved(salt, messages::parse_password(&body)?) {
-        true => Ok(send(stream, &[Request::Ok]).await),
+        true => admit(stream, &[Request::Ok], ServerProof::Md5(hash.clone())).await,
         false => Ok(Proof::Wrong),
     }
 }
@@ -143,7 +165,7 @@ async fn scram(startup: &mut Startup, credential: &Credential) -> Result<Proof> 
     let stream = &mut startup.stream;
     let binding = startup.binding.as_deref();
     let offer = Request::Sasl(scram::mechanisms(binding));
-    if let Proof::Gone = send(stream, &[offer]).await {
+    if !send(stream, &[offer]).await {
         return Ok(Proof::Gone);
     }
     let Some(body) = read_proof(stream).await? else {
@@ -154,24 +176,32 @@ async fn scram(startup: &mut Startup, credential: &Credential) -> Result<Proof> 
     let verifier = credential.verifier().clone();
     let exchange = Exchange::begin(mechanism, first, binding, verifier, &nonce)?;
     let challenge = Request::SaslContinue(exchange.server_first().as_bytes());
-    if let Proof::Gone = send(stream, &[challenge]).await {
+    if !send(stream, &[challenge]).await {
         return Ok(Proof::Gone);
     }
     let Some(last) = read_proof(stream).await? else {
         return Ok(Proof::Gone);
     };
-    let signature = exchange.finish(&last)?;
-    match signature {
-        Some(signature) if credential.admits(true) => {
-            let last = Request::SaslFinal(signature.as_bytes());
-            Ok(send(stream, &[last, Request::Ok]).await)
+    match exchange.finish(&last)? {
+        Some(proved) if credential.admits(true) => {
+            let last = Request::SaslFinal(proved.signature.as_bytes());
+            let proof = ServerProof::Keys(Arc::new(proved.keys));
+            admit(stream, &[last, Request::Ok], proof).await
         }
         _ => Ok(Proof::Wrong),
     }
 }
 
-/// Sends requests in one write; `Right` if the client was there to take them.
-async fn send(stream: &mut Stream, requests: &[Request<'_>]) -> Proof {
+/// Tells a client that it is in.
+async fn admit(stream: &mut Stream, requests: &[Request<'_>], proof: ServerProof) -> Result<Proof> {
+    Ok(match send(stream, requests).await {
+        true => Proof::Right(proof),
+        false => Proof::Gone,
+    })
+}
+
+/// Sends requests in one write; false if the client is not there to take them.
+async fn send(stream: &mut Stream, requests: &[Request<'_>]) -> bool {
     let mut out = Vec::new();
     for request in requests {
         messages::request(&mut out, request);
@@ -180,10 +210,7 @@ async fn send(stream: &mut Stream, requests: &[Request<'_>]) -> Proof {
         stream.write_all(&out).await?;
         stream.flush().await
     };
-    match sent.await {
-        Ok(()) => Proof::Right,
-        Err(_) => Proof::Gone,
-    }
+    sent.await.is_ok()
 }
 
 /// Reads the body of one message of type `p` and not a byte more; none if the client goes away.

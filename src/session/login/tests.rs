@@ -13,6 +13,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::*;
 use crate::backend::dial::{Dialed, Target, dial};
+use crate::backend::principal::Principal;
 use crate::config::{
     Address, Auth, BackendTls, BackendTlsMode, ClientTls, Password, Secret, TlsMode, User,
 };
@@ -102,8 +103,7 @@ fn target(address: &Address, user: &str, password: &str) -> Target {
     Target {
         address: address.clone(),
         database: "shop".to_owned(),
-        user: user.to_owned(),
-        password: Some(Secret::new(password)),
+        principal: Principal::new(user, Some(Secret::new(password))),
         application_name: "shardwire".to_owned(),
         parameters: Vec::new(),
         connect_timeout: Duration::from_secs(60),

@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS shardwire.shard (
     complete    boolean NOT NULL,
     timeline    bigint NOT NULL
 );
+GRANT USAGE ON SCHEMA shardwire TO PUBLIC;
+GRANT SELECT ON shardwire.shard TO PUBLIC;
 CREATE TABLE IF NOT EXISTS shardwire.tables (
     schema_name text NOT NULL,
     table_name  text NOT NULL,
