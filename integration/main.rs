@@ -8,11 +8,13 @@
 )]
 
 mod access;
+mod catalog_queries;
 mod console;
 mod corpus;
 mod demo;
 mod differential;
 mod drivers;
+mod encodings;
 mod harness;
 mod hostile;
 mod launcher;

@@ -193,7 +193,7 @@ impl Proof {
         };
         for value in &part.values {
             match value.key(arguments, &part.column, self.use_) {
-                Ok(key) if key.requires_utf8() && !arguments.utf8 => {
+                Ok(key) if key.requires_utf8() && !arguments.encoding.is_exact() => {
                     return Err((NOT_UTF8, self.column(at)));
                 }
                 Ok(key) => keys.push(key),
@@ -303,7 +303,10 @@ impl KeyValue {
             _ => return Err(OTHER_TYPE),
         };
         let value = parameters.value(index).ok_or(NOT_THERE)?;
-        let key = Key::from_parameter(type_oid, format, value, column, use_);
+        let value = value
+            .map(|bytes| in_utf8(arguments, bytes, column, (type_oid, format)))
+            .transpose()?;
+        let key = Key::from_parameter(type_oid, format, value.as_deref(), column, use_);
         let certain = match &key {
             Ok(key) => self.means_its_digits(format, key),
             Err(error) => *error == KeyError::Null,
@@ -319,6 +322,28 @@ impl KeyValue {
     fn means_its_digits(&self, format: Format, key: &Key) -> bool {
         let digits = matches!(key, Key::Int(value) if value.unsigned_abs() <= EXACT_IN_FLOATS);
         digits && format == Format::Text && self.cast == 0
+    }
+}
+
+/// The bytes of a parameter; those of a text in UTF-8.
+fn in_utf8<'a>(
+    arguments: &Arguments<'_>,
+    bytes: &'a [u8],
+    column: &ColumnType,
+    (type_oid, format): (u32, Format),
+) -> Result<Cow<'a, [u8]>, KeyError> {
+    let is_text = |kind| matches!(kind, KeyType::Text | KeyType::Varchar | KeyType::Bpchar);
+    let source = KeyType::from_oid(type_oid).unwrap_or(column.key_type);
+    if bytes.is_ascii()
+        || arguments.encoding.is_utf8()
+        || !(format == Format::Text || is_text(source))
+    {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    match arguments.encoding.read(bytes) {
+        Some(Cow::Borrowed(text)) => Ok(Cow::Borrowed(text.as_bytes())),
+        Some(Cow::Owned(text)) => Ok(Cow::Owned(text.into_bytes())),
+        None => Err(NOT_UTF8),
     }
 }
 

@@ -21,6 +21,7 @@ mod query;
 mod refusal;
 mod scatter;
 mod session_use;
+pub mod sizes;
 mod statement;
 mod tree;
 mod unparsed;
@@ -33,6 +34,7 @@ use crate::error::Result;
 use crate::sharding::ShardIndex;
 use crate::sharding::ShardSet;
 use crate::sql::classify::classify;
+use crate::sql::encoding::Encoding;
 use crate::sql::lexer::tokenize;
 use crate::sql::shape::Literal;
 use crate::sql::shape::Shape;
@@ -120,9 +122,8 @@ pub struct Arguments<'a> {
     pub literals: &'a [Literal],
     /// The Bind message's parameters.
     pub parameters: Parameters<'a>,
-    /// Whether the client's encoding is UTF-8 (or plain ASCII): keys beyond ASCII of other clients
-    /// can't be known.
-    pub utf8: bool,
+    /// The client's encoding, which parameters are in: keys beyond ASCII can't be known in all.
+    pub encoding: Encoding,
 }
 
 /// The shards of one execution.

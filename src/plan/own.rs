@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::plan::sizes::Measure;
+use crate::plan::sizes::Sizes;
 use crate::plan::without_semicolons;
 use crate::sql::analysis::Call;
 use crate::sql::analysis::Facts;
@@ -45,6 +47,8 @@ pub enum Question {
     CancelBackend,
     /// `pg_terminate_backend(pid [, timeout])`.
     TerminateBackend,
+    /// `pg_table_size(relation)` and the like.
+    Size(Measure),
 }
 
 impl Question {
@@ -54,6 +58,7 @@ impl Question {
             Question::BackendPid => "pg_backend_pid",
             Question::CancelBackend => "pg_cancel_backend",
             Question::TerminateBackend => "pg_terminate_backend",
+            Question::Size(measure) => measure.name(),
         }
     }
 
@@ -63,7 +68,7 @@ impl Question {
             ("pg_backend_pid", 0) => Question::BackendPid,
             ("pg_cancel_backend", 1) => Question::CancelBackend,
             ("pg_terminate_backend", 1 | 2) => Question::TerminateBackend,
-            _ => return None,
+            _ => return Measure::of(name, arguments).map(Question::Size),
         })
     }
 }
@@ -88,6 +93,7 @@ pub(super) fn find(
         if call.place == Place::Other
             || !is_builtin(catalog, search_path, &call.name)
             || (question == Question::BackendPid && about_servers)
+            || (matches!(question, Question::Size(_)) && catalog.shards().len() == 1)
         {
             continue;
         }
@@ -284,15 +290,39 @@ impl OwnCall {
         expression.push_str(value);
         let name = quote_identifier(self.question.name());
         match self.place {
-            Place::Source { aliased } => {
-                let alias = if aliased {
-                    String::new()
-                } else {
-                    format!(" AS {name}")
-                };
-                format!("unnest(ARRAY[{expression}]){alias}")
-            }
+            Place::Source { .. } => self.source(&expression),
             Place::Expression | Place::Other => format!("(SELECT {expression} AS {name})"),
+        }
+    }
+
+    /// The entry of `FROM` that stands in its place.
+    fn source(&self, expression: &str) -> String {
+        let name = quote_identifier(self.question.name());
+        match self.place {
+            Place::Source { aliased: true } => format!("unnest(ARRAY[{expression}])"),
+            _ => format!("unnest(ARRAY[{expression}]) AS {name}"),
+        }
+    }
+
+    /// What stands in its place if it asks for a size.
+    pub fn size(
+        &self,
+        (text, tokens): (&str, &[Token]),
+        measure: Measure,
+        sizes: &Sizes,
+    ) -> String {
+        let written = |argument: &Range<usize>| {
+            let tokens = tokens.get(argument.clone()).unwrap_or_default();
+            match (tokens.first(), tokens.last()) {
+                (Some(first), Some(last)) => slice(text, first.start..last.end),
+                _ => "",
+            }
+        };
+        let arguments: Vec<&str> = self.arguments.iter().map(written).collect();
+        let expression = sizes.expression(measure, &arguments);
+        match self.place {
+            Place::Source { .. } => self.source(&expression),
+            Place::Expression | Place::Other => expression,
         }
     }
 }

@@ -36,7 +36,7 @@ impl Session {
             let need = self.need(plan, Some(0), text);
             self.hold(need).await?;
             self.batch.rewrite = Some(rewrite);
-            self.dispatch(&sent, need, Expect::Query(None));
+            self.dispatch(sent.as_bytes(), need, Expect::Query(None));
             return Ok(true);
         }
         let Some(named) = self.named(text, plan)? else {
@@ -51,7 +51,7 @@ impl Session {
         };
         let mut rows = None;
         if self.explains(&named.plan) {
-            let body = std::str::from_utf8(&named.prepared.text).unwrap_or_default();
+            let body = named.prepared.sql();
             let explained = self.explain(&named.plan, &target, (body, &named.prepared.literals))?;
             (shard, rows) = (explained.shard, Some(explained.rows));
         } else if let Target::Many(shards) = target {
@@ -84,7 +84,7 @@ impl Session {
             None => Expect::Query(effects),
         };
         self.batch.rewrite = Some(rewrite);
-        self.dispatch(&sent, need, expect);
+        self.dispatch(sent.as_bytes(), need, expect);
         Ok(true)
     }
 
@@ -93,19 +93,19 @@ impl Session {
         if let Statement::Prepare { .. } = named.plan.statement {
             return self.need_to_prepare(&named.prepared.plan);
         }
-        let body = std::str::from_utf8(&named.prepared.text).unwrap_or_default();
+        let body = named.prepared.sql();
         self.need(&named.plan, shard, body)
     }
 
     /// Sends a rewritten Query to the server that is held.
-    pub(super) fn dispatch(&mut self, text: &str, need: Need, expect: Expect) {
+    pub(super) fn dispatch(&mut self, text: &[u8], need: Need, expect: Expect) {
         if need.access == Access::Write {
             self.unit.make_final();
         }
         if let Some(held) = &mut self.server {
             held.wrote |= need.writes;
             held.lease.unnamed = None;
-            frontend::write_query(held.lease.socket.output.tail(), text.as_bytes());
+            frontend::write_query(held.lease.socket.output.tail(), text);
             held.replies.push(expect);
             self.batch.end_by_query();
         }

@@ -13,7 +13,7 @@ use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target
 use crate::session::prepared::{Needs, Portal, Prepared, server_name};
 use crate::session::replies::Expect;
 use crate::session::route::Need;
-use crate::session::study::{Study, effects};
+use crate::session::study::{Study, converted, effects, unplanned};
 use crate::session::{Session, Stop};
 use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
@@ -61,7 +61,8 @@ impl Session {
             self.check_new_name(parse.name)?;
         }
         let types: Vec<u32> = parse.types().collect();
-        let plan = match self.study(parse.text, &types)? {
+        let read = self.settings.context().encoding.read(parse.text);
+        let plan = match self.study(read.as_deref(), &types)? {
             Study::One(plan) => plan,
             Study::Empty => unplanned(Statement::Empty, Route::Any, Access::Read),
             Study::Opaque => {
@@ -88,9 +89,10 @@ impl Session {
             id,
             server_name,
             text: parse.text.into(),
+            read: converted(&read),
             types: types.into(),
             literals: self.shape.literals.as_slice().into(),
-            hint: self.hint_in(parse.text),
+            hint: self.hint_in(read.as_deref()),
             plan,
             context,
             made_at: SystemTime::now(),
@@ -111,8 +113,9 @@ impl Session {
             return Ok(());
         }
         let mut prepared = self.prepared(bind.statement)?;
-        let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+        let text = prepared.sql();
         self.drop_scatter().await?;
+        let mut planned = None;
         if self.transaction != Transaction::Failed {
             if self.local(&prepared.plan, text).await?.is_some() {
                 return self.bind_locally(&bind, prepared).await;
@@ -126,12 +129,12 @@ impl Session {
                     text,
                     literals: &prepared.literals,
                     parameters: Parameters::new(&prepared.types, bind.formats, bind.values),
-                    utf8: !self.settings.context().foreign_encoding,
+                    encoding: self.settings.context().encoding,
                 };
                 self.target(&prepared.plan, &arguments, prepared.hint.as_deref())
             };
             let target = target?;
-            let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+            let text = prepared.sql();
             let mut rows = Box::default();
             let target = if self.explains(&prepared.plan) {
                 let explained =
@@ -151,13 +154,14 @@ impl Session {
             };
             self.count_route(shard);
             self.hold(self.need(&prepared.plan, shard, text)).await?;
+            planned = shard.filter(|_| prepared.hint.is_none());
         } else {
             self.hold(self.need(&prepared.plan, None, text)).await?;
         }
         self.send_pending();
         let edited = match self.transaction {
             Transaction::Failed => None,
-            _ => self.edited_statement(&prepared, &bind).await?,
+            _ => self.edited_statement(&prepared, &bind, planned).await?,
         };
         let bound = edited.as_ref().unwrap_or(&prepared);
         let Some(held) = &mut self.server else {
@@ -207,7 +211,7 @@ impl Session {
         let Some((_, first)) = self.batch.pending.first().cloned() else {
             return Ok(());
         };
-        let text = std::str::from_utf8(&first.text).unwrap_or_default();
+        let text = first.sql();
         if self.is_local(&first.plan, text).await? {
             let words = self.acknowledge_pending();
             self.say(words);
@@ -286,7 +290,7 @@ impl Session {
     async fn describe_statement(&mut self, name: &[u8]) -> Result<(), Stop> {
         self.drop_scatter().await?;
         let prepared = self.prepared(name)?;
-        let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+        let text = prepared.sql();
         if self.is_local(&prepared.plan, text).await? {
             let mut words = self.acknowledge_pending();
             words.extend_from_slice(NO_PARAMETERS);
@@ -315,7 +319,7 @@ impl Session {
         prepared: &Prepared,
         formats: &Formats,
     ) -> Result<Vec<u8>, Stop> {
-        let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+        let text = prepared.sql();
         let mut words = self.description(&prepared.plan, text, formats).await?;
         if words.is_empty() {
             no_data(&mut words);
@@ -349,7 +353,7 @@ impl Session {
                     self.unit.make_final();
                 }
                 self.before_end(&prepared.plan.statement).await?;
-                let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+                let text = prepared.sql();
                 let effects = effects(&prepared.plan, text);
                 self.note_pins(&effects);
                 self.note_temporary(&prepared.plan);
@@ -380,7 +384,7 @@ impl Session {
         prepared: &Prepared,
         formats: &Formats,
     ) -> Result<(), Stop> {
-        let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+        let text = prepared.sql();
         let Some(local) = self.local(&prepared.plan, text).await? else {
             return Err(Error::refused(
                 "the statement's meaning has changed since it was bound",
@@ -480,18 +484,6 @@ impl Session {
     pub(super) fn batch_scatter(&mut self) -> &mut Option<crate::session::scatter::ScatterPortal> {
         &mut self.batch.scatter
     }
-}
-
-/// The plan of a text that only the server can judge.
-fn unplanned(statement: Statement, route: Route, access: Access) -> Arc<Plan> {
-    Arc::new(Plan {
-        statement,
-        route,
-        access,
-        session: SessionUse::NONE,
-        epoch: 0,
-        own: Box::default(),
-    })
 }
 
 fn no_portal(name: &[u8]) -> Error {

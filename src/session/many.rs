@@ -17,6 +17,7 @@ use crate::session::route::Need;
 use crate::session::study::{effect_of, effects, is_query};
 use crate::session::wording::Rewrite;
 use crate::session::{Session, Stop};
+use crate::sharding::ShardIndex;
 use crate::sql::lexer::tokenize;
 use crate::sql::shape::{self, Shape};
 use crate::sql::splice::Edit;
@@ -62,17 +63,17 @@ impl Session {
     pub(super) async fn query_many(
         &mut self,
         frame: &[u8],
-        text: &[u8],
+        text: &str,
         plans: &[(Range<u32>, Arc<Plan>)],
     ) -> Result<(), Stop> {
-        let text = std::str::from_utf8(text).unwrap_or_default();
         // The names as they will be, for the statements behind those that change them.
         let names = self.statements.names();
         let survey = self.survey(text, plans);
         self.statements.set_names(names);
         let mut survey = survey?;
-        self.answer_in_many(&mut survey.edits, text, plans).await?;
         let need = survey.need.take().unwrap_or(ANYWHERE);
+        self.answer_in_many(&mut survey.edits, text, (plans, need.shard))
+            .await?;
         self.unit.make_final();
         self.count_route(need.shard);
         let effects: Effects = survey
@@ -90,6 +91,7 @@ impl Session {
         self.ensure_held(&survey.present, &survey.absent).await?;
         self.note_pins(&effects);
         self.batch.rewrite = Some(rewrite);
+        let sent = self.encoded(&sent)?;
         self.dispatch(&sent, need, Expect::Query(effects));
         Ok(())
     }
@@ -99,14 +101,15 @@ impl Session {
         &mut self,
         edits: &mut Vec<Edit>,
         text: &str,
-        plans: &[(Range<u32>, Arc<Plan>)],
+        (plans, shard): (&[(Range<u32>, Arc<Plan>)], Option<ShardIndex>),
     ) -> Result<(), Stop> {
+        let shard = shard.filter(|_| self.shape.hint.is_none());
         for (range, plan) in plans {
             if self.transaction == Transaction::Failed {
                 break;
             }
             let statement = slice(text, range.clone());
-            let answers = self.own_answers(plan, statement, Parameters::none());
+            let answers = self.own_answers(plan, statement, Parameters::none(), shard);
             edits.extend(answers.await?.into_iter().map(|edit| moved(edit, range)));
         }
         Ok(())
@@ -230,7 +233,7 @@ impl Session {
             text: statement,
             literals: &shape.literals,
             parameters: Parameters::none(),
-            utf8: !self.settings.context().foreign_encoding,
+            encoding: self.settings.context().encoding,
         };
         self.target(plan, &arguments, hint)
     }

@@ -168,6 +168,7 @@ impl Session {
             id,
             server_name: server_name(id).into_bytes().into(),
             text: body.as_bytes().into(),
+            read: None,
             types: types.into(),
             literals: shape.literals.into(),
             hint: None,
@@ -256,7 +257,7 @@ impl Session {
         if self.database.is_single() {
             return Ok(Target::One(0));
         }
-        let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+        let text = prepared.sql();
         if !self.counts_agree(named, carried, text) {
             // Any server says so.
             return Ok(Target::Any);
@@ -265,7 +266,7 @@ impl Session {
             text,
             literals: &prepared.literals,
             parameters: Parameters::new(&carried.types, &[], &carried.values),
-            utf8: !self.settings.context().foreign_encoding,
+            encoding: self.settings.context().encoding,
         };
         let target = self.target(&named.plan, &arguments, hint.or(prepared.hint.as_deref()))?;
         if matches!(target, Target::Many(_)) && !carried.computed.is_empty() {
@@ -302,7 +303,7 @@ impl Session {
         if !may_name(&prepared.plan.statement) {
             return Ok(None);
         }
-        let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+        let text = prepared.sql();
         let Some(named) = self.named(text, &prepared.plan)? else {
             return Ok(None);
         };
@@ -324,6 +325,7 @@ impl Session {
                 false => Box::default(),
             },
             text: sent.into_bytes().into(),
+            read: None,
             types: prepared.types.clone(),
             literals: Box::default(),
             hint: prepared.hint.clone(),

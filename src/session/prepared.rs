@@ -21,6 +21,8 @@ pub struct Prepared {
     pub server_name: Box<[u8]>,
     /// The text.
     pub text: Box<[u8]>,
+    /// The text in UTF-8, if it is not.
+    pub read: Option<Box<str>>,
     /// The declared parameter types; 0 leaves one to the server.
     pub types: Box<[u32]>,
     /// The literals in the text.
@@ -74,6 +76,14 @@ pub enum Needs {
 }
 
 impl Prepared {
+    /// The text as it is to be understood.
+    pub fn sql(&self) -> &str {
+        match &self.read {
+            Some(read) => read,
+            None => std::str::from_utf8(&self.text).unwrap_or_default(),
+        }
+    }
+
     /// Whether the client gave it no name.
     pub fn is_unnamed(&self) -> bool {
         self.server_name.is_empty()

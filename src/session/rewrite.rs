@@ -1,17 +1,19 @@
 //! Statements that servers get in other words, because the proxy answers some of their calls itself.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::connection::StatementId;
 use crate::error::{Error, Result};
 use crate::plan::own::{Question, tokens_of};
+use crate::plan::sizes::Sizes;
 use crate::plan::{OwnCall, Parameters, Plan};
 use crate::session::control::Control;
 use crate::session::database::Database;
 use crate::session::prepared::{Needs, Prepared, statement_id};
 use crate::session::{Session, Stop};
-use crate::sharding::Format;
+use crate::sharding::{Format, ShardIndex};
 use crate::sql::literal::token_value;
 use crate::sql::shifts::Shifts;
 use crate::sql::splice::{Edit, splice};
@@ -42,12 +44,14 @@ impl Session {
         plan: &Plan,
         text: &str,
         parameters: Parameters<'_>,
+        shard: Option<ShardIndex>,
     ) -> Result<Vec<Edit>, Stop> {
         let mut edits = Vec::new();
         if plan.own.is_empty() {
             return Ok(edits);
         }
         let tokens = tokens_of(text, Database::lex_options(self.settings.context()))?;
+        let sizes = self.sizes(plan, shard).await?;
         let mut done = 0;
         for call in &plan.own {
             let Some(range) = call.range(&tokens).filter(|range| range.start >= done) else {
@@ -58,6 +62,9 @@ impl Session {
                     let pid = self.registered.control.process_id.to_string();
                     Some(call.replacement((text, &tokens), &pid, &[]))
                 }
+                Question::Size(measure) => sizes
+                    .as_ref()
+                    .map(|sizes| call.size((text, &tokens), measure, sizes)),
                 Question::CancelBackend | Question::TerminateBackend => {
                     let numbers = [0, 1].map(|argument| match call.argument(argument, &tokens) {
                         Some(written) => self.number(written, text, &parameters),
@@ -88,8 +95,10 @@ impl Session {
         let pid = self.registered.control.process_id.to_string();
         let mut edits = Vec::new();
         for call in &plan.own {
-            if call.question != Question::BackendPid {
-                return Err(uncertain(call.question.name()));
+            match call.question {
+                Question::BackendPid => {}
+                Question::Size(_) => return Err(passing(call.question.name())),
+                _ => return Err(uncertain(call.question.name())),
             }
             if let Some(range) = call.range(&tokens) {
                 let text = call.replacement((text, &tokens), &pid, &[]);
@@ -97,6 +106,17 @@ impl Session {
             }
         }
         splice(text, options, &edits)
+    }
+
+    /// What the other shards have on disk, if a plan asks for sizes of tables: not if the user has chosen
+    /// a shard to ask.
+    async fn sizes(&self, plan: &Plan, shard: Option<ShardIndex>) -> Result<Option<Sizes>, Stop> {
+        let is_size = |call: &OwnCall| matches!(call.question, Question::Size(_));
+        let is_chosen = self.settings.context().shard.is_some() || shard != Some(0);
+        if is_chosen || !plan.own.iter().any(is_size) {
+            return Ok(None);
+        }
+        Ok(Some(self.database.topology.sizes().await?))
     }
 
     /// Sends a signal to another client of this proxy, if `numbers` name one: the arguments of the call,
@@ -193,6 +213,17 @@ impl Session {
         }
     }
 
+    /// A text as the client would have written it.
+    pub(super) fn encoded<'a>(&self, text: &'a str) -> Result<Cow<'a, [u8]>> {
+        self.settings.context().encoding.write(text).ok_or_else(|| {
+            Error::refused(
+                "statement that the proxy answers in part can't be written in its client encoding",
+                "It has characters beyond ASCII that the proxy does not know.",
+                "SET client_encoding TO 'UTF8'.",
+            )
+        })
+    }
+
     /// The Query frame that a server gets in place of the client's; none if nothing is edited.
     pub(super) async fn edited_query(
         &mut self,
@@ -211,7 +242,7 @@ impl Session {
             shifts: Shifts::of(text, edits),
         });
         let mut frame = Vec::new();
-        frontend::write_query(&mut frame, edited.as_bytes());
+        frontend::write_query(&mut frame, &self.encoded(&edited)?);
         Ok(Some(frame))
     }
 
@@ -221,20 +252,24 @@ impl Session {
         &mut self,
         prepared: &Arc<Prepared>,
         bind: &Bind<'_>,
+        shard: Option<ShardIndex>,
     ) -> Result<Option<Arc<Prepared>>, Stop> {
         // A PREPARE has the answers in it already.
         if prepared.plan.own.is_empty() || prepared.declared.is_some() {
             return Ok(None);
         }
-        let text = std::str::from_utf8(&prepared.text).unwrap_or_default();
+        let text = prepared.sql();
         let parameters = Parameters::new(&prepared.types, bind.formats, bind.values);
-        let edits = self.own_answers(&prepared.plan, text, parameters).await?;
+        let edits = self
+            .own_answers(&prepared.plan, text, parameters, shard)
+            .await?;
         if edits.is_empty() {
             return Ok(None);
         }
         let options = Database::lex_options(self.settings.context());
         let edited = splice(text, options, &edits)?;
-        let id = statement_id(false, edited.as_bytes(), &prepared.types, prepared.context);
+        let edited = self.encoded(&edited)?.into_owned();
+        let id = statement_id(false, &edited, &prepared.types, prepared.context);
         self.unit.rewritten = Some(Rewritten {
             statement: Some(id),
             shifts: Shifts::of(text, &edits),
@@ -242,7 +277,8 @@ impl Session {
         Ok(Some(Arc::new(Prepared {
             id,
             server_name: Box::default(),
-            text: edited.into_bytes().into(),
+            text: edited.into(),
+            read: None,
             types: prepared.types.clone(),
             literals: Box::default(),
             hint: None,
@@ -253,6 +289,16 @@ impl Session {
             needs: Needs::Nothing,
         })))
     }
+}
+
+fn passing(function: &str) -> Error {
+    Error::refused(
+        format!(
+            "{function} in a statement that PREPARE makes is not supported over several shards"
+        ),
+        "What the other shards have is measured when a statement runs, and would be what it was then.",
+        "Send the statement itself, or prepare it by the extended protocol.",
+    )
 }
 
 fn uncertain(function: &str) -> Error {

@@ -43,7 +43,7 @@ impl Session {
     /// Runs a simple Query over several shards.
     pub(super) async fn scatter_query(
         &mut self,
-        text: &str,
+        text: &[u8],
         plan: &Plan,
         shards: ShardSet,
     ) -> Result<(), Stop> {
@@ -53,7 +53,7 @@ impl Session {
         let request = |lease: &mut Lease| {
             lease.unnamed = None;
             let mut out = Vec::new();
-            frontend::write_parse(&mut out, b"", text.as_bytes(), &[]);
+            frontend::write_parse(&mut out, b"", text, &[]);
             out.extend_from_slice(b"B\0\0\0\x0c\0\0\0\0\0\0\0\0");
             describe_and_execute(&mut out, b"");
             out

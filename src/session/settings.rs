@@ -15,6 +15,7 @@ use crate::session::date_style::DateStyle;
 use crate::session::effect::Effect;
 use crate::session::path::Whose;
 use crate::sql::classify::setting_values;
+use crate::sql::encoding::Encoding;
 use crate::sqlstate::SqlState;
 
 /// Settings whose value is a list of names, each quoted by itself.
@@ -44,8 +45,8 @@ pub struct Context {
     pub whose: Whose,
     /// Whether `standard_conforming_strings` is off.
     pub backslashes: bool,
-    /// Whether texts come in another encoding than UTF-8.
-    pub foreign_encoding: bool,
+    /// The encoding that texts come in.
+    pub encoding: Encoding,
     /// `DateStyle`, if the session has set it and the value was understood.
     date_style: Option<DateStyle>,
 }
@@ -54,16 +55,12 @@ impl Context {
     /// Distinguishes the contexts whose plans differ.
     pub fn fingerprint(&self) -> u64 {
         let path = self.search_path.as_ref();
-        match (
-            self.whose.is_plain(path),
-            self.backslashes,
-            self.foreign_encoding,
-        ) {
-            (true, false, false) => 0,
-            (_, backslashes, foreign) => {
-                let is_plain = self.whose.is_plain(path);
-                let flags = [is_plain, backslashes, foreign];
+        match (self.whose.is_plain(path), self.backslashes, self.encoding) {
+            (true, false, Encoding::Utf8) => 0,
+            (is_plain, backslashes, encoding) => {
+                let flags = [is_plain, backslashes];
                 let mut bytes = flags.map(u8::from).to_vec();
+                bytes.push(encoding.fingerprint());
                 for schema in &*self.whose.effective(path, &[]) {
                     bytes.extend_from_slice(schema.as_bytes());
                     bytes.push(0);
@@ -93,7 +90,7 @@ impl Context {
                 self.backslashes = single().is_ok_and(|value| is_off(&value));
             }
             "client_encoding" => {
-                self.foreign_encoding = !single().is_ok_and(|value| is_utf8(&value));
+                self.encoding = single().map_or(Encoding::Unknown, |value| Encoding::named(&value));
             }
             "datestyle" => {
                 let mut style = self.date_style.unwrap_or_default();
@@ -123,7 +120,7 @@ impl Context {
             "search_path" => self.search_path = None,
             "role" | "session_authorization" => self.whose.set(name, None),
             "standard_conforming_strings" => self.backslashes = false,
-            "client_encoding" => self.foreign_encoding = false,
+            "client_encoding" => self.encoding = Encoding::Utf8,
             "datestyle" => self.date_style = None,
             "shardwire.shard" => self.shard = None,
             "shardwire.shard_key" => self.shard_key = None,
@@ -515,7 +512,7 @@ fn reset_to(context: &mut Context, default: &Context, name: &str) -> Result<()> 
     match name {
         "search_path" => context.search_path.clone_from(&default.search_path),
         "standard_conforming_strings" => context.backslashes = default.backslashes,
-        "client_encoding" => context.foreign_encoding = default.foreign_encoding,
+        "client_encoding" => context.encoding = default.encoding,
         "datestyle" => context.date_style = default.date_style,
         "shardwire.shard" => context.shard.clone_from(&default.shard),
         "shardwire.shard_key" => context.shard_key.clone_from(&default.shard_key),

@@ -27,7 +27,9 @@ impl Session {
         self.batch.start_simple();
         self.statements.remove(b"");
         self.unit.note(frame);
-        let study = self.study(text, &[])?;
+        let read = self.settings.context().encoding.read(text);
+        let study = self.study(read.as_deref(), &[])?;
+        let text = read.as_deref().unwrap_or_default();
         if self.transaction == Transaction::Broken && !matches!(study, Study::One(_) | Study::Empty)
         {
             return Err(aborted().into());
@@ -56,9 +58,7 @@ impl Session {
         }
     }
 
-    async fn query_one(&mut self, frame: &[u8], text: &[u8], plan: &Arc<Plan>) -> Result<(), Stop> {
-        // A text that has a plan is UTF-8.
-        let text = std::str::from_utf8(text).unwrap_or_default();
+    async fn query_one(&mut self, frame: &[u8], text: &str, plan: &Arc<Plan>) -> Result<(), Stop> {
         if self.transaction != Transaction::Failed
             && let Some(local) = self.local(plan, text).await?
         {
@@ -81,7 +81,7 @@ impl Session {
                 text,
                 literals: &literals,
                 parameters: Parameters::none(),
-                utf8: !self.settings.context().foreign_encoding,
+                encoding: self.settings.context().encoding,
             };
             let hint = self.shape.hint.clone().map(|range| slice(text, range));
             self.target(plan, &arguments, hint)
@@ -92,11 +92,19 @@ impl Session {
             let explained = self.explain(plan, &target, (text, &self.shape.literals))?;
             return self.query_explain(frame, plan, (explained, text)).await;
         }
-        let answers = self.own_answers(plan, text, Parameters::none()).await?;
+        let planned = match target {
+            Target::One(shard) if self.shape.hint.is_none() => Some(shard),
+            _ => None,
+        };
+        let answers = self.own_answers(plan, text, Parameters::none(), planned);
+        let answers = answers.await?;
         let edited = self.edited_query(text, &answers).await?;
         let frame = edited.as_deref().unwrap_or(frame);
         match target {
-            Target::Many(shards) => self.scatter_query(text, plan, shards).await,
+            Target::Many(shards) => {
+                let text = frontend::query(frame::body(frame))?;
+                self.scatter_query(text, plan, shards).await
+            }
             Target::One(shard) => {
                 self.count_route(Some(shard));
                 self.send_query(frame, self.need(plan, Some(shard), text), effects)

@@ -6,18 +6,16 @@ use crate::backend::connection::StatementId;
 use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::session::prepared::{Needs, Prepared, server_name, statement_id};
-use crate::session::study::Study;
+use crate::session::study::{Study, converted};
 use crate::sql::statement::Statement;
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 
 impl Session {
     /// The hint in the text that was just scanned.
-    pub(super) fn hint_in(&self, text: &[u8]) -> Option<Box<str>> {
+    pub(super) fn hint_in(&self, text: Option<&str>) -> Option<Box<str>> {
         let range = self.shape.hint.clone()?;
-        std::str::from_utf8(text)
-            .ok()
-            .map(|text| slice(text, range).into())
+        text.map(|text| slice(text, range).into())
     }
 
     /// Distinguishes what a prepared statement may mean: by the settings under which servers read it
@@ -88,7 +86,8 @@ impl Session {
             return Ok(Arc::clone(prepared));
         }
         let old = Arc::clone(prepared);
-        let Study::One(plan) = self.study(&old.text, &old.types)? else {
+        let read = self.settings.context().encoding.read(&old.text);
+        let Study::One(plan) = self.study(read.as_deref(), &old.types)? else {
             return Ok(old);
         };
         // A definition that has changed is for the server to notice: the client knows the old one.
@@ -104,6 +103,7 @@ impl Session {
                 false => server_name(id).into_bytes().into(),
             },
             text: old.text.clone(),
+            read: converted(&read),
             types: old.types.clone(),
             literals: self.shape.literals.as_slice().into(),
             hint: old.hint.clone(),

@@ -1,20 +1,23 @@
 //! What a text asks for, where it runs, and what it needs of a server connection.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::plan::{Access, Arguments, Plan, SessionUse, Target};
+use crate::plan::{Access, Arguments, Plan, Route, SessionUse, Target};
 use crate::session::Session;
 use crate::session::database::{Database, Question};
 use crate::session::effect::Effect;
 use crate::session::held::Held;
 use crate::session::replies::Effects;
 use crate::session::route::Need;
+use crate::sql::encoding::Encoding;
+use crate::sql::lexer::tokenize;
 use crate::sql::shape::{self, Shape};
 use crate::sql::statement::Statement;
-use crate::sql::token::slice;
+use crate::sql::token::{Token, TokenKind, slice};
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 
@@ -38,27 +41,50 @@ impl Session {
     ///
     /// # Errors
     /// `42601` and the like for a text that is no SQL, where several shards could be meant.
-    pub(super) fn study(&mut self, text: &[u8], types: &[u32]) -> Result<Study> {
+    pub(super) fn study(&mut self, text: Option<&str>, types: &[u32]) -> Result<Study> {
         let single = self.database.is_single();
         let context = Arc::clone(self.settings.context());
-        let Ok(utf8) = std::str::from_utf8(text) else {
-            return opaque(single, || {
-                Error::refused(
-                    "statement is not valid UTF-8",
-                    "Statements are routed by their text, which is read as UTF-8.",
-                    "SET client_encoding TO 'UTF8' and send the statement in UTF-8.",
-                )
-            });
+        let Some(text) = text else {
+            return opaque(single, || unreadable(context.encoding));
         };
-        if context.foreign_encoding && !utf8.is_ascii() && !single {
-            return opaque(single, || {
-                Error::refused(
-                    "statement with characters beyond ASCII in a client encoding other than UTF8",
-                    "Shard keys are hashed in UTF-8, the servers' encoding.",
-                    "SET client_encoding TO 'UTF8'.",
-                )
-            });
+        let study = self.study_read(text, types)?;
+        let is_foreign = !context.encoding.is_utf8() && !text.is_ascii();
+        if is_foreign && !self.is_servable(text, &study) {
+            return opaque(single, foreign_text);
         }
+        Ok(study)
+    }
+
+    /// Whether a statement with characters beyond ASCII, which were converted, can be served. A setting
+    /// would be made again in the wrong encoding; and where the characters are not known, nor are names.
+    fn is_servable(&self, text: &str, study: &Study) -> bool {
+        let context = self.settings.context();
+        let is_query = |plan: &Plan| matches!(plan.statement, Statement::Query(_));
+        let is_query = match study {
+            Study::Empty => true,
+            Study::One(plan) => is_query(plan),
+            Study::Many(plans) => plans.iter().all(|(_, plan)| is_query(plan)),
+            Study::Opaque => false,
+        };
+        let has_unknown_names = || {
+            let tokens = tokenize(text.as_bytes(), Database::lex_options(context));
+            let is_name =
+                |token: &Token| token.kind == TokenKind::Word || token.kind.is_quoted_identifier();
+            tokens.is_ok_and(|tokens| {
+                tokens
+                    .iter()
+                    .any(|token| is_name(token) && !token.text(text).is_ascii())
+            })
+        };
+        is_query
+            && (context.encoding.is_exact() || self.database.is_single() || !has_unknown_names())
+    }
+
+    /// Finds out what a text asks for that has been read.
+    fn study_read(&mut self, utf8: &str, types: &[u32]) -> Result<Study> {
+        let text = utf8.as_bytes();
+        let single = self.database.is_single();
+        let context = Arc::clone(self.settings.context());
         let options = Database::lex_options(&context);
         if let Err(error) = shape::scan(text, options, &mut self.shape) {
             return opaque(single, || error.to_error(text));
@@ -211,6 +237,46 @@ impl Session {
             None => self.database.metrics.any.inc(),
         }
     }
+}
+
+/// A text that had to be converted.
+pub(super) fn converted(read: &Option<Cow<'_, str>>) -> Option<Box<str>> {
+    match read {
+        Some(Cow::Owned(text)) => Some(text.as_str().into()),
+        _ => None,
+    }
+}
+
+/// The plan of a text that only the server can judge.
+pub(super) fn unplanned(statement: Statement, route: Route, access: Access) -> Arc<Plan> {
+    Arc::new(Plan {
+        statement,
+        route,
+        access,
+        session: SessionUse::NONE,
+        epoch: 0,
+        own: Box::default(),
+    })
+}
+
+fn unreadable(encoding: Encoding) -> Error {
+    match encoding {
+        Encoding::Utf8 => Error::refused(
+            "statement is not valid UTF-8",
+            "Statements are routed by their text, which is read as UTF-8.",
+            "SET client_encoding TO 'UTF8' and send the statement in UTF-8.",
+        ),
+        _ => foreign_text(),
+    }
+}
+
+fn foreign_text() -> Error {
+    Error::refused(
+        "statement with characters beyond ASCII that can't be read in its client encoding",
+        "Statements are routed by their text. In UTF8 and the single-byte encodings it can be read, in \
+         others only what stands in string constants may go beyond ASCII.",
+        "SET client_encoding TO 'UTF8'.",
+    )
 }
 
 fn opaque(single: bool, error: impl FnOnce() -> Error) -> Result<Study> {

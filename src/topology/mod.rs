@@ -17,6 +17,7 @@ mod probe;
 mod replica_set;
 mod selection;
 mod server;
+mod sizes;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -29,6 +30,7 @@ use crate::catalog::Problem;
 use crate::config::Database;
 use crate::config::Timeouts;
 use crate::error::Result;
+use crate::plan::sizes::Sizes;
 
 use identity::Book;
 use loader::{Estimates, Loader};
@@ -136,6 +138,14 @@ impl Topology {
     /// What is wrong with the tables: against the configuration, and between the shards.
     pub fn problems(&self) -> Vec<Problem> {
         self.loader.problems()
+    }
+
+    /// What shards other than the first have on disk, measured now.
+    ///
+    /// # Errors
+    /// `58000` when a shard's primary can't be asked.
+    pub async fn sizes(&self) -> Result<Sizes> {
+        sizes::gather(&self.catalog(), &self.shards, self.loader.dialer()).await
     }
 
     /// Whether every shard has a server in service and the catalogue has been read.

@@ -12,6 +12,7 @@ use crate::plan::Parameters;
 use crate::plan::Plan;
 use crate::plan::Request;
 use crate::plan::plan;
+use crate::sql::encoding::Encoding;
 use crate::sql::shape::Shape;
 use crate::sql::shape::scan;
 use crate::sql::token::LexOptions;
@@ -113,7 +114,7 @@ impl Fixture {
             text,
             literals: &shape.literals,
             parameters,
-            utf8: true,
+            encoding: Encoding::Utf8,
         };
         match plan.target(&arguments) {
             Ok(crate::plan::Target::Any) => "any shard".to_owned(),

@@ -105,6 +105,11 @@ impl Loader {
         }
     }
 
+    /// Makes control connections.
+    pub(super) fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
     /// The catalogue; empty with epoch 0 until one has been read.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.catalog.load_full()
