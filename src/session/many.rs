@@ -72,7 +72,7 @@ impl Session {
         self.statements.set_names(names);
         let mut survey = survey?;
         let need = survey.need.take().unwrap_or(ANYWHERE);
-        self.answer_in_many(&mut survey.edits, text, (plans, need.shard))
+        self.answer_in_many(&mut survey.edits, text, plans, need.shard)
             .await?;
         self.unit.make_final();
         self.count_route(need.shard);
@@ -101,7 +101,8 @@ impl Session {
         &mut self,
         edits: &mut Vec<Edit>,
         text: &str,
-        (plans, shard): (&[(Range<u32>, Arc<Plan>)], Option<ShardIndex>),
+        plans: &[(Range<u32>, Arc<Plan>)],
+        shard: Option<ShardIndex>,
     ) -> Result<(), Stop> {
         let shard = shard.filter(|_| self.shape.hint.is_none());
         for (range, plan) in plans {
