@@ -16,8 +16,9 @@ modules=(
 
 python django "django==$version" 'psycopg[binary]>=3.3,<4' setuptools wheel jinja2 tblib unittest-xml-reporting
 source_of django "django==$version"
-# Both are made and kept: what serves a database has connections in it, so it can't be dropped.
-servers django "${SUITE_PORT:-21030}" django_default django_other postgres
+# Made and kept: what serves a database has connections in it, so it can't be dropped. Of each run's own,
+# because some tests leave tables behind.
+servers django "${SUITE_PORT:-21030}" direct direct_other proxy proxy_other postgres
 
 cat >"$work/django/suite_settings.py" <<PYTHON
 import os
@@ -29,21 +30,22 @@ def database(name):
         "USER": "$SUITE_USER", "PASSWORD": "$SUITE_PASSWORD",
     }
 
-DATABASES = {"default": database("django_default"), "other": database("django_other")}
+WAY = os.environ["SUITE_WAY"]
+DATABASES = {"default": database(WAY), "other": database(f"{WAY}_other")}
 SECRET_KEY = "suite"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 USE_TZ = False
 TEST_RUNNER = "xmlrunner.extra.djangotestrunner.XMLTestRunner"
 TEST_OUTPUT_DIR = "$work/django"
-TEST_OUTPUT_FILE_NAME = os.environ["SUITE_FILE"]
+TEST_OUTPUT_FILE_NAME = f"{WAY}.xml"
 PYTHON
 cd "$source/tests"
 export PYTHONPATH=$work/django
 for way in direct proxy; do
   SUITE_PORT=$(port_of $way)
   export SUITE_PORT
-  SUITE_FILE=$way.xml "$python" runtests.py --settings suite_settings --parallel 1 --keepdb --noinput \
+  SUITE_WAY=$way "$python" runtests.py --settings suite_settings --parallel 1 --keepdb --noinput \
     "${modules[@]}" >"$work/django/$way.log" 2>&1 || true
 done
 psycopg=$("$python" -c 'import psycopg; print(psycopg.__version__)')

@@ -9,15 +9,19 @@ driver=${DRIVER:-psycopg}
 python sqlalchemy "sqlalchemy[asyncio]==$version" 'psycopg[binary]>=3.3,<4' 'asyncpg>=0.31,<1' \
   'psycopg2-binary>=2.9,<3' setuptools wheel pytest pytest-timeout
 source_of sqlalchemy "sqlalchemy==$version"
-servers sqlalchemy "${SUITE_PORT:-21020}" test
-direct "CREATE SCHEMA test_schema; CREATE SCHEMA test_schema_2; CREATE EXTENSION hstore; CREATE EXTENSION citext"
+# A database for each run: tests that are interrupted leave tables behind.
+servers sqlalchemy "${SUITE_PORT:-21020}" direct proxy
+for database in direct proxy; do
+  direct "CREATE SCHEMA test_schema; CREATE SCHEMA test_schema_2" $database
+  direct "CREATE EXTENSION hstore; CREATE EXTENSION citext" $database
+done
 
 cd "$source"
 for way in direct proxy; do
-  if [ $way = direct ]; then url=$DIRECT_URL; else url=$PROXY_URL; fi
+  url=$driver://$SUITE_USER:$SUITE_PASSWORD@$SUITE_HOST:$(port_of $way)/$way
   "$python" -m pytest test/dialect/postgresql test/dialect/test_suite.py test/engine \
     -q --timeout 120 -p no:cacheprovider -p no:logging --maxfail=10000 \
-    --dburi "postgresql+$driver${url#postgresql}" --junitxml="$work/sqlalchemy/$way.xml" "$@" \
+    --dburi "postgresql+$url" --junitxml="$work/sqlalchemy/$way.xml" "$@" \
     >"$work/sqlalchemy/$way.log" || true
 done
 packages=$("$python" -m pip list --disable-pip-version-check 2>/dev/null)
