@@ -9,6 +9,7 @@
 
 mod access;
 mod catalog_queries;
+mod clients;
 mod console;
 mod corpus;
 mod demo;

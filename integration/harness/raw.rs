@@ -33,6 +33,8 @@ pub struct Raw {
     pub fragment: usize,
     /// What the server said at login.
     pub parameters: BTreeMap<String, String>,
+    /// The notices among it.
+    pub notices: Vec<Frame>,
     /// Process and secret for cancel requests.
     pub key: Option<(i32, Vec<u8>)>,
 }
@@ -49,6 +51,7 @@ impl Raw {
             received: Vec::new(),
             fragment: 0,
             parameters: BTreeMap::new(),
+            notices: Vec::new(),
             key: None,
         }
     }
@@ -88,6 +91,7 @@ impl Raw {
                     let process_id = i32::from_be_bytes(frame.body[..4].try_into().unwrap());
                     raw.key = Some((process_id, frame.body[4..].to_vec()));
                 }
+                b'N' => raw.notices.push(frame),
                 b'E' => return Err(frame),
                 b'Z' => return Ok(raw),
                 _ => {}

@@ -14,7 +14,7 @@ use crate::backend::settings::Settings;
 use crate::error::{Error, Result};
 use crate::net::duplex::Duplex;
 use crate::sqlstate::SqlState;
-use crate::wire::buffer::Reader;
+use crate::wire::buffer::{Reader, message};
 use crate::wire::{frame, frontend};
 
 /// The largest reply frame that the proxy keeps whole; DataRow and CopyData stream past this.
@@ -56,6 +56,15 @@ pub struct Connection {
     pub is_new: bool,
     /// How long the proxy waits for its own statements.
     patience: Duration,
+}
+
+/// What a server says of changed settings.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    /// Names and values of ParameterStatus.
+    pub parameters: Vec<(String, String)>,
+    /// NoticeResponses, whole.
+    pub notices: Vec<u8>,
 }
 
 impl Connection {
@@ -169,20 +178,22 @@ impl Connection {
         self.apply_reporting(settings).await.map(drop)
     }
 
-    /// As [`Connection::apply`]; returns what the server reports of it in ParameterStatus.
+    /// As [`Connection::apply`]; returns what the server says of it.
     ///
     /// # Errors
     /// As [`Connection::apply`].
-    pub async fn apply_reporting(
-        &mut self,
-        settings: &Arc<Settings>,
-    ) -> Result<Vec<(String, String)>, Failed> {
-        let mut reported = Vec::new();
+    pub async fn apply_reporting(&mut self, settings: &Arc<Settings>) -> Result<Said, Failed> {
+        let mut said = Said::default();
         if let Some(sql) = settings.change_from(&self.settings) {
-            self.run_reporting(&sql, &mut reported).await?;
+            let mut note = |tag, body: &[u8]| match tag {
+                b'S' => said.parameters.extend(parameter(body)),
+                b'N' => message(&mut said.notices, tag, |out| out.extend_from_slice(body)),
+                _ => {}
+            };
+            self.run_noting(&sql, &mut note).await?;
         }
         self.settings = Arc::clone(settings);
-        Ok(reported)
+        Ok(said)
     }
 
     /// Runs statements of the proxy's own, outside the client's sight, and drops their rows.

@@ -165,11 +165,20 @@ impl Control {
     /// # Errors
     /// `57014` if its client has cancelled, `57P01` if it has to end.
     pub fn poll_waiting(&self, cx: &Context<'_>) -> Result<()> {
-        if self.poll_told(cx) != Signal::None {
-            return Err(Error::fatal(
-                SqlState::ADMIN_SHUTDOWN,
-                "terminating connection due to administrator command",
-            ));
+        if self.told() != Signal::None {
+            return Err(shutdown());
+        }
+        self.poll_queued(cx)
+    }
+
+    /// As [`Control::poll_waiting`], while a statement of the session waits for a server. A shutdown
+    /// lets it finish.
+    ///
+    /// # Errors
+    /// `57014` if its client has cancelled, `57P01` if it has to end at once.
+    pub fn poll_queued(&self, cx: &Context<'_>) -> Result<()> {
+        if self.poll_told(cx) == Signal::Terminate {
+            return Err(shutdown());
         }
         if *self.inner.lock().waiting.get_or_insert(false) {
             return Err(Error::new(
@@ -184,6 +193,13 @@ impl Control {
     pub fn stop_waiting(&self) {
         self.inner.lock().waiting = None;
     }
+}
+
+fn shutdown() -> Error {
+    Error::fatal(
+        SqlState::ADMIN_SHUTDOWN,
+        "terminating connection due to administrator command",
+    )
 }
 
 async fn cancel_all(working: Vec<(Arc<Pool>, Arc<CancelKey>)>) {

@@ -1,6 +1,9 @@
 //! Leases of server connections: the right server, tried until one serves, proved to be the right shard.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::backend::connection::{Failed, lost};
@@ -8,6 +11,7 @@ use crate::backend::principal::Principal;
 use crate::config::ReadPreference;
 use crate::error::{Error, Result};
 use crate::pool::Lease;
+use crate::session::control::Control;
 use crate::session::database::Database;
 use crate::sharding::ShardIndex;
 use crate::sqlstate::SqlState;
@@ -92,6 +96,33 @@ pub(super) async fn lease_for(
             }
         }
     }
+}
+
+/// Leases a connection, as long as the client does not cancel.
+///
+/// # Errors
+/// As `leasing`; `57014` if the client cancels, `57P01` if its session has to end.
+pub(super) async fn unless_cancelled<T>(
+    control: &Control,
+    leasing: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut leasing = pin!(leasing);
+    let mut has_waited = false;
+    let leased = poll_fn(|cx| {
+        if let Poll::Ready(leased) = leasing.as_mut().poll(cx) {
+            return Poll::Ready(leased);
+        }
+        has_waited = true;
+        match control.poll_queued(cx) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    })
+    .await;
+    if has_waited {
+        control.stop_waiting();
+    }
+    leased
 }
 
 /// Has a new connection show that it leads to the shard that the configuration says: its address may

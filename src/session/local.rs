@@ -322,8 +322,8 @@ impl Session {
         let mut answer = tagged(tag);
         if let Some(held) = &mut self.server {
             match held.lease.apply_reporting(self.settings.server()).await {
-                Ok(reported) => {
-                    for (name, value) in reported {
+                Ok(said) => {
+                    for (name, value) in said.parameters {
                         parameter_status(&mut answer.status, &name, &value);
                     }
                 }

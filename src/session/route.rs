@@ -11,7 +11,7 @@ use crate::pool::Lease;
 use crate::session::activity::State;
 use crate::session::draws::Draws;
 use crate::session::held::{Held, Part, Seat};
-use crate::session::lease::{lease_for, no_such_shard};
+use crate::session::lease::{lease_for, no_such_shard, unless_cancelled};
 use crate::session::others::Woken;
 use crate::session::replies::{Expect, Replies};
 use crate::session::settings::SessionSettings;
@@ -350,7 +350,8 @@ impl Session {
             self.pass_gate().await?;
             activity.set_state(State::Waiting);
             let want = self.want(shard, access);
-            let leased = lease_for(&self.database, shard, &want, principal).await;
+            let leasing = lease_for(&self.database, shard, &want, principal);
+            let leased = unless_cancelled(&self.registered.control, leasing).await;
             activity.set_state(State::Active);
             // Leased and then not used: whoever closed the gate waits for it to be given up.
             if leased.is_err() || !self.is_held_back() {

@@ -213,6 +213,7 @@ impl Reception {
             registered,
             settings: SessionSettings::default(),
             reported: Vec::new(),
+            notices: Vec::new(),
         };
         opening.learn(parameters).await.map_err(Error::into_fatal)?;
         Ok((opening, place))
@@ -227,6 +228,8 @@ struct Opening {
     settings: SessionSettings,
     /// ParameterStatus for the client.
     reported: Vec<(String, String)>,
+    /// What the server remarked on the client's settings: whole messages.
+    notices: Vec<u8>,
 }
 
 impl Opening {
@@ -239,8 +242,9 @@ impl Opening {
         self.settings = SessionSettings::start(&wanted, whose)?;
         // The server reports its names and values as it understood them.
         match lease.apply_reporting(self.settings.server()).await {
-            Ok(changes) => {
-                for (name, value) in changes {
+            Ok(said) => {
+                self.notices = said.notices;
+                for (name, value) in said.parameters {
                     match self.reported.iter_mut().find(|(known, _)| *known == name) {
                         Some(known) => known.1 = value,
                         None => self.reported.push((name, value)),
@@ -279,6 +283,7 @@ impl Opening {
     async fn greet(self, stream: Stream) -> Result<Option<Box<Session>>> {
         let mut socket = Duplex::new(stream);
         let out = socket.output.tail();
+        out.extend_from_slice(&self.notices);
         for (name, value) in &self.reported {
             parameter_status(out, name, value);
         }
@@ -318,25 +323,25 @@ impl Opening {
     }
 }
 
-/// The settings in a startup packet: its parameters, those in `options` spelled out.
+/// The settings in a startup packet: those in `options` and its other parameters. Where a setting is
+/// given twice the parameter wins, else the last.
 ///
 /// # Errors
 /// `0A000` for a replication connection, `22023` for options that can't be read.
 fn startup_parameters(parameters: &[(String, String)]) -> Result<Vec<(String, String)>> {
+    let is_options = |(name, _): &&(String, String)| name == "options";
     let mut settings: Vec<(String, String)> = Vec::new();
-    for (name, value) in parameters {
-        match name.as_str() {
-            "options" => settings.extend(lower_case(options(value)?)),
-            _ => settings.push((name.to_ascii_lowercase(), value.clone())),
-        }
+    for (_, value) in parameters.iter().filter(is_options) {
+        settings.extend(options(value)?);
     }
-    Ok(settings)
-}
-
-fn lower_case(settings: Vec<(String, String)>) -> impl Iterator<Item = (String, String)> {
-    settings
-        .into_iter()
-        .map(|(name, value)| (name.to_ascii_lowercase(), value))
+    settings.extend(parameters.iter().filter(|one| !is_options(one)).cloned());
+    let mut last: Vec<(String, String)> = Vec::new();
+    for (mut name, value) in settings {
+        name.make_ascii_lowercase();
+        last.retain(|(known, _)| *known != name);
+        last.push((name, value));
+    }
+    Ok(last)
 }
 
 /// The parameters that are not what the server does anyway.
@@ -361,6 +366,18 @@ fn differing(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_win_over_options() {
+        let given = [
+            ("WORK_MEM", "2MB"),
+            ("options", "-c work_mem=1MB -c Geqo=off"),
+        ];
+        let given = given.map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let read = startup_parameters(&given).unwrap();
+        let wanted = [("geqo", "off"), ("work_mem", "2MB")];
+        assert_eq!(read, wanted.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
 
     #[test]
     fn parameters_that_change_nothing_are_left_out() {

@@ -234,10 +234,16 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
+/// How Terminate begins: some clients send it when they are told to end before they have begun.
+const GOOD_BYE: [u8; 4] = *b"X\0\0\0";
+
 /// Reads one packet and not a byte more; none if the client goes away first.
 async fn read_packet(stream: &mut Stream, limit: usize) -> Result<Option<StartupPacket>> {
     let mut length = [0; 4];
     if stream.read_exact(&mut length).await.is_err() {
+        return Ok(None);
+    }
+    if length == GOOD_BYE {
         return Ok(None);
     }
     let mut packet = vec![0; startup::rest_length(length, limit)?];

@@ -334,7 +334,7 @@ async fn what_is_no_startup_gets_a_reason_and_a_clean_close() {
 
 #[tokio::test]
 async fn clients_that_go_away_are_no_errors() {
-    for bytes in [&b""[..], b"\0\0", b"\0\0\0\x20\0\x03"] {
+    for bytes in [&b""[..], b"\0\0", b"\0\0\0\x20\0\x03", b"X\0\0\0\x04"] {
         let (mut client, handshake) = connect(TlsMode::Off).await;
         client.write_all(bytes).await.unwrap();
         drop(client);
