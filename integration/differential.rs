@@ -252,7 +252,8 @@ fn field(frame: &Frame, code: u8) -> String {
 fn refused(step: &Step, frames: &[Frame], error: &Frame) -> Result<String, String> {
     let sentence = |text: String| text.ends_with(['.', '?']);
     let told = frames.iter().any(|frame| matches!(frame.tag, b'D' | b'C'));
-    if told || !sentence(field(error, b'D')) || !sentence(field(error, b'H')) {
+    let errors = frames.iter().filter(|frame| frame.tag == b'E').count();
+    if told || errors != 1 || !sentence(field(error, b'D')) || !sentence(field(error, b'H')) {
         return Err(format!(
             "{}\nis refused badly:\n{}",
             step.show(),

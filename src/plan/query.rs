@@ -108,7 +108,7 @@ impl<'a> Query<'a> {
     }
 
     fn session(&self) -> SessionUse {
-        let session = self.effects.session();
+        let session = self.effects.session() | self.settings_written();
         let harmful = Effects::WRITES | Effects::SET_CONFIG | Effects::UNKNOWN;
         let changes =
             !self.facts.created.is_empty() || self.facts.modifies() || self.effects.any(harmful);
@@ -227,6 +227,19 @@ impl<'a> Query<'a> {
                 && number_of(token.text(self.request.text)) == Some(number)
         });
         parameters.count()
+    }
+
+    /// `UPDATE pg_settings` does what `set_config` does.
+    fn settings_written(&self) -> SessionUse {
+        let mut sources = self.facts.blocks.iter().flat_map(|block| &block.sources);
+        let names_settings = sources.any(|source| match &source.kind {
+            SourceKind::Relation(name) => name.name == "pg_settings",
+            SourceKind::Opaque => false,
+        });
+        match names_settings && self.facts.modifies() {
+            true => SessionUse::SET_CONFIG,
+            false => SessionUse::NONE,
+        }
     }
 
     fn locks(&self) -> bool {

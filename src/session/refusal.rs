@@ -36,9 +36,11 @@ impl Session {
         let mut words = self.acknowledge_pending();
         words.extend_from_slice(&error);
         let is_extended = self.batch.is_extended();
-        let is_shared = self.batch.is_sent() || self.transaction.is_on_shard();
+        let is_sent = self.batch.is_sent();
+        let is_on_shard = self.transaction.is_on_shard();
         match &mut self.server {
-            Some(held) if is_shared && !held.is_detached() => {
+            // What was sent of the batch may fail first, beside the client's transaction too.
+            Some(held) if is_sent || (is_on_shard && !held.is_detached()) => {
                 held.refuse(words);
                 if is_extended {
                     self.batch.note_sent();
