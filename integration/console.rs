@@ -3,6 +3,8 @@
 use crate::harness::cluster::{Builder, PASSWORD, USER};
 use crate::harness::{Cluster, Endpoint, Raw, eventually, message};
 
+mod virtual_database;
+
 const SCHEMA: &str = "CREATE TABLE users (user_id bigint PRIMARY KEY, name text)";
 
 /// Users 1 to 3 are on the first shard, 4 on the second.

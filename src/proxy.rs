@@ -341,6 +341,7 @@ async fn reap(reception: Arc<ArcSwap<Reception>>) {
     loop {
         tokio::time::sleep(REAP_INTERVAL).await;
         let now = reception.load_full();
+        now.sessions.sample();
         for pool in now
             .databases
             .values()

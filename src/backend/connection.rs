@@ -4,11 +4,12 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lru::LruCache;
 
 use crate::backend::dial::Dialed;
+use crate::backend::member::Member;
 use crate::backend::report;
 use crate::backend::settings::Settings;
 use crate::error::{Error, Result};
@@ -41,6 +42,8 @@ pub struct Connection {
     pub role: Arc<str>,
     /// How to cancel its work.
     pub cancel_key: Arc<CancelKey>,
+    /// What others see of it.
+    pub member: Arc<Member>,
     /// What the server reported at login, in its order.
     pub parameters: Arc<[(String, String)]>,
     /// The settings that its session has, beyond the server's defaults.
@@ -48,8 +51,8 @@ pub struct Connection {
     /// The statement that stands under the empty name.
     pub unnamed: Option<StatementId>,
     statements: LruCache<StatementId, ()>,
-    /// When it was made.
-    pub born: Instant,
+    /// Statements prepared since somebody last counted them.
+    pub learned: u32,
     /// The process id of the client that used it last; 0 if none has.
     pub last_client: i32,
     /// Whether it has yet to show that it leads to the right shard.
@@ -73,6 +76,7 @@ impl Connection {
     pub fn new(dialed: Dialed, role: &Arc<str>, statements: u32, patience: Duration) -> Connection {
         let capacity = NonZeroUsize::new(statements as usize).unwrap_or(NonZeroUsize::MIN);
         Connection {
+            member: Arc::new(Member::new(dialed.process_id, role, &dialed.stream)),
             socket: Duplex::new(dialed.stream),
             role: Arc::clone(role),
             cancel_key: Arc::new(CancelKey {
@@ -83,7 +87,7 @@ impl Connection {
             settings: Arc::default(),
             unnamed: None,
             statements: LruCache::new(capacity),
-            born: Instant::now(),
+            learned: 0,
             last_client: 0,
             is_new: true,
             patience,
@@ -97,7 +101,10 @@ impl Connection {
 
     /// Notes that the statement is about to be prepared; returns one that must be closed for it.
     pub fn learn(&mut self, id: StatementId) -> Option<StatementId> {
-        match self.statements.push(id, ()) {
+        self.learned += 1;
+        let evicted = self.statements.push(id, ());
+        self.member.set_statements(self.statements.len());
+        match evicted {
             Some((evicted, ())) if evicted != id => Some(evicted),
             _ => None,
         }
@@ -106,6 +113,7 @@ impl Connection {
     /// Notes that the statement is not prepared after all.
     pub fn unlearn(&mut self, id: StatementId) {
         self.statements.pop(&id);
+        self.member.set_statements(self.statements.len());
     }
 
     /// Makes room for `count` more prepared statements; returns those that must be closed for it.
@@ -123,6 +131,7 @@ impl Connection {
     /// Forgets every prepared statement, as `DISCARD ALL` and `DEALLOCATE ALL` do.
     pub fn forget_statements(&mut self) {
         self.statements.clear();
+        self.member.set_statements(0);
         self.unnamed = None;
     }
 

@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::backend::connection::Connection;
 use crate::pool::Pool;
@@ -12,6 +13,8 @@ use crate::pool::Pool;
 pub struct Lease {
     connection: Box<Connection>,
     ticket: Ticket,
+    /// How long its holder stood in line for it.
+    pub waited: Duration,
 }
 
 /// Counts the lease; dropped in place it also gives up the connection's place in the pool.
@@ -31,6 +34,7 @@ impl Lease {
                 pool,
                 keeps_place: false,
             },
+            waited: Duration::ZERO,
         }
     }
 
@@ -50,6 +54,7 @@ impl Lease {
         let Lease {
             connection,
             mut ticket,
+            ..
         } = self;
         ticket.keeps_place = true;
         connection

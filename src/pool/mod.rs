@@ -14,8 +14,8 @@
 mod lease;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::backend::connection::{CancelKey, Connection};
 use crate::backend::dial::{Target, dial};
+use crate::backend::member::Member;
 use crate::backend::principal::Principal;
 use crate::config;
 use crate::error::{Error, Result};
@@ -41,8 +42,6 @@ pub struct Pool {
     statements: u32,
     leased: AtomicU32,
     generation: AtomicU64,
-    /// Microseconds that clients have spent in line.
-    waited_us: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -58,9 +57,16 @@ struct State {
     open: u32,
     /// Older connections are closed when they are free.
     renewed: Option<Instant>,
+    /// The connections that exist, and some that did.
+    members: Vec<Weak<Member>>,
 }
 
 impl State {
+    fn enroll(&mut self, member: &Arc<Member>) {
+        self.members.retain(|known| known.strong_count() > 0);
+        self.members.push(Arc::downgrade(member));
+    }
+
     /// Whether a connection made at `born` may stay.
     fn keeps(&self, born: Instant) -> bool {
         self.renewed.is_none_or(|renewed| born >= renewed)
@@ -160,7 +166,6 @@ impl Pool {
             statements,
             leased: AtomicU32::new(0),
             generation: AtomicU64::new(0),
-            waited_us: AtomicU64::new(0),
             state: Mutex::default(),
         })
     }
@@ -180,9 +185,10 @@ impl Pool {
         &self.shard
     }
 
-    /// How long clients have spent in line, those that are in line left out.
-    pub fn waited(&self) -> Duration {
-        Duration::from_micros(self.waited_us.load(Ordering::Relaxed))
+    /// The connections that exist, in the order in which they were made.
+    pub fn members(&self) -> Vec<Arc<Member>> {
+        let state = self.state.lock();
+        state.members.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// The state of the pool.
@@ -215,27 +221,31 @@ impl Pool {
     /// not take a connection.
     pub async fn lease_as(self: &Arc<Pool>, principal: &Arc<Principal>) -> Result<Lease> {
         let role = &principal.role;
+        let mut waited = Duration::ZERO;
         loop {
             let turn = match self.next(role) {
                 Next::Turn(turn) => turn,
                 Next::Wait(receiver, since) => {
-                    let turn = self.wait(receiver).await;
-                    let waited = since.elapsed().as_micros() as u64;
-                    self.waited_us.fetch_add(waited, Ordering::Relaxed);
-                    turn?
+                    let turn = self.wait(receiver).await?;
+                    waited += since.elapsed();
+                    turn
                 }
                 Next::Full => return Err(self.line_is_full()),
             };
             match turn {
                 Turn::Lease(mut lease) => {
                     if lease.is_quiet() {
+                        lease.waited = waited;
                         return Ok(lease);
                     }
                 }
                 Turn::Place(place) => {
                     let connection = self.connect(principal).await?;
                     place.fill();
-                    return Ok(Lease::new(connection, Arc::clone(self)));
+                    self.state.lock().enroll(&connection.member);
+                    let mut lease = Lease::new(connection, Arc::clone(self));
+                    lease.waited = waited;
+                    return Ok(lease);
                 }
             }
         }
@@ -331,14 +341,14 @@ impl Pool {
 
     /// Takes a clean connection back: to the first in line, else among the idle ones.
     fn take_back(&self, mut lease: Lease) {
-        if lease.born.elapsed() >= self.limits.max_lifetime {
+        if lease.member.born.elapsed() >= self.limits.max_lifetime {
             return;
         }
         lease.socket.release();
         loop {
             let (sender, fits) = {
                 let mut state = self.state.lock();
-                if !state.keeps(lease.born) {
+                if !state.keeps(lease.member.born) {
                     // Unlocked first: closing it takes the lock again.
                     drop(state);
                     return;
@@ -386,7 +396,7 @@ impl Pool {
         let before = state.idle.len();
         state.idle.retain(|idle| {
             now - idle.since < self.limits.idle_timeout
-                && now - idle.connection.born < self.limits.max_lifetime
+                && now - idle.connection.member.born < self.limits.max_lifetime
         });
         let reaped = before - state.idle.len();
         state.open -= reaped as u32;
@@ -398,6 +408,13 @@ impl Pool {
     pub fn renew(&self) {
         self.state.lock().renewed = Some(Instant::now());
         self.clear();
+    }
+
+    /// Whether connections that [`Pool::renew`] ended are still in use.
+    pub fn has_outdated(&self) -> bool {
+        let state = self.state.lock();
+        let mut members = state.members.iter().filter_map(Weak::upgrade);
+        members.any(|member| !state.keeps(member.born))
     }
 
     /// Closes every idle connection; true once there is none any more, nor one being made.

@@ -113,11 +113,19 @@ pub struct Totals {
     pub query_us: u64,
     /// How often it got a server connection.
     pub assignments: u64,
+    /// Microseconds in line for one.
+    pub wait_us: u64,
+    /// Named statements that its client has prepared.
+    pub parses: u64,
+    /// Statements that had to be prepared on a server for it.
+    pub server_parses: u64,
+    /// Named statements that its client has bound.
+    pub binds: u64,
 }
 
 impl Totals {
     /// How many counters there are.
-    const COUNT: usize = 7;
+    const COUNT: usize = 11;
 
     fn to_array(self) -> [u64; Totals::COUNT] {
         [
@@ -128,6 +136,10 @@ impl Totals {
             self.transaction_us,
             self.query_us,
             self.assignments,
+            self.wait_us,
+            self.parses,
+            self.server_parses,
+            self.binds,
         ]
     }
 
@@ -140,6 +152,10 @@ impl Totals {
             transaction_us,
             query_us,
             assignments,
+            wait_us,
+            parses,
+            server_parses,
+            binds,
         ] = counts;
         Totals {
             transactions,
@@ -149,6 +165,10 @@ impl Totals {
             transaction_us,
             query_us,
             assignments,
+            wait_us,
+            parses,
+            server_parses,
+            binds,
         }
     }
 
@@ -172,6 +192,9 @@ impl AddAssign for Totals {
     }
 }
 
+/// A server connection of a session's: its pool and the server's process.
+pub type Link = (Arc<Pool>, i32);
+
 /// What others see.
 #[derive(Debug, Default)]
 pub struct Activity {
@@ -183,8 +206,10 @@ pub struct Activity {
     transaction: AtomicU64,
     counts: [AtomicU64; Totals::COUNT],
     settings: Mutex<Arc<Settings>>,
-    /// The pools of connections that it keeps beside the one that works.
-    resting: Mutex<Vec<Arc<Pool>>>,
+    /// The connections that it keeps beside the one that works.
+    resting: Mutex<Vec<Link>>,
+    /// How many named statements its client has prepared.
+    prepared: AtomicU64,
 }
 
 impl Activity {
@@ -230,9 +255,19 @@ impl Activity {
         Arc::clone(&self.settings.lock())
     }
 
-    /// The pools of connections that it keeps beside the one that works.
-    pub fn resting(&self) -> Vec<Arc<Pool>> {
+    /// The connections that it keeps beside the one that works.
+    pub fn resting(&self) -> Vec<Link> {
         self.resting.lock().clone()
+    }
+
+    /// How many named statements its client has prepared.
+    pub fn prepared(&self) -> u64 {
+        self.prepared.load(Ordering::Relaxed)
+    }
+
+    /// Shows how many named statements its client has prepared.
+    pub fn set_prepared(&self, count: usize) {
+        self.prepared.store(count as u64, Ordering::Relaxed);
     }
 
     /// The value of `application_name`.
@@ -297,9 +332,25 @@ impl Tally {
         self.transaction = None;
     }
 
-    /// The session has got a server connection.
-    pub fn assigned(&mut self) {
+    /// The session has got a server connection, for which it stood in line so long.
+    pub fn assigned(&mut self, waited: Duration) {
         self.totals.assignments += 1;
+        self.totals.wait_us += micros(waited);
+    }
+
+    /// The client has prepared a statement of this name.
+    pub fn parsed(&mut self, name: &[u8]) {
+        self.totals.parses += u64::from(!name.is_empty());
+    }
+
+    /// The client has bound a statement of this name.
+    pub fn bound(&mut self, name: &[u8]) {
+        self.totals.binds += u64::from(!name.is_empty());
+    }
+
+    /// So many named statements had to be prepared on a server.
+    pub fn server_parsed(&mut self, count: u32) {
+        self.totals.server_parses += u64::from(count);
     }
 
     /// Shows the counts; `request` is when the latest request came, `queries` how many were answered,
@@ -325,15 +376,11 @@ impl Tally {
     }
 
     /// Shows the connections that the session keeps beside the one that works.
-    pub fn show_resting<'a>(
-        &mut self,
-        activity: &Activity,
-        pools: impl Iterator<Item = &'a Arc<Pool>>,
-    ) {
-        let mut pools = pools.peekable();
-        let has_resting = pools.peek().is_some();
+    pub fn show_resting(&mut self, activity: &Activity, links: impl Iterator<Item = Link>) {
+        let mut links = links.peekable();
+        let has_resting = links.peek().is_some();
         if has_resting || self.has_resting {
-            *activity.resting.lock() = pools.map(Arc::clone).collect();
+            *activity.resting.lock() = links.collect();
             self.has_resting = has_resting;
         }
     }
@@ -390,7 +437,7 @@ mod tests {
 
     #[test]
     fn totals_add_up_field_by_field() {
-        let counts = [1, 2, 3, 4, 5, 6, 7];
+        let counts = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
         let mut totals = Totals::from_array(counts);
         assert_eq!(totals.to_array(), counts);
         totals += Totals::from_array(counts);
@@ -402,7 +449,7 @@ mod tests {
     fn what_is_shown_is_what_was_counted() {
         let (activity, mut tally) = (Activity::default(), Tally::default());
         tally.served(Instant::now(), Duration::from_millis(2), true);
-        tally.assigned();
+        tally.assigned(Duration::ZERO);
         tally.show(&activity, None, 3, (10, 20));
         let totals = activity.totals();
         assert_eq!((totals.queries, totals.assignments), (3, 1));

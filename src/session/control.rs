@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Waker};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
@@ -12,7 +13,8 @@ use subtle::ConstantTimeEq;
 use crate::backend::connection::CancelKey;
 use crate::error::{Error, Result};
 use crate::pool::{Lease, Pool};
-use crate::session::activity::{Activity, Tally, Totals};
+use crate::session::activity::{Activity, Link, Tally, Totals};
+use crate::session::console::stats::{self, Samples};
 use crate::session::operations::Operations;
 use crate::sqlstate::SqlState;
 
@@ -125,11 +127,17 @@ impl Control {
         !std::mem::take(&mut inner.cancelled)
     }
 
-    /// The pools of the connections that work for the client.
-    pub fn pools(&self) -> Vec<Arc<Pool>> {
-        let inner = self.inner.lock();
-        let pools = inner.working.iter();
-        pools.map(|(pool, _)| Arc::clone(pool)).collect()
+    /// The connections that work for the client, and those that rest.
+    pub fn links(&self) -> Vec<Link> {
+        let mut links: Vec<Link> = {
+            let inner = self.inner.lock();
+            let working = inner.working.iter();
+            working
+                .map(|(pool, key)| (Arc::clone(pool), key.process_id))
+                .collect()
+        };
+        links.extend(self.activity.resting());
+        links
     }
 
     /// Cancels whatever works for the client. Failures are the canceller's to ignore: PostgreSQL
@@ -223,6 +231,8 @@ struct Roll {
     by_process_id: HashMap<i32, Arc<Control>>,
     /// What the sessions that are gone have done, by database.
     gone: BTreeMap<String, Totals>,
+    /// What all had done at some moments.
+    samples: Samples,
 }
 
 /// A session's place among [`Sessions`]; left when dropped.
@@ -274,12 +284,28 @@ impl Sessions {
     pub fn totals(&self) -> BTreeMap<String, Totals> {
         let roll = self.roll.lock();
         let mut totals = roll.gone.clone();
+        for (database, gate) in self.operations.gates() {
+            let waited = gate.waited().as_micros();
+            let totals = totals.entry(database).or_default();
+            totals.wait_us += u64::try_from(waited).unwrap_or(u64::MAX);
+        }
         for control in roll.by_process_id.values() {
             if let Some(identity) = control.activity.identity() {
                 *totals.entry(identity.database.clone()).or_default() += control.activity.totals();
             }
         }
         totals
+    }
+
+    /// Notes what all have done so far; averages are of what is done after a while.
+    pub fn sample(&self) {
+        let totals = self.totals();
+        stats::sample(&mut self.roll.lock().samples, Instant::now(), totals);
+    }
+
+    /// What all had done when the period began that averages are of.
+    pub fn earliest_sample(&self) -> Option<(Instant, BTreeMap<String, Totals>)> {
+        self.roll.lock().samples.first().cloned()
     }
 
     /// How many there are.

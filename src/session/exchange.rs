@@ -141,7 +141,8 @@ impl Session {
         activity.set_state(state);
         tally.show(activity, self.unit.latest(), self.unit.ended(), bytes);
         tally.show_settings(activity, self.settings.server());
-        tally.show_resting(activity, self.others.pools());
+        tally.show_resting(activity, self.others.links());
+        activity.set_prepared(self.statements.count());
     }
 
     /// What there is to decide about the server, if anything.

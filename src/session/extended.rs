@@ -53,6 +53,7 @@ impl Session {
 
     async fn parse(&mut self, body: &[u8]) -> Result<(), Stop> {
         let parse = Parse::read(body)?;
+        self.registered.tally.parsed(parse.name);
         self.drop_scatter().await?;
         if self.batch.pending.len() >= LARGEST_PENDING {
             self.place_pending().await?;
@@ -106,6 +107,7 @@ impl Session {
 
     async fn bind(&mut self, frame: &[u8]) -> Result<(), Stop> {
         let bind = Bind::read(frame::body(frame))?;
+        self.registered.tally.bound(bind.statement);
         if self.is_of_server(bind.statement) {
             self.unit.make_final();
             self.statements.remove_portal(bind.portal);

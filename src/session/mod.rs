@@ -20,6 +20,7 @@ mod announce;
 mod arguments;
 mod batch;
 pub mod census;
+pub mod console;
 pub mod control;
 pub mod database;
 mod date_style;

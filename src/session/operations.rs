@@ -96,6 +96,15 @@ impl Operations {
         Arc::clone(lasting.gates.entry(database.to_owned()).or_default())
     }
 
+    /// All gates, by database.
+    pub fn gates(&self) -> Vec<(String, Arc<Gate>)> {
+        let lasting = self.lasting.lock();
+        let gates = lasting.gates.iter();
+        gates
+            .map(|(name, gate)| (name.clone(), Arc::clone(gate)))
+            .collect()
+    }
+
     /// The database of this name, and those of earlier configurations that sessions still use.
     pub fn generations(&self, name: &str) -> Vec<Arc<Database>> {
         let lasting = self.lasting.lock();

@@ -23,7 +23,7 @@ use futures_util::future::join_all;
 
 use crate::backend::connection::Failed;
 use crate::error::{Error, Result};
-use crate::pool::Pool;
+use crate::session::activity::Link;
 use crate::session::effect::Effect;
 use crate::session::held::Held;
 use crate::session::route::Need;
@@ -79,9 +79,12 @@ impl Others {
         self.resting.iter().map(|one| one.held.shard)
     }
 
-    /// The pools whose connections rest.
-    pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
-        self.resting.iter().map(|one| one.held.lease.pool())
+    /// The connections that rest.
+    pub fn links(&self) -> impl Iterator<Item = Link> {
+        self.resting.iter().map(|one| {
+            let lease = &one.held.lease;
+            (Arc::clone(lease.pool()), lease.cancel_key.process_id)
+        })
     }
 
     /// The shard of a participant that rests and has written.

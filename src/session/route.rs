@@ -138,7 +138,7 @@ impl Session {
             self.note_draws(shard, &mut lease).await?;
         }
         self.registered.control.begin(&lease);
-        self.registered.tally.assigned();
+        self.registered.tally.assigned(lease.waited);
         self.server = Some(Held {
             is_primary: access == Access::Write
                 || need.is_sticky
@@ -468,6 +468,8 @@ impl Session {
             return;
         };
         let undisturbed = self.registered.control.end();
+        let learned = std::mem::take(&mut held.lease.learned);
+        self.registered.tally.server_parsed(learned);
         let in_order =
             !held.is_lost && !held.is_aside() && held.is_at_rest() && held.seat.is_valid();
         if undisturbed && in_order {

@@ -16,6 +16,7 @@ use crate::pool::Lease;
 use crate::session::activity::Identity;
 use crate::session::batch::Batch;
 use crate::session::census::{Bounds, Census, Place};
+use crate::session::console::{self, Console};
 use crate::session::control::Sessions;
 use crate::session::database::Database;
 use crate::session::handshake::{Handshake, Startup, accept, tell};
@@ -95,15 +96,24 @@ impl Terms {
     }
 }
 
-/// A session and its place among all clients.
-type Admitted = (Box<Session>, Place);
+/// Who has come in.
+enum Admitted {
+    /// A client, and its place among all clients.
+    Client(Box<Session>, Place),
+    /// An operator.
+    Operator(Box<Console>),
+}
 
 impl Reception {
     /// Serves one connection from its first byte to its last.
     pub async fn serve(self: Arc<Reception>, stream: Stream) {
         let peer = stream.peer();
         match tokio::time::timeout(self.login_timeout, self.admit(stream)).await {
-            Ok(Ok(Some((session, place)))) => {
+            Ok(Ok(Some(Admitted::Operator(console)))) => {
+                drop(self);
+                console.run().await;
+            }
+            Ok(Ok(Some(Admitted::Client(session, place)))) => {
                 let database = Arc::clone(&session.database);
                 database.metrics.clients.inc();
                 // The reception of a client that has come in is not needed any more.
@@ -138,10 +148,13 @@ impl Reception {
                 let Some(proof) = authenticate(&mut startup, &self.users, roles).await? else {
                     return Ok(None);
                 };
+                if startup.database == console::NAME {
+                    return self.open_console(startup, &proof).await;
+                }
                 match self.open(&mut startup, &proof).await {
                     Ok((opening, place)) => {
                         let session = opening.greet(startup.stream).await?;
-                        Ok(session.map(|session| (session, place)))
+                        Ok(session.map(|session| Admitted::Client(session, place)))
                     }
                     Err(error) => {
                         tell(&mut startup.stream, &error).await;
@@ -152,11 +165,29 @@ impl Reception {
         }
     }
 
+    async fn open_console(
+        &self,
+        startup: Startup,
+        proof: &Authenticated,
+    ) -> Result<Option<Admitted>> {
+        let bytes = secret_bytes(&startup);
+        match Console::open(startup, proof.user(), &self.sessions, bytes) {
+            Ok(console) => Ok(Some(Admitted::Operator(Box::new(console)))),
+            Err(refused) => {
+                let (mut startup, error) = *refused;
+                tell(&mut startup.stream, &error).await;
+                Err(error)
+            }
+        }
+    }
+
     /// Whom to ask for users of a database. Whether there is such a database is nobody's business
     /// before the login: where there is none, any of the others answers.
     fn roles(&self, database: &str) -> Option<&Roles> {
         match self.databases.contains_key(database) {
             true => self.roles.get(database),
+            // A database's servers can't make operators: those the file names.
+            false if database == console::NAME => None,
             false => self.roles.values().next(),
         }
     }
@@ -192,13 +223,7 @@ impl Reception {
             .census
             .enter(proof.user(), &startup.database, &bounds)?;
         let database = Arc::clone(database);
-        let is_long = startup.minor >= 2;
-        let secret_bytes = if is_long {
-            LONG_SECRET_BYTES
-        } else {
-            SHORT_SECRET_BYTES
-        };
-        let registered = self.sessions.enter(secret_bytes, &startup.user);
+        let registered = self.sessions.enter(secret_bytes(startup), &startup.user);
         let identity = Identity::new(proof.user(), &startup.database, &startup.stream);
         registered.control.activity.identify(identity);
         // Just after the start servers have yet to be seen; later this does not wait.
@@ -217,6 +242,14 @@ impl Reception {
         };
         opening.learn(parameters).await.map_err(Error::into_fatal)?;
         Ok((opening, place))
+    }
+}
+
+/// Bytes of the secret in a client's cancel key.
+fn secret_bytes(startup: &Startup) -> usize {
+    match startup.minor {
+        2.. => LONG_SECRET_BYTES,
+        _ => SHORT_SECRET_BYTES,
     }
 }
 

@@ -70,11 +70,10 @@ impl Session {
 
 /// The shards and the servers that work for a session.
 fn places(control: &Control) -> (String, String) {
-    let mut pools = control.pools();
-    pools.extend(control.activity.resting());
-    let shards: BTreeSet<&str> = pools.iter().map(|pool| pool.shard()).collect();
-    let servers: BTreeSet<String> = pools
-        .iter()
+    let links = control.links();
+    let pools = || links.iter().map(|(pool, _)| pool);
+    let shards: BTreeSet<&str> = pools().map(|pool| pool.shard()).collect();
+    let servers: BTreeSet<String> = pools()
         .map(|pool| pool.target().address.to_string())
         .collect();
     (

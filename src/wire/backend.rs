@@ -70,6 +70,11 @@ pub fn no_data(out: &mut Vec<u8>) {
     out.extend_from_slice(b"n\0\0\0\x04");
 }
 
+/// Appends PortalSuspended.
+pub fn portal_suspended(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"s\0\0\0\x04");
+}
+
 /// Appends ParameterStatus.
 pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
     message(out, b'S', |body| {
