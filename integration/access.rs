@@ -1,13 +1,15 @@
 //! Who is let in: rules, limits, roles of the servers, certificates; with libpq and bare messages.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
 use shardwire::demo::postgres::Binaries;
 
 use crate::harness::cluster::{Builder, DATABASE, PASSWORD, USER, run_as_superuser};
 use crate::harness::{Cluster, Endpoint, Raw, eventually, message};
+use crate::login::certificates::Authority;
 
 /// The user that the harness logs in as, for any `auth`.
 fn app() -> String {
@@ -511,4 +513,188 @@ fn all_roles_together_keep_within_the_limit_of_a_server() {
         }
     });
     assert!((1..=2).contains(&most.into_inner()));
+}
+
+/// Certificates in a directory that both the proxy and libpq can read.
+struct Papers {
+    authority: Authority,
+    directory: tempfile::TempDir,
+}
+
+impl Papers {
+    fn new() -> Papers {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let authority = Authority::within(directory.path());
+        Papers {
+            authority,
+            directory,
+        }
+    }
+
+    /// A certificate and its key, which libpq wants to be its secret.
+    fn issue(&self, name: &str, names: &[&str]) -> (PathBuf, PathBuf) {
+        let (cert, key) = self.authority.issue(name, names);
+        fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+        if let Some(account) = Binaries::find().unwrap().account() {
+            chown(&key, Some(account.uid), Some(account.gid)).unwrap();
+        }
+        (cert, key)
+    }
+
+    /// What a client adds to its connection string to show a certificate.
+    fn show(&self, (cert, key): &(PathBuf, PathBuf)) -> String {
+        format!(
+            "sslmode=verify-ca sslrootcert={} sslcert={} sslkey={}",
+            self.authority.ca().display(),
+            cert.display(),
+            key.display()
+        )
+    }
+
+    /// The value of `tls` in proxy.yaml.
+    fn tls(&self, server: &(PathBuf, PathBuf), crl: Option<&PathBuf>) -> String {
+        let crl = crl.map_or(String::new(), |crl| {
+            format!(", client_crl: {}", crl.display())
+        });
+        format!(
+            "{{ mode: prefer, cert: {}, key: {}, client_ca: {}{crl} }}",
+            server.0.display(),
+            server.1.display(),
+            self.authority.ca().display()
+        )
+    }
+}
+
+/// Rules for users who come with a certificate, alone or besides a password.
+fn certificate_rules() -> String {
+    let rules = format!(
+        "{{ users: {{ {}, alice: {{}}, robot: {{ password: x }}, both: {{ password: both-secret }} }}, rules: [
+            {{ type: hostssl, user: alice, method: cert }},
+            {{ type: hostssl, user: robot, method: cert, clientname: san, map: machines }},
+            {{ type: hostssl, user: both, method: scram-sha-256, clientcert: verify-full }},
+            {{ type: hostssl, user: stranger, method: cert }},
+            {{ user: {USER}, method: scram-sha-256, type: host }} ],
+          maps: {{ machines: {{ \"*.machines.example\": \"*\" }} }} }}",
+        app()
+    );
+    rules.replace('\n', " ")
+}
+
+#[test]
+fn certificates_speak_for_users() {
+    let papers = Papers::new();
+    let server = papers.authority.issue("localhost", &["127.0.0.1"]);
+    let cluster = with_auth(&certificate_rules())
+        .config("tls", &papers.tls(&server, None))
+        .start();
+    let shared = Ok(format!("{USER}/{USER}"));
+    let alice = papers.show(&papers.issue("alice", &[]));
+    let robot = papers.show(&papers.issue("r2", &["robot.machines.example"]));
+    let both = papers.show(&papers.issue("both", &[]));
+    let stranger = papers.show(&papers.issue("stranger", &[]));
+    assert_eq!(said(&psql(&cluster, "alice", "", &alice)), shared);
+    assert_eq!(said(&psql(&cluster, "robot", "", &robot)), shared);
+    assert_eq!(said(&psql(&cluster, "both", "both-secret", &both)), shared);
+    assert_eq!(said(&psql(&cluster, USER, PASSWORD, &alice)), shared);
+    for (user, password, more, complaint) in [
+        (
+            "alice",
+            "",
+            robot.as_str(),
+            "certificate authentication failed for user \"alice\"",
+        ),
+        (
+            "robot",
+            "",
+            &alice,
+            "certificate authentication failed for user \"robot\"",
+        ),
+        (
+            "alice",
+            "",
+            "sslmode=require",
+            "connection requires a valid client certificate",
+        ),
+        (
+            "alice",
+            "",
+            "sslmode=disable",
+            "no auth.rules entry for host \"127.0.0.1\", user \"alice\"",
+        ),
+        (
+            "both",
+            "wrong",
+            &both,
+            "password authentication failed for user \"both\"",
+        ),
+        (
+            "both",
+            "both-secret",
+            &alice,
+            "certificate authentication failed for user \"both\"",
+        ),
+        (
+            "both",
+            "both-secret",
+            "sslmode=require",
+            "connection requires a valid client certificate",
+        ),
+        (
+            "stranger",
+            "",
+            &stranger,
+            "role \"stranger\" does not exist",
+        ),
+    ] {
+        let error = said(&psql(&cluster, user, password, more)).unwrap_err();
+        assert!(error.contains(complaint), "{user} {more}: {error}");
+    }
+}
+
+#[test]
+fn a_reload_takes_new_certificates_authorities_and_revocations() {
+    let papers = Papers::new();
+    let server = papers.authority.issue("localhost", &["127.0.0.1"]);
+    let mut cluster = with_auth(&certificate_rules())
+        .config("tls", &papers.tls(&server, None))
+        .start();
+    let certificate = papers.issue("alice", &[]);
+    let alice = papers.show(&certificate);
+    let shared = format!("{USER}/{USER}");
+    assert_eq!(
+        said(&psql(&cluster, "alice", "", &alice)),
+        Ok(shared.clone())
+    );
+    let mut staying = cluster.proxy().raw();
+    // Her certificate is revoked.
+    let crl = papers.authority.revoke(&certificate.0);
+    let yaml = cluster.yaml();
+    let (old, new) = (papers.tls(&server, None), papers.tls(&server, Some(&crl)));
+    cluster.write_config(&yaml.replace(&old, &new));
+    cluster.process().signal("HUP");
+    eventually("revoked", || {
+        match said(&psql(&cluster, "alice", "", &alice)) {
+            Ok(_) => Err("she still comes in"),
+            Err(_) => Ok(()),
+        }
+    });
+    // Everything is replaced, under the same names: the authority, and what it has issued.
+    let others = Papers::new();
+    let renewed = others.authority.issue("localhost", &["127.0.0.1"]);
+    let empty = others.authority.revoke(&others.issue("nobody", &[]).0);
+    for (from, to) in [
+        (others.authority.ca(), papers.authority.ca()),
+        (renewed.0, server.0),
+        (renewed.1, server.1),
+        (empty, crl),
+    ] {
+        fs::copy(from, to).unwrap();
+    }
+    cluster.process().signal("HUP");
+    let alice = others.show(&others.issue("alice", &[]));
+    eventually("reloaded", || said(&psql(&cluster, "alice", "", &alice)));
+    // Who was there stays.
+    assert_eq!(staying.rows("SELECT 1"), [["1"]]);
+    drop((papers.directory, others.directory));
 }

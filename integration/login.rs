@@ -30,7 +30,7 @@ use self::certificates::Authority;
 
 #[path = "../src/net/testing.rs"]
 #[allow(dead_code, reason = "the unit tests use all of it")]
-mod certificates;
+pub mod certificates;
 
 /// One role for each way to log in; the password of each is its name.
 const HBA: &str = "\
@@ -419,6 +419,7 @@ async fn libpq_binds_the_channel() {
             mode: TlsMode::Require,
             cert: Some(cert.clone()),
             key: Some(key.clone()),
+            ..ClientTls::default()
         })
         .unwrap();
         let (port, door) = door(&local, users(AuthMethod::ScramSha256), acceptor).await;

@@ -1,7 +1,7 @@
 //! What a login needs to know of a certificate: its channel binding, its common name, its dates.
 
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use x509_parser::signature_algorithm::SignatureAlgorithm;
 
 /// The channel binding data `tls-server-end-point` of a server's certificate in DER.
@@ -117,6 +117,40 @@ fn name_matches(name: &str, host: &str) -> bool {
     }
 }
 
+/// The one common name of a certificate in DER; none if it has several, or one that could be read in
+/// two ways.
+pub fn common_name(certificate: &[u8]) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let mut names = parsed.subject().iter_common_name();
+    match (names.next()?.as_str(), names.next()) {
+        (Ok(name), None) => is_plain(name).then(|| name.to_owned()),
+        _ => None,
+    }
+}
+
+/// The alternative names of a certificate in DER that are text: hosts, mail addresses and URIs.
+pub fn alternative_names(certificate: &[u8]) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Vec::new();
+    };
+    let Ok(Some(extension)) = parsed.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let names = extension.value.general_names.iter();
+    let text = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
+            is_plain(name).then(|| (*name).to_owned())
+        }
+        _ => None,
+    });
+    text.collect()
+}
+
+/// A zero byte would let one name pass for another.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.contains('\0')
+}
+
 /// Whether `now`, in seconds since 1970, lies within the certificate's dates.
 pub fn is_current(certificate: &[u8], now: u64) -> bool {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
@@ -177,6 +211,18 @@ mod tests {
         assert!(!name_matches("*.com", "example.com"));
         assert!(!name_matches("", ""));
         assert!(!name_matches("db\0.evil", "db"));
+    }
+
+    #[test]
+    fn clients_are_called_by_common_or_alternative_names() {
+        let der = certificate(&rcgen::PKCS_ECDSA_P256_SHA256, &["alice.example", "bob"]);
+        assert_eq!(common_name(&der).as_deref(), Some("*.db.example"));
+        assert_eq!(alternative_names(&der), ["alice.example", "bob"]);
+        let der = certificate(&rcgen::PKCS_ECDSA_P256_SHA256, &[]);
+        assert!(alternative_names(&der).is_empty());
+        assert_eq!(common_name(b"none"), None);
+        assert!(alternative_names(b"none").is_empty());
+        assert!(!is_plain("alice\0.evil"));
     }
 
     #[test]

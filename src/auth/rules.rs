@@ -88,6 +88,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::ClientName;
     use crate::config::Network;
 
     fn network(text: &str) -> Network {
@@ -105,6 +106,9 @@ mod tests {
             users: None,
             addresses: None,
             method,
+            client_cert: None,
+            client_name: ClientName::default(),
+            map: None,
         }
     }
 

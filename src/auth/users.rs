@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::auth::maps::Demand;
 use crate::auth::md5::Md5Hash;
 use crate::auth::rules::{self, Visitor};
 use crate::auth::scram::{self, Verifier};
 use crate::config::Auth;
 use crate::config::AuthMethod;
+use crate::config::ClientCert;
+use crate::config::ClientName;
+use crate::config::Mapping;
 use crate::config::Password;
 use crate::config::Rule;
 use crate::config::Secret;
@@ -19,6 +23,7 @@ use crate::sqlstate::SqlState;
 pub struct Users {
     method: AuthMethod,
     rules: Option<Vec<Rule>>,
+    maps: BTreeMap<String, Vec<Mapping>>,
     accounts: BTreeMap<String, Account>,
     maker: Maker,
 }
@@ -75,6 +80,7 @@ impl Users {
         let mut users = Users {
             method: auth.method,
             rules: auth.rules.clone(),
+            maps: auth.maps.clone(),
             accounts: BTreeMap::new(),
             maker: Maker {
                 seed,
@@ -127,15 +133,28 @@ impl Users {
         self.maker
     }
 
-    /// The proof that is asked of a visitor.
+    /// What is asked of a visitor: a proof, and perhaps a certificate.
     ///
     /// # Errors
     /// `28000` if no rule lets it try.
-    pub fn method(&self, visitor: &Visitor<'_>) -> Result<AuthMethod> {
-        match &self.rules {
-            None => Ok(self.method),
-            Some(rules) => rules::decide(rules, visitor).map(|rule| rule.method),
-        }
+    pub fn asked(&self, visitor: &Visitor<'_>) -> Result<(AuthMethod, Option<Demand<'_>>)> {
+        let rule = match &self.rules {
+            None => None,
+            Some(rules) => Some(rules::decide(rules, visitor)?),
+        };
+        let method = rule.map_or(self.method, |rule| rule.method);
+        let cert = match method {
+            AuthMethod::Cert => Some(ClientCert::VerifyFull),
+            _ => rule.and_then(|rule| rule.client_cert),
+        };
+        let map = rule.and_then(|rule| rule.map.as_ref());
+        let demand = cert.map(|cert| Demand {
+            cert,
+            name: rule.map_or(ClientName::default(), |rule| rule.client_name),
+            // A map that is not there lets nobody in.
+            map: map.map(|map| self.maps.get(map).map_or(&[][..], Vec::as_slice)),
+        });
+        Ok((method, demand))
     }
 
     /// The account of a user, if the configuration names it.

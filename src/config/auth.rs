@@ -18,6 +18,8 @@ pub struct Auth {
     /// Which proof is asked of whom: the first that fits decides, and none refuses. Without rules
     /// `method` holds for all.
     pub rules: Option<Vec<Rule>>,
+    /// By name, which names of certificates stand for which users.
+    pub maps: BTreeMap<String, Vec<Mapping>>,
     /// Asked on a database's servers for users that `users` does not name, where the database has no
     /// query of its own: `$1` is the user; the answer is its name and its password.
     pub query: Option<String>,
@@ -48,6 +50,7 @@ impl Default for Auth {
             method: AuthMethod::default(),
             users: BTreeMap::new(),
             rules: None,
+            maps: BTreeMap::new(),
             query: None,
             query_cache: Duration::from_secs(10),
             administrators: BTreeSet::new(),
@@ -69,6 +72,8 @@ pub enum AuthMethod {
     /// SCRAM-SHA-256 (RFC 7677), with channel binding when the client has TLS.
     #[default]
     ScramSha256,
+    /// A certificate that names the user.
+    Cert,
     /// Nobody is let in; in rules only.
     Reject,
 }
@@ -78,7 +83,7 @@ impl AuthMethod {
     pub fn asks_password(self) -> bool {
         match self {
             AuthMethod::Password | AuthMethod::Md5 | AuthMethod::ScramSha256 => true,
-            AuthMethod::Trust | AuthMethod::Reject => false,
+            AuthMethod::Trust | AuthMethod::Cert | AuthMethod::Reject => false,
         }
     }
 }
@@ -129,6 +134,40 @@ pub struct Rule {
     pub addresses: Option<Vec<Network>>,
     /// What is asked of them.
     pub method: AuthMethod,
+    /// The certificate that they need besides.
+    pub client_cert: Option<ClientCert>,
+    /// Which names of a certificate count.
+    pub client_name: ClientName,
+    /// Which of `auth.maps` says what users those names stand for; none is their own.
+    pub map: Option<String>,
+}
+
+/// What a client's certificate must be, besides from a trusted authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCert {
+    /// Nothing more.
+    VerifyCa,
+    /// The user's.
+    VerifyFull,
+}
+
+/// Which names of a certificate count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientName {
+    /// The common name of its subject.
+    #[default]
+    CommonName,
+    /// Any of its alternative names: hosts, mail addresses and URIs.
+    AlternativeName,
+}
+
+/// Users that a certificate's name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The name, or a pattern of it with one `*`.
+    pub certificate: String,
+    /// The users; `*` in one is what that of the pattern stands for.
+    pub users: Vec<String>,
 }
 
 /// The connections that a rule is for, as the first column of pg_hba.conf.

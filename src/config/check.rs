@@ -99,7 +99,7 @@ fn root(field: &Field<'_>) -> Option<Config> {
     let (auth, nobody) = users::read(auth_field.as_ref(), fields.whole());
     let tls = fields.get("tls").map(|field| client_tls(&field));
     let tls = tls.unwrap_or_default();
-    users::check_rules(&auth, tls.mode != TlsMode::Off, auth_field.as_ref());
+    users::check_tls(&auth, &tls, auth_field.as_ref());
     let databases = fields
         .required("databases", "Name at least one database and its shards.")
         .map(|field| databases(&field));
@@ -165,11 +165,20 @@ fn client_tls(field: &Field<'_>) -> ClientTls {
     let mut complete = false;
     if field.is_scalar() {
         tls.mode = field.word().unwrap_or(TlsMode::Off);
-    } else if let Some(mut fields) = field.fields("a mode, or a map with mode, cert and key") {
+    } else if let Some(mut fields) =
+        field.fields("a mode, or a map with mode, cert, key and client_ca")
+    {
         tls.mode = TlsMode::Prefer;
         fields.read("mode", &mut tls.mode, Field::word);
         let (cert, key) = (fields.get("cert"), fields.get("key"));
         complete = cert.is_some() && key.is_some();
+        let (ca, crl) = (fields.get("client_ca"), fields.get("client_crl"));
+        if let Some(crl) = crl.as_ref().filter(|_| ca.is_none()) {
+            let hint = "Name the authorities with client_ca.".to_owned();
+            crl.key_problem("no certificates are asked for that could be revoked", hint);
+        }
+        tls.client_ca = ca.and_then(|field| field.file());
+        tls.client_crl = crl.and_then(|field| field.file());
         tls.cert = cert.and_then(|field| field.file());
         tls.key = key.and_then(|field| field.file());
         fields.finish();

@@ -38,8 +38,11 @@ use std::time::Duration;
 
 pub use auth::Auth;
 pub use auth::AuthMethod;
+pub use auth::ClientCert;
+pub use auth::ClientName;
 pub use auth::ConnectionKind;
 pub use auth::DatabaseName;
+pub use auth::Mapping;
 pub use auth::Network;
 pub use auth::Password;
 pub use auth::Role;
@@ -97,6 +100,10 @@ pub struct ClientTls {
     pub cert: Option<PathBuf>,
     /// PEM file with the private key; present unless the mode is off.
     pub key: Option<PathBuf>,
+    /// PEM file with the authorities whose certificates clients may show; none asks for no certificate.
+    pub client_ca: Option<PathBuf>,
+    /// PEM file with lists of certificates that have been revoked.
+    pub client_crl: Option<PathBuf>,
 }
 
 /// Whether clients may or must use TLS.
@@ -532,6 +539,8 @@ impl Default for ClientTls {
             mode: TlsMode::Off,
             cert: None,
             key: None,
+            client_ca: None,
+            client_crl: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Auth;
+use super::AuthMethod;
 use super::BackendTls;
 use super::ClientTls;
 use super::Config;
@@ -14,6 +15,7 @@ use super::DatabaseName;
 use super::HashKind;
 use super::Limits;
 use super::Log;
+use super::Mapping;
 use super::Method;
 use super::Pool;
 use super::RangePart;
@@ -152,6 +154,13 @@ impl Config {
         tls.put("mode", self.tls.mode.word());
         tls.put_some("cert", self.tls.cert.as_deref().map(|path| path.display()));
         tls.put_some("key", self.tls.key.as_deref().map(|path| path.display()));
+        let files = [
+            ("client_ca", &self.tls.client_ca),
+            ("client_crl", &self.tls.client_crl),
+        ];
+        for (key, file) in files {
+            tls.put_some(key, file.as_deref().map(|path| path.display()));
+        }
         for (name, database) in &self.databases {
             show_database(&mut root.section("databases").section(name), database);
         }
@@ -210,6 +219,13 @@ fn show_auth(section: &mut Section<'_>, auth: &Auth) {
         let settings = &mut *section.settings;
         show_rule_of_auth(&mut Section { path, settings }, rule);
     }
+    let mut maps = section.section("maps");
+    for (name, map) in &auth.maps {
+        let mut section = maps.section(name);
+        for Mapping { certificate, users } in map {
+            section.put(certificate, joined(users));
+        }
+    }
     section.put_some("auth_query", auth.query.as_ref());
     section.put("auth_query_cache", format_duration(auth.query_cache));
     if !auth.administrators.is_empty() {
@@ -234,6 +250,11 @@ fn show_rule_of_auth(section: &mut Section<'_>, rule: &Rule) {
     section.put_some("user", rule.users.as_deref().map(joined));
     section.put_some("address", rule.addresses.as_deref().map(joined));
     section.put("method", rule.method.word());
+    section.put_some("clientcert", rule.client_cert.map(Word::word));
+    if rule.method == AuthMethod::Cert || rule.client_cert.is_some() {
+        section.put("clientname", rule.client_name.word());
+    }
+    section.put_some("map", rule.map.as_ref());
 }
 
 /// A limit as the file writes it.

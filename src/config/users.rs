@@ -1,11 +1,15 @@
 //! The section `auth` of proxy.yaml: users, and the rules that say what is asked of whom.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use super::ClientTls;
+use super::TlsMode;
 use super::auth::Auth;
 use super::auth::AuthMethod;
 use super::auth::ConnectionKind;
 use super::auth::DatabaseName;
+use super::auth::Mapping;
 use super::auth::Network;
 use super::auth::Password;
 use super::auth::Role;
@@ -30,6 +34,7 @@ pub(super) fn read<'a>(field: Option<&Field<'a>>, whole: &Field<'a>) -> (Auth, O
         fields.read("method", &mut auth.method, method);
         users = fields.get("users");
         fields.read("rules", &mut auth.rules, |field| rules(field).map(Some));
+        fields.read("maps", &mut auth.maps, maps);
         fields.read("auth_query", &mut auth.query, query);
         let cache = &mut auth.query_cache;
         fields.read("auth_query_cache", cache, Field::duration);
@@ -214,7 +219,22 @@ fn rule(field: &Field<'_>) -> Option<Rule> {
     let networks = address.as_ref().and_then(addresses);
     let hint = "Say what is asked: method: scram-sha-256.";
     let method = fields.required("method", hint).and_then(|f| f.word());
+    let unnamed = "Say which, or leave the key out.";
+    let client_cert = fields.filled("clientcert", unnamed);
+    let client_name = fields.filled("clientname", unnamed);
+    let map = fields.filled("map", unnamed);
     fields.finish();
+    let checks = client_cert.is_some() || method == Some(AuthMethod::Cert);
+    if checks && kind != Some(ConnectionKind::HostSsl) {
+        let hint = "Set type to hostssl.".to_owned();
+        field.problem("certificates come with TLS only", hint);
+    }
+    for field in [&client_name, &map].into_iter().flatten() {
+        if !checks {
+            let hint = "Set method to cert, or clientcert to verify-full.".to_owned();
+            field.key_problem("no certificate is asked for", hint);
+        }
+    }
     if let Some(address) = address.filter(|_| kind == Some(ConnectionKind::Local)) {
         let hint = "Leave address out, or set type to host.".to_owned();
         address.key_problem("clients of a unix socket have no address", hint);
@@ -229,6 +249,9 @@ fn rule(field: &Field<'_>) -> Option<Rule> {
         users,
         addresses: networks,
         method: method?,
+        client_cert: client_cert.and_then(|field| field.word()),
+        client_name: client_name.and_then(|f| f.word()).unwrap_or_default(),
+        map: map.and_then(|field| field.name("the name of one of auth.maps")),
     })
 }
 
@@ -259,14 +282,52 @@ fn addresses(field: &Field<'_>) -> Option<Vec<Network>> {
     (!all).then_some(networks)
 }
 
-/// Where a rule stands whose connections can't be, and why.
-pub(super) fn check_rules(auth: &Auth, has_tls: bool, field: Option<&Field<'_>>) {
-    let Some(rules) = auth.rules.as_ref().filter(|_| !has_tls) else {
-        return;
-    };
-    let needs_tls = |rule: &Rule| rule.kind == Some(ConnectionKind::HostSsl);
-    if let Some(field) = field.filter(|_| rules.iter().any(needs_tls)) {
+/// Maps by name: names of certificates, and the users that they stand for.
+fn maps(field: &Field<'_>) -> Option<BTreeMap<String, Vec<Mapping>>> {
+    let mut maps = BTreeMap::new();
+    for (name, field) in field.entries("a map of maps")? {
+        let entries = field.entries("a map such as { \"*@example.com\": \"*\" }");
+        let mut map = Vec::new();
+        for (certificate, field) in entries.unwrap_or_default() {
+            if certificate.matches('*').count() > 1 {
+                let hint = "Write names, or patterns with one \"*\".".to_owned();
+                field.key_problem("the pattern has more than one \"*\"", hint);
+            }
+            let users = names(&field, "the name of a user").unwrap_or_default();
+            let has_star = certificate.contains('*');
+            if users.iter().any(|user| user.contains('*')) && !has_star {
+                let hint = "Put a \"*\" into the name of the certificate too.".to_owned();
+                field.problem("there is nothing that \"*\" stands for", hint);
+            }
+            map.push(Mapping {
+                certificate: certificate.to_owned(),
+                users,
+            });
+        }
+        maps.insert(name.to_owned(), map);
+    }
+    Some(maps)
+}
+
+/// Notes what rules want of TLS that it can't give, and maps that are not there.
+pub(super) fn check_tls(auth: &Auth, tls: &ClientTls, field: Option<&Field<'_>>) {
+    let Some(field) = field else { return };
+    let rules = || auth.rules.iter().flatten();
+    let has_tls = tls.mode != TlsMode::Off;
+    if !has_tls && rules().any(|rule| rule.kind == Some(ConnectionKind::HostSsl)) {
         let hint = "Set tls.mode to prefer or require, with a certificate and its key.".to_owned();
         field.key_problem("rules of type hostssl never hold while tls is off", hint);
+    }
+    let certs = |rule: &Rule| rule.method == AuthMethod::Cert || rule.client_cert.is_some();
+    let is_method = auth.rules.is_none() && auth.method == AuthMethod::Cert;
+    if (is_method || (has_tls && rules().any(certs))) && tls.client_ca.is_none() {
+        let hint = "Name the authorities with tls.client_ca.".to_owned();
+        field.key_problem("clients are not asked for certificates", hint);
+    }
+    for name in rules().filter_map(|rule| rule.map.as_ref()) {
+        if !auth.maps.contains_key(name) {
+            let hint = format!("Write it under auth.maps.{name}.");
+            field.key_problem(format!("there is no map \"{name}\""), hint);
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use super::AuthMethod;
 use super::BackendTlsMode;
+use super::ClientCert;
+use super::ClientName;
 use super::ConnectionKind;
 use super::Consistency;
 use super::HashKind;
@@ -38,7 +40,22 @@ impl Word for AuthMethod {
         ("password", AuthMethod::Password),
         ("md5", AuthMethod::Md5),
         ("scram-sha-256", AuthMethod::ScramSha256),
+        ("cert", AuthMethod::Cert),
         ("reject", AuthMethod::Reject),
+    ];
+}
+
+impl Word for ClientCert {
+    const WORDS: &'static [(&'static str, ClientCert)] = &[
+        ("verify-ca", ClientCert::VerifyCa),
+        ("verify-full", ClientCert::VerifyFull),
+    ];
+}
+
+impl Word for ClientName {
+    const WORDS: &'static [(&'static str, ClientName)] = &[
+        ("cn", ClientName::CommonName),
+        ("san", ClientName::AlternativeName),
     ];
 }
 

@@ -105,6 +105,17 @@ impl Stream {
         }
     }
 
+    /// The certificate, in DER, that a client has shown and that has been verified.
+    pub fn client_certificate(&self) -> Option<&[u8]> {
+        match self {
+            Stream::TlsServerSide(tls) => {
+                let chain = tls.get_ref().1.peer_certificates()?;
+                chain.first().map(|leaf| leaf.as_ref())
+            }
+            _ => None,
+        }
+    }
+
     fn tcp_socket(&self) -> Option<&TcpStream> {
         match self {
             Stream::Tcp(socket) => Some(socket),
@@ -259,6 +270,7 @@ mod tests {
             mode: TlsMode::Prefer,
             cert: Some(cert),
             key: Some(key),
+            ..ClientTls::default()
         })
         .unwrap();
         let connector = Connector::load(&BackendTls {

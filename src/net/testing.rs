@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use tempfile::TempDir;
 
 /// A certificate authority and a directory for what it issues.
@@ -56,6 +59,30 @@ impl Authority {
         let parameters = parameters(common_name, names);
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
         self.write(common_name, &certificate.pem(), &key)
+    }
+
+    /// A list that revokes a certificate of this authority: its file.
+    pub fn revoke(&self, certificate: &Path) -> PathBuf {
+        let pem = fs::read(certificate).unwrap();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).unwrap();
+        let serial = pem.parse_x509().unwrap().raw_serial().to_vec();
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2090, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from(serial),
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let file = self.directory.join("revoked.crl");
+        let list = list.signed_by(&self.issuer).unwrap();
+        fs::write(&file, list.pem().unwrap()).unwrap();
+        file
     }
 
     /// A certificate that vouches for itself, as `openssl req -x509` makes them.

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::server::NoServerSessionStorage;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::{Error as PemError, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -66,7 +67,7 @@ impl Acceptor {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable(cert, &error))?
-            .with_no_client_auth()
+            .with_client_cert_verifier(client_verifier(tls)?)
             .with_single_cert(chain, private_key(key)?)
             .map_err(|error| unusable(cert, &error))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
@@ -195,6 +196,38 @@ fn authorities(tls: &BackendTls) -> Result<Vec<CertificateDer<'static>>> {
     }
 }
 
+/// Checks the certificates of clients that show one; nobody is asked for one without an authority.
+/// As with PostgreSQL's `ssl_crl_file`, lists must cover the whole chain and not be out of date.
+fn client_verifier(tls: &ClientTls) -> Result<Arc<dyn ClientCertVerifier>> {
+    let Some(ca) = &tls.client_ca else {
+        return Ok(WebPkiClientVerifier::no_client_auth());
+    };
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(ca)? {
+        roots.add(authority).map_err(|error| unusable(ca, &error))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    let builder = match &tls.client_crl {
+        None => builder,
+        Some(crl) => {
+            let lists: Vec<_> = CertificateRevocationListDer::pem_file_iter(crl)
+                .and_then(Iterator::collect)
+                .map_err(|error| unreadable(crl, &error))?;
+            if lists.is_empty() {
+                return Err(unreadable(crl, &PemError::NoItemsFound));
+            }
+            builder.with_crls(lists).enforce_revocation_expiration()
+        }
+    };
+    let built = builder.allow_unauthenticated().build();
+    built.map_err(|error| {
+        Error::new(
+            SqlState::CONFIG_FILE_ERROR,
+            format!("clients' certificates can't be checked: {error}"),
+        )
+    })
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
@@ -243,6 +276,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::auth::certificate::common_name;
     use crate::net::testing::Authority;
 
     fn client(mode: TlsMode, cert: PathBuf, key: PathBuf) -> Result<Acceptor> {
@@ -250,6 +284,7 @@ mod tests {
             mode,
             cert: Some(cert),
             key: Some(key),
+            ..ClientTls::default()
         })
     }
 
@@ -299,5 +334,66 @@ mod tests {
             assert_eq!(error.code(), SqlState::CONFIG_FILE_ERROR, "{error}");
         }
         assert!(load("good.crt", &fs::read(authority.ca()).unwrap()).is_ok());
+    }
+
+    /// What the acceptor says of a client that shows this certificate, and the name that it has then.
+    async fn shown(
+        acceptor: &Acceptor,
+        certificate: Option<&(PathBuf, PathBuf)>,
+    ) -> io::Result<Option<String>> {
+        let connector = Connector::load(&BackendTls {
+            mode: BackendTlsMode::Require,
+            ca: None,
+            cert: certificate.map(|(cert, _)| cert.clone()),
+            key: certificate.map(|(_, key)| key.clone()),
+        });
+        let connector = connector.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = async { acceptor.accept(listener.accept().await.unwrap().0).await };
+        let client = async {
+            let socket = TcpStream::connect(address).await.unwrap();
+            connector.connect("db", socket).await
+        };
+        let (accepted, _client) = tokio::join!(server, client);
+        let certificate = accepted?.client_certificate().map(<[u8]>::to_vec);
+        Ok(certificate.and_then(|der| common_name(&der)))
+    }
+
+    #[tokio::test]
+    async fn certificates_of_clients_are_verified_where_they_are_shown() {
+        let authority = Authority::new();
+        let (cert, key) = authority.issue("db", &["db"]);
+        let good = authority.issue("alice", &[]);
+        let revoked = authority.issue("bob", &[]);
+        let stranger = Authority::new();
+        let foreign = stranger.issue("alice", &[]);
+        let crl = authority.revoke(&revoked.0);
+        let tls = |client_ca, client_crl| ClientTls {
+            mode: TlsMode::Prefer,
+            cert: Some(cert.clone()),
+            key: Some(key.clone()),
+            client_ca,
+            client_crl,
+        };
+        let asking = Acceptor::load(&tls(Some(authority.ca()), None)).unwrap();
+        let named = |name: &str| Some(name.to_owned());
+        assert_eq!(shown(&asking, Some(&good)).await.unwrap(), named("alice"));
+        assert_eq!(shown(&asking, Some(&revoked)).await.unwrap(), named("bob"));
+        assert_eq!(shown(&asking, None).await.unwrap(), None);
+        assert!(shown(&asking, Some(&foreign)).await.is_err());
+        let strict = Acceptor::load(&tls(Some(authority.ca()), Some(crl))).unwrap();
+        assert_eq!(shown(&strict, Some(&good)).await.unwrap(), named("alice"));
+        assert!(shown(&strict, Some(&revoked)).await.is_err());
+        // Nobody is asked: nobody shows any.
+        let silent = Acceptor::load(&tls(None, None)).unwrap();
+        assert_eq!(shown(&silent, Some(&good)).await.unwrap(), None);
+        for (ca, crl) in [
+            (Some(key.clone()), None),
+            (Some(authority.ca()), Some(cert.clone())),
+        ] {
+            let error = Acceptor::load(&tls(ca, crl)).unwrap_err();
+            assert_eq!(error.code(), SqlState::CONFIG_FILE_ERROR);
+        }
     }
 }

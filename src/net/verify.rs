@@ -150,6 +150,7 @@ mod tests {
             mode: TlsMode::Prefer,
             cert: Some(cert.clone()),
             key: Some(key.clone()),
+            ..ClientTls::default()
         })
         .unwrap();
         let connector = Connector::load(&BackendTls {

@@ -19,6 +19,7 @@ fn acceptor(mode: TlsMode) -> Acceptor {
         mode,
         cert: Some(cert),
         key: Some(key),
+        ..ClientTls::default()
     })
     .unwrap()
 }

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::auth::maps::Demand;
 use crate::auth::md5::Md5Hash;
 use crate::auth::scram::{self, Exchange};
 use crate::auth::users::{Account, Credential, Users};
@@ -94,7 +95,10 @@ async fn prove(startup: &mut Startup, users: &Users, roles: Option<&Roles>) -> R
     let Some(visitor) = startup.visitor() else {
         return Ok(Proof::Gone);
     };
-    let method = users.method(&visitor)?;
+    let (method, demand) = users.asked(&visitor)?;
+    if let Some(demand) = demand {
+        certify(startup, &demand)?;
+    }
     let mut account = users.account(&startup.user).cloned();
     if let Some(roles) = roles.filter(|_| account.is_none()) {
         account = roles.account(&startup.user).await;
@@ -103,7 +107,9 @@ async fn prove(startup: &mut Startup, users: &Users, roles: Option<&Roles>) -> R
     let plain = account.and_then(Account::plain).cloned();
     let credential = users.credential(&startup.user, account);
     let proof = match (method, credential.md5()) {
-        (AuthMethod::Trust, _) => trust(startup, users.trusts(account, roles.is_some())).await,
+        (AuthMethod::Trust | AuthMethod::Cert, _) => {
+            trust(startup, users.trusts(account, roles.is_some())).await
+        }
         (AuthMethod::Password, _) => password(&mut startup.stream, credential).await,
         (AuthMethod::Md5, Some(hash)) => md5(&mut startup.stream, hash).await,
         (AuthMethod::Md5 | AuthMethod::ScramSha256, _) => scram(startup, &credential).await,
@@ -114,6 +120,29 @@ async fn prove(startup: &mut Startup, users: &Users, roles: Option<&Roles>) -> R
         (Proof::Right(_), Some(plain)) => Proof::Right(ServerProof::Password(plain)),
         (proof, _) => proof,
     })
+}
+
+/// Checks that the client has shown the certificate that it needs.
+///
+/// # Errors
+/// `28000` if it has not.
+fn certify(startup: &Startup, demand: &Demand<'_>) -> Result<()> {
+    let refused = |message| {
+        Err(Error::fatal(
+            SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            message,
+        ))
+    };
+    let Some(certificate) = startup.stream.client_certificate() else {
+        return refused("connection requires a valid client certificate".to_owned());
+    };
+    if !demand.is_met(certificate, &startup.user) {
+        let user = &startup.user;
+        return refused(format!(
+            "certificate authentication failed for user \"{user}\""
+        ));
+    }
+    Ok(())
 }
 
 async fn trust(startup: &mut Startup, exists: bool) -> Result<Proof> {

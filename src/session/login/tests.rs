@@ -63,6 +63,7 @@ async fn proxy(users: Users, tls: Option<&Authority>) -> Proxy {
                 mode: TlsMode::Prefer,
                 cert: Some(cert),
                 key: Some(key),
+                ..ClientTls::default()
             })
             .unwrap()
         }
