@@ -12,7 +12,10 @@ servers asyncpg "${SUITE_PORT:-21000}" postgres +testdb +asyncpg_intro_test
 
 cd "$work/asyncpg"
 export PGHOST=$SUITE_HOST PGUSER=$SUITE_USER PGPASSWORD=$SUITE_PASSWORD PGDATABASE=$SUITE_DATABASE
+# The suite makes and drops databases, which PostgreSQL refuses while somebody else is connected to them.
+"$here/start.py" alone "$servers"
 for way in direct proxy; do
+  [ $way = direct ] || "$here/start.py" restart "$servers"
   PGPORT=$(port_of $way)
   export PGPORT
   "$python" -m pytest tests -q --timeout 120 -p no:cacheprovider --junitxml=$way.xml "$@" >$way.log || true

@@ -3,6 +3,7 @@
 
     start.py start DIRECTORY PORT [DATABASE...]   PostgreSQL on PORT, the proxy on PORT + 1
     start.py restart DIRECTORY                    the proxy alone, after a build
+    start.py alone DIRECTORY                      ends the proxy, leaves PostgreSQL
     start.py stop DIRECTORY                       both, by process id
 
 `start` prints shell assignments, so that a runner can say
@@ -187,6 +188,8 @@ def main() -> None:
             path = Path(directory).absolute()
             end(path / "proxy.pid", signal.SIGINT)
             start_proxy(path, int((path / "port").read_text()))
+        case ["alone", directory]:
+            end(Path(directory).absolute() / "proxy.pid", signal.SIGINT)
         case ["stop", directory]:
             path = Path(directory).absolute()
             end(path / "proxy.pid", signal.SIGINT)
