@@ -19,6 +19,7 @@ mod encodings;
 mod harness;
 mod hostile;
 mod launcher;
+mod listen;
 mod login;
 mod operators;
 mod prepared;

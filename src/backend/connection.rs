@@ -146,7 +146,8 @@ impl Connection {
             }
         }
         while let Ok(Some(header)) = frame::header(self.socket.input.bytes()) {
-            let unasked = matches!(header.tag, b'N' | b'S' | b'A');
+            // A notification shows that it was left listening, so that it is not clean.
+            let unasked = matches!(header.tag, b'N' | b'S');
             if !unasked || self.socket.input.len() < header.frame_bytes {
                 return false;
             }

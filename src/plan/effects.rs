@@ -46,6 +46,8 @@ impl Effects {
     pub const UNKNOWN: Effects = Effects(8192);
     /// It tells other sessions at commit.
     pub const NOTIFIES: Effects = Effects(16384);
+    /// `pg_listening_channels`.
+    pub const ASKS_CHANNELS: Effects = Effects(32768);
 
     /// Whether any of `effects` is there.
     pub fn any(self, effects: Effects) -> bool {
@@ -65,7 +67,11 @@ impl Effects {
             (Effects::SET_CONFIG, SessionUse::SET_CONFIG),
             (Effects::DRAWS_SEQUENCE, SessionUse::DRAWS_SEQUENCE),
             (Effects::READS_SEQUENCE, SessionUse::READS_SEQUENCE),
-            (Effects::NOTIFIES, SessionUse::NOT_PREPARABLE),
+            (
+                Effects::NOTIFIES,
+                SessionUse::NOT_PREPARABLE | SessionUse::NOTIFIES,
+            ),
+            (Effects::ASKS_CHANNELS, SessionUse::ASKS_CHANNELS),
         ] {
             if self.any(effect) {
                 uses |= use_;
@@ -243,6 +249,7 @@ fn listed_effects(name: &str, arguments: usize) -> Option<Effects> {
         "set_config" => Effects::SET_CONFIG | Effects::RANDOM,
         "setseed" => Effects::PINS | Effects::RANDOM,
         "pg_notify" => Effects::WRITES | Effects::RANDOM | Effects::HOME | Effects::NOTIFIES,
+        "pg_listening_channels" => Effects::SERVER | Effects::ASKS_CHANNELS,
         "loread" | "lowrite" => Effects::WRITES | Effects::RANDOM | Effects::HOME,
         "txid_current" | "pg_current_xact_id" => Effects::WRITES | Effects::SERVER,
         "now" | "transaction_timestamp" | "statement_timestamp" => Effects::CLOCK,

@@ -6,13 +6,13 @@ use std::ops::BitOrAssign;
 
 /// A set of uses of session state.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct SessionUse(u8);
+pub struct SessionUse(u16);
 
 impl SessionUse {
     /// None.
     pub const NONE: SessionUse = SessionUse(0);
-    /// It leaves state behind that only this connection has (session advisory locks, `LISTEN`,
-    /// temporary tables, `WITH HOLD` cursors, `LOAD`): the session must keep the connection.
+    /// It leaves state behind that only this connection has (session advisory locks, temporary
+    /// tables, `WITH HOLD` cursors, `LOAD`): the session must keep the connection.
     pub const PINS: SessionUse = SessionUse(1);
     /// It calls `set_config`: the connection's settings are no longer known.
     pub const SET_CONFIG: SessionUse = SessionUse(2);
@@ -25,9 +25,12 @@ impl SessionUse {
     pub const TEMPORARY_TABLES: SessionUse = SessionUse(16);
     /// It holds what a two-phase commit can't take along (`NOTIFY`, temporary objects, `WITH HOLD`).
     pub const NOT_PREPARABLE: SessionUse = SessionUse(32);
-
     /// It needs the primary, but only to lock: it changes no rows and nothing that others see.
     pub const ONLY_LOCKS: SessionUse = SessionUse(64);
+    /// It tells other sessions at commit: `NOTIFY`, `pg_notify`.
+    pub const NOTIFIES: SessionUse = SessionUse(128);
+    /// It asks which channels the session listens to.
+    pub const ASKS_CHANNELS: SessionUse = SessionUse(256);
 
     /// Whether every use in `other` is in this set.
     pub fn contains(self, other: SessionUse) -> bool {
@@ -64,6 +67,8 @@ impl fmt::Display for SessionUse {
             (SessionUse::TEMPORARY_TABLES, "temporary tables"),
             (SessionUse::NOT_PREPARABLE, "not preparable"),
             (SessionUse::ONLY_LOCKS, "only locks"),
+            (SessionUse::NOTIFIES, "notifies"),
+            (SessionUse::ASKS_CHANNELS, "asks channels"),
         ];
         let mut separator = "";
         for (_, name) in names.iter().filter(|(flag, _)| self.contains(*flag)) {

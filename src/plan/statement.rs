@@ -89,10 +89,13 @@ pub(super) fn plan(part: Part<'_>, statement: &Statement) -> Planned {
         | Statement::Fetch(_)
         | Statement::Move(_)
         | Statement::CloseCursor(_)
+        | Statement::Listen(_)
+        | Statement::Unlisten(_)
         | Statement::Discard(_) => return for_session(part),
-        Statement::Listen(_) => Ok((FIRST_SHARD, SessionUse::PINS | SessionUse::NOT_PREPARABLE)),
-        Statement::Unlisten(_) => Ok((FIRST_SHARD, SessionUse::NONE)),
-        Statement::Notify { .. } => Ok((FIRST_SHARD, SessionUse::NOT_PREPARABLE)),
+        Statement::Notify { .. } => {
+            let uses = SessionUse::NOT_PREPARABLE | SessionUse::NOTIFIES;
+            Ok((FIRST_SHARD, uses))
+        }
         Statement::PrepareTransaction
         | Statement::CommitPrepared
         | Statement::RollbackPrepared

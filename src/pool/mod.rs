@@ -266,6 +266,19 @@ impl Pool {
         Ok(Box::new(connection))
     }
 
+    /// Makes a connection that is none of the pool's and does not count towards its limit.
+    ///
+    /// # Errors
+    /// What [`dial`] says.
+    pub async fn dial_apart(&self, application_name: &str) -> Result<Connection> {
+        let mut target = self.target.clone();
+        target.application_name = application_name.to_owned();
+        let dialed = dial(&target, &self.connector).await?;
+        let patience = self.limits.queue_timeout;
+        let role = &target.principal.role;
+        Ok(Connection::new(dialed, role, self.statements, patience))
+    }
+
     /// Leases the connection to this server process if it is idle and `client` was the last to use it.
     pub fn lease_last_of(self: &Arc<Pool>, client: i32, process: i32) -> Option<Lease> {
         let mut state = self.state.lock();

@@ -10,6 +10,7 @@ use crate::config;
 use crate::error::Result;
 use crate::plan::{Plan, Request, Route, plan};
 use crate::pool::Pool;
+use crate::session::channels::hub::Hub;
 use crate::session::gate::Gate;
 use crate::session::metrics::SessionMetrics;
 use crate::session::settings::Context;
@@ -29,6 +30,8 @@ pub struct Database {
     pub idle_client: Option<Duration>,
     /// Its replica sets and catalogue.
     pub topology: Arc<Topology>,
+    /// Who listens to which channel.
+    pub hub: Arc<Hub>,
     /// Counters and histograms, resolved once.
     pub metrics: SessionMetrics,
     /// Keeps sessions from its servers while an operator wants that.
@@ -88,11 +91,13 @@ impl Database {
     ) -> Database {
         let (limits, idle_client) = bounds;
         let plans = Cache::new(limits.plan_cache_entries as usize);
+        let mailbox_bytes = usize::try_from(limits.query_memory_bytes).unwrap_or(usize::MAX);
         Database {
             config,
             limits,
             idle_client,
             topology,
+            hub: Hub::new(mailbox_bytes),
             metrics,
             gate,
             pools,

@@ -40,6 +40,10 @@ pub enum Effect {
     DiscardAll,
     /// `PREPARE` of this name.
     Prepared(String),
+    /// `LISTEN`, sent as an UNLISTEN; the client expects the tag of what it wrote.
+    Listen(String),
+    /// `UNLISTEN`, of one channel or of all.
+    Unlisten(Option<String>),
     /// `DEALLOCATE`, of one statement or of all.
     Deallocate(Option<String>),
     /// `SET TRANSACTION`, as written.
@@ -117,12 +121,23 @@ impl Effect {
             | Statement::Rollback { .. }
             | Statement::PrepareTransaction => Effect::End,
             Statement::Prepare { name, .. } => Effect::Prepared(name.clone()),
-            Statement::Listen(_) | Statement::Declare { hold: true, .. } => Effect::Pin,
+            Statement::Listen(channel) => Effect::Listen(channel.clone()),
+            Statement::Unlisten(channel) => Effect::Unlisten(channel.clone()),
+            Statement::Declare { hold: true, .. } => Effect::Pin,
             Statement::Ddl(ddl) if ddl.temporary => Effect::Pin,
             Statement::Query(query) if query.into.is_some() => Effect::Pin,
             Statement::Ddl(_) => Effect::Schema,
             Statement::Maintenance(Maintenance::Load) => Effect::Pin,
             _ => Effect::None,
+        }
+    }
+
+    /// The tag that the client expects where the server got another statement than it wrote.
+    pub fn tag(&self) -> Option<&'static str> {
+        match self {
+            Effect::Reverted(_) => Some("RESET"),
+            Effect::Listen(_) => Some("LISTEN"),
+            _ => None,
         }
     }
 }

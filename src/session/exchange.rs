@@ -21,7 +21,7 @@ use crate::session::prepared::{SERVER_NAME_BYTES, SERVER_NAME_PREFIX};
 use crate::session::replies::{Expect, Reply};
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::txn::{Opening, Transaction};
-use crate::wire::backend::{Status, command_complete};
+use crate::wire::backend::{Status, command_complete, ready_for_query};
 use crate::wire::buffer::message;
 use crate::wire::frame::{self, HEADER_BYTES};
 
@@ -37,18 +37,36 @@ pub enum Event {
     Answered,
     /// The session is told to do something.
     Told(Signal),
+    /// A server is ready; the client is told so behind its notifications.
+    Ready,
 }
 
 impl Session {
     /// Moves bytes until something has to be decided. `listen`: the client may speak.
     pub(super) async fn exchange(&mut self, listen: bool) -> Result<Event, Stop> {
-        std::future::poll_fn(|cx| self.poll_exchange(cx, listen)).await
+        loop {
+            match std::future::poll_fn(|cx| self.poll_exchange(cx, listen)).await? {
+                Event::Ready => self.pass_ready().await?,
+                event => return Ok(event),
+            }
+        }
     }
 
-    /// Waits for a statement on whose effect the meaning of the client's next message depends.
+    /// Passes a ReadyForQuery on behind the client's notifications.
+    async fn pass_ready(&mut self) -> Result<(), Stop> {
+        self.client.mail.is_ready_due = false;
+        self.before_ready().await?;
+        ready_for_query(self.client.socket.output.tail(), Status::Idle);
+        // What the server has sent behind it.
+        self.take_replies()
+    }
+
+    /// Waits for a statement on whose effect the meaning of the client's next message depends, and for
+    /// the notifications of a transaction that must reach the client before the next one's.
     pub(super) async fn settle(&mut self) -> Result<(), Stop> {
+        let awaits_mail = self.client.mail.is_subscribed() && !self.batch.is_open();
         match &self.server {
-            Some(held) if held.replies.has_effects() => self.drain().await,
+            Some(held) if held.replies.has_effects() || awaits_mail => self.drain().await,
             _ => Ok(()),
         }
     }
@@ -82,6 +100,9 @@ impl Session {
             }
             if let Some(event) = self.event(listen) {
                 return Poll::Ready(Ok(event));
+            }
+            if let Err(stop) = self.poll_mail(cx) {
+                return Poll::Ready(Err(stop));
             }
             let was_full = self.client.socket.output.len() >= HIGH_WATER_BYTES;
             if let Poll::Ready(Err(_)) = self.client.socket.poll_flush(cx) {
@@ -147,6 +168,9 @@ impl Session {
 
     /// What there is to decide about the server, if anything.
     fn event(&self, listen: bool) -> Option<Event> {
+        if self.client.mail.is_ready_due {
+            return Some(Event::Ready);
+        }
         let held = self.server.as_ref()?;
         let is_copying = !listen && held.replies.is_copying();
         let is_done = held.replies.is_empty()
@@ -192,6 +216,9 @@ impl Session {
                 Poll::Ready(Ok(0)) => return Err(Stop::Lost(io::ErrorKind::UnexpectedEof.into())),
                 Poll::Ready(Ok(_)) => self.take_replies()?,
             }
+            if self.client.mail.is_ready_due {
+                break;
+            }
             // A connection that stays is read until it has nothing to say, so that its next word wakes
             // the task.
             if self.may_let_go() {
@@ -218,7 +245,9 @@ impl Session {
     /// and have not been moved yet.
     fn scan(&mut self, input: &mut Buffer) -> Result<(), Stop> {
         let mut run = 0;
-        while let Some(held) = &mut self.server {
+        while let Some(held) = &mut self.server
+            && !self.client.mail.is_ready_due
+        {
             let available = input.len() - run;
             if held.rest > 0 {
                 let count = held.rest.min(available);
@@ -273,6 +302,13 @@ impl Session {
         }
     }
 
+    /// Passes on what stands before a frame, which the client does not get.
+    fn leave_out(&mut self, input: &mut Buffer, run: &mut usize, frame_bytes: usize) {
+        self.pass(input, *run);
+        input.consume(frame_bytes);
+        *run = 0;
+    }
+
     /// Takes one whole frame that stands behind the run.
     fn take_frame(
         &mut self,
@@ -297,38 +333,45 @@ impl Session {
                 self.client.socket.output.push(&words);
             }
             Reply::Completed(effect) => {
-                let is_reverted = matches!(effect, Some(Effect::Reverted(_)));
+                let tag = effect.as_ref().and_then(Effect::tag);
                 if let Some(effect) = effect {
                     self.complete(effect, frame.get(HEADER_BYTES..).unwrap_or(&[]));
                 }
-                if is_reverted {
-                    self.pass(input, *run);
-                    input.consume(header.frame_bytes);
-                    *run = 0;
-                    command_complete(self.client.socket.output.tail(), "RESET");
+                if let Some(tag) = tag {
+                    self.leave_out(input, run, header.frame_bytes);
+                    command_complete(self.client.socket.output.tail(), tag);
                 } else {
                     *run = range.end;
                 }
             }
             Reply::Drop => {
-                self.pass(input, *run);
-                input.consume(header.frame_bytes);
-                *run = 0;
+                self.leave_out(input, run, header.frame_bytes);
+            }
+            Reply::Notification => {
+                let frame = input.bytes_mut().get_mut(range.clone());
+                if frame.is_some_and(|frame| self.hears_itself(frame)) {
+                    *run = range.end;
+                } else {
+                    self.leave_out(input, run, header.frame_bytes);
+                }
             }
             Reply::Failed(in_place) => {
                 let words = self.failed(frame, in_place);
                 match words {
                     None => *run = range.end,
                     Some(words) => {
-                        self.pass(input, *run);
-                        input.consume(header.frame_bytes);
-                        *run = 0;
+                        self.leave_out(input, run, header.frame_bytes);
                         self.client.socket.output.push(&words);
                     }
                 }
             }
             Reply::Ready(status) => {
                 let seen = self.ready(status);
+                if seen == Status::Idle && self.awaits_mail() {
+                    self.leave_out(input, run, header.frame_bytes);
+                    self.client.mail.is_ready_due = true;
+                    return Ok(());
+                }
                 if let Some(byte) = input.bytes_mut().get_mut(range.end - 1) {
                     *byte = seen.byte();
                 }

@@ -356,7 +356,7 @@ impl Session {
                 }
                 self.before_end(&prepared.plan.statement).await?;
                 let text = prepared.sql();
-                let effects = effects(&prepared.plan, text);
+                let effects = self.foresee(effects(&prepared.plan, text)).await?;
                 self.note_pins(&effects);
                 self.note_temporary(&prepared.plan);
                 let writes = self.writes(&prepared.plan);
@@ -474,6 +474,9 @@ impl Session {
         match &mut self.server {
             Some(held) if sent || !held.is_at_rest() => held.sync(),
             _ => {
+                if self.awaits_mail() {
+                    self.before_ready().await?;
+                }
                 let mut words = Vec::new();
                 ready_for_query(&mut words, status);
                 self.say(words);

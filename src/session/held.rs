@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::backend::connection::StatementId;
 use crate::error::Error;
 use crate::pool::Lease;
+use crate::session::channels::Holding;
 use crate::session::prepared::{Prepared, server_name};
 use crate::session::replies::{Expect, Replies};
 use crate::sharding::ShardIndex;
@@ -71,6 +72,8 @@ pub struct Seat {
     pub node: Arc<Server>,
     /// Its generation when the seat was taken.
     pub generation: u64,
+    /// Whose notifications come from it, once somebody listens.
+    pub holding: Option<Holding>,
     /// Counts as an operation in flight.
     _operation: Operation,
 }
@@ -82,6 +85,7 @@ impl Seat {
         Seat {
             node,
             generation,
+            holding: None,
             _operation,
         }
     }

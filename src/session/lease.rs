@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crate::backend::connection::{Failed, lost};
+use crate::backend::connection::{Connection, Failed, lost};
 use crate::backend::principal::Principal;
 use crate::config::ReadPreference;
 use crate::error::{Error, Result};
@@ -60,19 +60,8 @@ pub(super) async fn lease_for(
     principal: Option<&Arc<Principal>>,
 ) -> Result<(Lease, Arc<Server>)> {
     let deadline = Instant::now() + database.config.pool.queue_timeout;
-    let set = database
-        .topology
-        .shards()
-        .get(shard)
-        .ok_or_else(no_such_shard)?;
     loop {
-        let node = match set.choose(want) {
-            Ok(node) => node,
-            Err(_) if want.access == topology::Access::Primary => {
-                set.wait_for_primary(deadline).await?
-            }
-            Err(error) => return Err(error),
-        };
+        let node = choose(database, shard, want, deadline).await?;
         let pool = database.pool(shard, node.index).ok_or_else(no_such_shard)?;
         pool.at_generation(node.generation());
         let leased = match principal {
@@ -86,14 +75,7 @@ pub(super) async fn lease_for(
                 }
                 return Ok((lease, Arc::clone(node)));
             }
-            Err(error) if !is_server_failure(&error) => return Err(error),
-            Err(error) => {
-                node.mark_failed(&error.fields().message);
-                if Instant::now() >= deadline {
-                    return Err(error);
-                }
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
+            Err(error) => blame(node, error, deadline).await?,
         }
     }
 }
@@ -125,14 +107,73 @@ pub(super) async fn unless_cancelled<T>(
     leased
 }
 
+/// Connects to the shard's primary as [`lease_for`] does, beside the pool and its limit.
+///
+/// # Errors
+/// As for [`lease_for`].
+pub(super) async fn dial_apart(
+    database: &Database,
+    shard: ShardIndex,
+    application_name: &str,
+) -> Result<(Connection, Arc<Server>)> {
+    let deadline = Instant::now() + database.config.pool.queue_timeout;
+    loop {
+        let node = choose(database, shard, &Want::primary(), deadline).await?;
+        let pool = database.pool(shard, node.index).ok_or_else(no_such_shard)?;
+        match pool.dial_apart(application_name).await {
+            Ok(mut connection) => {
+                identify(&mut connection, node).await?;
+                return Ok((connection, Arc::clone(node)));
+            }
+            Err(error) => blame(node, error, deadline).await?,
+        }
+    }
+}
+
+/// The server that the shard's replica set chooses; waits for a primary during a failover.
+async fn choose<'a>(
+    database: &'a Database,
+    shard: ShardIndex,
+    want: &Want,
+    deadline: Instant,
+) -> Result<&'a Arc<Server>> {
+    let set = database
+        .topology
+        .shards()
+        .get(shard)
+        .ok_or_else(no_such_shard)?;
+    match set.choose(want) {
+        Ok(node) => Ok(node),
+        Err(_) if want.access == topology::Access::Primary => set.wait_for_primary(deadline).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// A server gave no connection: takes it out of service if it is its fault, and pauses before the next
+/// try.
+///
+/// # Errors
+/// The error itself if trying again makes no sense.
+async fn blame(node: &Server, error: Error, deadline: Instant) -> Result<()> {
+    if !is_server_failure(&error) {
+        return Err(error);
+    }
+    node.mark_failed(&error.fields().message);
+    if Instant::now() >= deadline {
+        return Err(error);
+    }
+    tokio::time::sleep(RETRY_PAUSE).await;
+    Ok(())
+}
+
 /// Has a new connection show that it leads to the shard that the configuration says: its address may
 /// lead elsewhere than when the server was last probed.
-async fn identify(lease: &mut Lease, node: &Server) -> Result<()> {
+async fn identify(connection: &mut Connection, node: &Server) -> Result<()> {
     if let Some(sql) = node.identity_query() {
-        match lease.returns_row(&sql).await {
+        match connection.returns_row(&sql).await {
             Ok(true) => {}
             Err(Failed::Refused(error)) if error.code() == SqlState::INSUFFICIENT_PRIVILEGE => {
-                return Err(unreadable(&lease.role, node));
+                return Err(unreadable(&connection.role, node));
             }
             Ok(false) | Err(Failed::Refused(_)) => {
                 node.mark_failed("it is not the shard that the configuration says");
@@ -146,7 +187,7 @@ async fn identify(lease: &mut Lease, node: &Server) -> Result<()> {
             Err(Failed::Lost(cause)) => return Err(lost(&cause)),
         }
     }
-    lease.is_new = false;
+    connection.is_new = false;
     Ok(())
 }
 

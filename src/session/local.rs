@@ -32,7 +32,7 @@ pub(super) enum Local {
         effect: Effect,
         tag: &'static str,
     },
-    /// Changes one of the proxy's own settings.
+    /// Changes one of the proxy's own settings, or the client's channels.
     Set { effect: Effect, tag: &'static str },
     /// Gives a setting the value back that the client's startup packet named, which no server knows.
     Revert { effect: Effect, tag: &'static str },
@@ -115,6 +115,12 @@ impl Session {
                 tag: "SET",
             }),
             Statement::ShowShardwire(noun) => Some(Local::View(View::named(noun)?)),
+            Statement::PrepareTransaction if self.settings.changes_channels() => {
+                // PostgreSQL's words; to the server there was no LISTEN.
+                let message =
+                    "cannot PREPARE a transaction that has executed LISTEN, UNLISTEN, or NOTIFY";
+                return Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, message));
+            }
             statement => match &self.transaction {
                 Transaction::Begun(_) => self.local_begun(statement, text),
                 _ => None,
@@ -155,6 +161,14 @@ impl Session {
             _ if self.database.is_single() || self.settings.context().shard.is_some() => None,
             Statement::Savepoint(_) => Some(remember("SAVEPOINT")),
             Statement::SetTransaction(_) | Statement::Set { .. } => Some(remember("SET")),
+            // They are nothing to a server; see `channels`.
+            Statement::Unlisten(_) | Statement::Listen(_) => Some(Local::Set {
+                effect: Effect::of(statement, text),
+                tag: match statement {
+                    Statement::Listen(_) => "LISTEN",
+                    _ => "UNLISTEN",
+                },
+            }),
             _ => None,
         }
     }
@@ -205,7 +219,12 @@ impl Session {
                 self.transaction = Transaction::Begun(opening);
                 Ok(tagged(tag))
             }
-            Local::End { commit, chain } => Ok(self.end_unopened(commit, chain)),
+            Local::End { commit, chain } => {
+                if commit {
+                    self.foresee_one(&Effect::End).await?;
+                }
+                Ok(self.end_unopened(commit, chain))
+            }
             Local::Remember {
                 statement,
                 effect,
@@ -228,6 +247,7 @@ impl Session {
                 Ok(answer)
             }
             Local::Set { effect, tag } => {
+                self.foresee_one(&effect).await?;
                 let is_local = matches!(effect, Effect::Set { local: true, .. });
                 if !is_local || self.transaction != Transaction::Idle {
                     self.settings.complete(&effect)?;

@@ -86,8 +86,10 @@ impl Session {
         }
         let options = Database::lex_options(self.settings.context());
         let (sent, rewrite) = Rewrite::apply(text, options, &survey.edits, survey.names)?;
+        let effects = self.foresee(effects).await?;
         self.drain().await?;
         self.hold(need).await?;
+        self.claim().await?;
         self.ensure_held(&survey.present, &survey.absent).await?;
         self.note_pins(&effects);
         self.batch.rewrite = Some(rewrite);
@@ -106,8 +108,9 @@ impl Session {
     ) -> Result<(), Stop> {
         let shard = shard.filter(|_| self.shape.hint.is_none());
         for (range, plan) in plans {
-            if self.transaction == Transaction::Failed {
-                break;
+            let is_listen = matches!(plan.statement, Statement::Listen(_));
+            if self.transaction == Transaction::Failed && !is_listen {
+                continue;
             }
             let statement = slice(text, range.clone());
             let answers = self.own_answers(plan, statement, Parameters::none(), shard);

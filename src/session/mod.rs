@@ -20,6 +20,7 @@ mod announce;
 mod arguments;
 mod batch;
 pub mod census;
+mod channels;
 pub mod console;
 pub mod control;
 pub mod database;
@@ -67,6 +68,7 @@ use crate::backend::principal::Principal;
 use crate::error::Error;
 use crate::net::duplex::Duplex;
 use crate::session::batch::Batch;
+use crate::session::channels::Mail;
 use crate::session::control::{Registered, Signal};
 use crate::session::database::Database;
 use crate::session::draws::Draws;
@@ -121,6 +123,8 @@ struct Client {
     at_hand: Option<u8>,
     /// Its role on the servers, if that is another than all clients share.
     principal: Option<Arc<Principal>>,
+    /// What it listens to.
+    mail: Mail,
 }
 
 impl Client {
@@ -211,7 +215,7 @@ impl Session {
     async fn step(&mut self) -> Result<(), Stop> {
         self.handle_frames().await?;
         match self.listen().await? {
-            Event::Heard => Ok(()),
+            Event::Heard | Event::Ready => Ok(()),
             Event::Answered => self.answered().await,
             Event::Told(signal) => self.told(signal),
         }

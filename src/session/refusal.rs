@@ -53,16 +53,18 @@ impl Session {
                 self.transaction.fail();
                 self.others.drop_joined();
                 let status = self.transaction.status();
-                let out = self.client.socket.output.tail();
-                out.extend_from_slice(&words);
+                self.client.socket.output.push(&words);
+                if self.transaction == Transaction::Idle {
+                    self.settings.roll_back();
+                }
                 if is_extended {
                     self.batch.skip();
                 } else {
-                    ready_for_query(out, status);
+                    if self.awaits_mail() {
+                        self.before_ready().await?;
+                    }
+                    ready_for_query(self.client.socket.output.tail(), status);
                     self.unit.end();
-                }
-                if self.transaction == Transaction::Idle {
-                    self.settings.roll_back();
                 }
             }
         }

@@ -107,6 +107,8 @@ pub enum Reply {
     Ready(Status),
     /// CopyInResponse: pass it on.
     CopyIn,
+    /// A notification that the connection itself listened for.
+    Notification,
     /// It answers nothing: the connection can't be trusted any more.
     OutOfStep,
 }
@@ -187,7 +189,8 @@ impl Replies {
     /// Takes the server's next message; `given_up` gets the requests that an error ended.
     pub fn take(&mut self, tag: u8, body: &[u8], given_up: &mut Vec<Expect>) -> Reply {
         match (tag, self.queue.front_mut()) {
-            (b'N' | b'S' | b'A', _) => Reply::Forward,
+            (b'N' | b'S', _) => Reply::Forward,
+            (b'A', _) => Reply::Notification,
             (b'E', _) => self.take_error(given_up),
             (b'C', Some(Expect::Opening)) => Reply::Drop,
             (b'Z', Some(Expect::QuietSync)) | (b'C', Some(Expect::Prepared(_))) => {

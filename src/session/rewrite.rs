@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::plan::own::{Question, tokens_of};
 use crate::plan::sizes::Sizes;
 use crate::plan::{OwnCall, Parameters, Plan};
+use crate::session::channels::concerns_channels;
 use crate::session::control::Control;
 use crate::session::database::Database;
 use crate::session::prepared::{Needs, Prepared, statement_id};
@@ -46,7 +47,7 @@ impl Session {
         parameters: Parameters<'_>,
         shard: Option<ShardIndex>,
     ) -> Result<Vec<Edit>, Stop> {
-        let mut edits = Vec::new();
+        let mut edits = self.channel_edits(plan, text);
         if plan.own.is_empty() {
             return Ok(edits);
         }
@@ -254,8 +255,12 @@ impl Session {
         bind: &Bind<'_>,
         shard: Option<ShardIndex>,
     ) -> Result<Option<Arc<Prepared>>, Stop> {
+        self.note_notify(&prepared.plan);
+        self.claim().await?;
+        let has_calls = !prepared.plan.own.is_empty();
         // A PREPARE has the answers in it already.
-        if prepared.plan.own.is_empty() || prepared.declared.is_some() {
+        let is_answered = has_calls && prepared.declared.is_some();
+        if is_answered || !(has_calls || concerns_channels(&prepared.plan)) {
             return Ok(None);
         }
         let text = prepared.sql();

@@ -62,6 +62,10 @@ impl Session {
         let rows = self.drive(scatter).await?;
         let mut words = Vec::new();
         command_complete(&mut words, &format!("SELECT {rows}"));
+        if self.awaits_mail() {
+            self.say(std::mem::take(&mut words));
+            self.before_ready().await?;
+        }
         ready_for_query(&mut words, self.transaction.status());
         self.say(words);
         self.unit.end();

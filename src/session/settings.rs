@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::backend::settings::{Settings, quote_identifier, quote_literal, set_config};
 use crate::config::{Consistency, ReadPreference};
 use crate::error::{Error, Result};
+use crate::session::channels::Channels;
 use crate::session::date_style::DateStyle;
 use crate::session::effect::Effect;
 use crate::session::path::Whose;
@@ -255,6 +256,8 @@ struct Snapshot {
     lasting: Arc<Context>,
     /// Of the settings under which servers read statements, those of SET LOCAL included.
     reading: u64,
+    /// What LISTEN and UNLISTEN have made of the client's channels.
+    channels: Arc<Channels>,
 }
 
 /// A client's settings.
@@ -297,6 +300,7 @@ impl SessionSettings {
             server: Arc::new(server),
             lasting: Arc::clone(&context),
             context,
+            channels: Arc::default(),
         };
         Ok(SessionSettings {
             now: snapshot.clone(),
@@ -343,6 +347,16 @@ impl SessionSettings {
     /// The settings that a server connection must have had when the transaction began.
     pub fn server_at_begin(&self) -> &Arc<Settings> {
         &self.at_begin.server
+    }
+
+    /// The channels that the client listens to, whatever the transaction at hand makes of them.
+    pub fn committed_channels(&self) -> &Arc<Channels> {
+        &self.at_begin.channels
+    }
+
+    /// Whether the transaction at hand has said LISTEN or UNLISTEN.
+    pub fn changes_channels(&self) -> bool {
+        !Arc::ptr_eq(&self.now.channels, &self.at_begin.channels)
     }
 
     /// Distinguishes sessions for which a prepared statement means something else.
@@ -428,19 +442,8 @@ impl SessionSettings {
                     name: name.clone(),
                 })?;
             }
-            Effect::ResetAll | Effect::DiscardAll => {
-                // PostgreSQL's RESET ALL leaves the identity as it is.
-                let identity = self.now.server.identity(*effect == Effect::DiscardAll);
-                let whose = self.now.context.whose.clone();
-                self.now = self.defaults.clone();
-                if *effect == Effect::ResetAll && self.now.context.whose != whose {
-                    Arc::make_mut(&mut self.now.context).whose = whose.clone();
-                    Arc::make_mut(&mut self.now.lasting).whose = whose;
-                }
-                if !identity.is_empty() {
-                    Arc::make_mut(&mut self.now.server).extend(identity);
-                }
-            }
+            Effect::ResetAll | Effect::DiscardAll => self.reset_all(*effect == Effect::DiscardAll),
+            Effect::Listen(_) | Effect::Unlisten(_) => self.change_channels(effect),
             Effect::Savepoint(name) => self.savepoints.push((name.clone(), self.now.clone())),
             Effect::RollbackTo(name) => self.roll_back_to(name),
             Effect::Release(name) => {
@@ -451,6 +454,33 @@ impl SessionSettings {
             _ => {}
         }
         Ok(())
+    }
+
+    fn reset_all(&mut self, is_discard: bool) {
+        // PostgreSQL's RESET ALL leaves the identity as it is.
+        let identity = self.now.server.identity(is_discard);
+        let whose = self.now.context.whose.clone();
+        let channels = Arc::clone(&self.now.channels);
+        self.now = self.defaults.clone();
+        if !is_discard {
+            self.now.channels = channels;
+        }
+        if !is_discard && self.now.context.whose != whose {
+            Arc::make_mut(&mut self.now.context).whose = whose.clone();
+            Arc::make_mut(&mut self.now.lasting).whose = whose;
+        }
+        if !identity.is_empty() {
+            Arc::make_mut(&mut self.now.server).extend(identity);
+        }
+    }
+
+    fn change_channels(&mut self, effect: &Effect) {
+        let channels = Arc::make_mut(&mut self.now.channels);
+        match effect {
+            Effect::Listen(name) => channels.add(name),
+            Effect::Unlisten(name) => channels.remove(name.as_deref()),
+            _ => {}
+        }
     }
 
     fn context_change(
@@ -494,6 +524,7 @@ impl SessionSettings {
         self.savepoints.clear();
         if !Arc::ptr_eq(&self.at_begin.server, &self.now.server)
             || !Arc::ptr_eq(&self.at_begin.context, &self.now.context)
+            || !Arc::ptr_eq(&self.at_begin.channels, &self.now.channels)
         {
             self.at_begin = self.now.clone();
         }

@@ -143,7 +143,9 @@ impl Session {
         need: Need,
         effects: Effects,
     ) -> Result<(), Stop> {
+        let effects = self.foresee(effects).await?;
         self.hold(need).await?;
+        self.claim().await?;
         if need.access == Access::Write {
             self.unit.make_final();
         }
@@ -160,6 +162,7 @@ impl Session {
     /// From now on names that the catalogue does not know may be temporary tables'.
     pub(super) fn note_temporary(&mut self, plan: &Plan) {
         self.memory.temporary_tables |= plan.session.contains(SessionUse::TEMPORARY_TABLES);
+        self.note_notify(plan);
     }
 
     /// What pins the session may have done so even if it fails or is never finished.
@@ -189,6 +192,10 @@ impl Session {
     /// Answers a Query with words of the proxy's own.
     async fn finish_simple(&mut self, mut words: Vec<u8>) -> Result<(), Stop> {
         self.drain().await?;
+        if self.awaits_mail() {
+            self.say(std::mem::take(&mut words));
+            self.before_ready().await?;
+        }
         ready_for_query(&mut words, self.transaction.status());
         self.say(words);
         self.unit.end();

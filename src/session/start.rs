@@ -335,6 +335,7 @@ impl Opening {
                 is_held_up: false,
                 at_hand: None,
                 principal: self.principal,
+                mail: Default::default(),
             },
             database: self.database,
             registered: self.registered,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Plan, Route, SessionUse, Target};
 use crate::session::Session;
+use crate::session::channels::check_home;
 use crate::session::database::{Database, Question};
 use crate::session::effect::Effect;
 use crate::session::held::Held;
@@ -142,7 +143,10 @@ impl Session {
             return self.kept(plan, plan.target(arguments)?);
         };
         match self.database.shard_named(name) {
-            Some(shard) => Ok(Target::One(shard)),
+            Some(shard) => {
+                check_home(plan, shard)?;
+                Ok(Target::One(shard))
+            }
             None => Err(Error::new(
                 SqlState::INVALID_PARAMETER_VALUE,
                 format!("shard \"{name}\" does not exist"),
@@ -153,8 +157,7 @@ impl Session {
 
     /// State that stays on one server connection needs a shard to stay on.
     fn kept(&self, plan: &Plan, target: Target) -> Result<Target> {
-        let unknown = plan.session.contains(SessionUse::SET_CONFIG)
-            || matches!(plan.statement, Statement::Listen(_));
+        let unknown = plan.session.contains(SessionUse::SET_CONFIG);
         let keeps = plan.session.contains(SessionUse::PINS)
             || matches!(effect_of(&plan.statement), Effect::Pin);
         match target {
@@ -163,7 +166,7 @@ impl Session {
             Target::One(shard) if !unknown => Ok(Target::One(shard)),
             _ => Err(Error::refused(
                 "statement leaves state on its server connection",
-                "What LISTEN and set_config do for the session would be known on one shard only.",
+                "What set_config does for the session would be known on one shard only.",
                 "SET shardwire.shard to the shard to keep, or use what ends with the transaction.",
             )),
         }

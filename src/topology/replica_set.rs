@@ -122,6 +122,12 @@ impl ReplicaSet {
             .and_then(|index| self.servers.get(index))
     }
 
+    /// A channel that moves whenever another server, or none, is the primary that answers; it holds
+    /// the server's index.
+    pub fn primary_changes(&self) -> watch::Receiver<Option<usize>> {
+        self.primary.subscribe()
+    }
+
     /// Whether some server may be used.
     pub fn is_usable(&self) -> bool {
         self.servers.iter().any(|server| server.state().usable())

@@ -83,6 +83,15 @@ pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
     });
 }
 
+/// Appends NotificationResponse: who notified, the channel and the payload.
+pub fn notification_response(out: &mut Vec<u8>, process_id: i32, channel: &[u8], payload: &[u8]) {
+    message(out, b'A', |body| {
+        body.extend_from_slice(&process_id.to_be_bytes());
+        cstring(body, channel);
+        cstring(body, payload);
+    });
+}
+
 /// Appends BackendKeyData; the secret has 4 bytes in protocol 3.0 and up to 256 in 3.2.
 pub fn backend_key_data(out: &mut Vec<u8>, process_id: i32, secret: &[u8]) {
     message(out, b'K', |body| {
