@@ -12,6 +12,7 @@ mod catalog_queries;
 mod clients;
 mod console;
 mod corpus;
+mod cursors;
 mod demo;
 mod differential;
 mod drivers;

@@ -31,6 +31,10 @@ struct Branch<C> {
     /// Its RowDescription or NoData, as a frame.
     description: Option<Vec<u8>>,
     rows: u64,
+    /// The number in its command tag.
+    affected: u64,
+    /// It stopped at the row limit of its Execute.
+    is_suspended: bool,
     /// The server has accepted the Bind, so what the lease believes of prepared statements is true.
     is_bound: bool,
     /// What it says of its transaction, once it is done.
@@ -54,6 +58,9 @@ impl<C: BorrowMut<Lease>> Branch<C> {
         Ended {
             status: self.status.filter(|_| is_quiet),
             is_bound: self.is_bound,
+            affected: self.affected,
+            is_suspended: self.is_suspended,
+            description: self.description,
             connection: self.connection,
         }
     }
@@ -123,6 +130,12 @@ pub struct Ended<C> {
     pub status: Option<Status>,
     /// The server has accepted the Bind, so what the lease believes of prepared statements is true.
     pub is_bound: bool,
+    /// The number in its command tag.
+    pub affected: u64,
+    /// It stopped at the row limit of its Execute, and has more.
+    pub is_suspended: bool,
+    /// The last RowDescription or NoData it sent, as a frame.
+    pub description: Option<Vec<u8>>,
 }
 
 /// One statement on several shards.
@@ -137,6 +150,8 @@ pub struct Scatter<C> {
     current: Option<(usize, usize)>,
     /// The first error of a shard, as the frame for the client.
     failure: Option<Vec<u8>>,
+    /// Rows that may still pass.
+    left: u64,
     high_water_bytes: usize,
 }
 
@@ -169,6 +184,8 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 shard,
                 description: None,
                 rows: 0,
+                affected: 0,
+                is_suspended: false,
                 is_bound: false,
                 status: None,
                 dropping: 0,
@@ -180,8 +197,33 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             is_released: false,
             current: None,
             failure: None,
+            left: u64::MAX,
             high_water_bytes,
         }
+    }
+
+    /// Does something to each connection.
+    pub fn each(&mut self, change: impl Fn(&mut C)) {
+        for branch in &mut self.branches {
+            change(&mut branch.connection);
+        }
+    }
+
+    /// Passes `rows` rows at most.
+    #[must_use]
+    pub fn limited(mut self, rows: u64) -> Scatter<C> {
+        self.left = rows;
+        self
+    }
+
+    /// Of portals that were bound and described before: rows may pass at once.
+    #[must_use]
+    pub fn described(mut self) -> Scatter<C> {
+        self.is_released = true;
+        for branch in &mut self.branches {
+            branch.is_bound = true;
+        }
+        self
     }
 
     /// Moves rows to `out`; ready with their number once every shard is done.
@@ -229,7 +271,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             // A branch that is ahead of its siblings' descriptions reads on until it holds a row, or the
             // end of none. Anything else at the front is a message that has come in part.
             let front = branch.socket().input.bytes().first();
-            let is_ahead = !self.is_released && matches!(front, Some(b'D' | b'C' | b'I'));
+            let is_ahead = !self.is_released && matches!(front, Some(b'D' | b'C' | b'I' | b's'));
             if branch.is_done() || waits || is_ahead || out.len() >= self.high_water_bytes {
                 return flush(branch, cx);
             }
@@ -263,7 +305,13 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             let Some(branch) = self.branches.get_mut(index) else {
                 return Ok(());
             };
-            let bytes = branch.socket().input.bytes();
+            let dropping = branch.dropping.min(branch.socket().input.len());
+            branch.socket().input.consume(dropping);
+            branch.dropping -= dropping;
+            if branch.dropping > 0 {
+                return Ok(());
+            }
+            let bytes = branch.connection.borrow_mut().socket.input.bytes();
             let header = frame::header(bytes).map_err(Failure::Own)?;
             let Some(header) = header else { return Ok(()) };
             if header.tag == b'D' {
@@ -271,6 +319,11 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 if !may_pass || out.len() >= self.high_water_bytes {
                     return Ok(());
                 }
+                if self.left == 0 {
+                    branch.dropping = header.frame_bytes;
+                    continue;
+                }
+                self.left -= 1;
                 branch.rows += 1;
                 self.current = Some((index, header.frame_bytes));
                 continue;
@@ -304,10 +357,12 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             b'T' | b'n' => {
                 branch.description = Some(frame.to_vec());
                 input.consume(header.frame_bytes);
-                self.release(out).map_err(Failure::Own)?;
+                if !self.is_released {
+                    self.release(out).map_err(Failure::Own)?;
+                }
                 return Ok(true);
             }
-            b'C' | b'I' if !self.is_released => return Ok(false),
+            b'C' | b'I' | b's' if !self.is_released => return Ok(false),
             b'N' => out.push(frame),
             b'E' => {
                 if self.failure.is_none() {
@@ -323,7 +378,9 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 }
             }
             b'2' => branch.is_bound = true,
-            b'1' | b'3' | b'C' | b'I' | b'S' | b'A' => {}
+            b's' => branch.is_suspended = true,
+            b'C' => branch.affected = affected(frame::body(frame)),
+            b'1' | b'3' | b'I' | b'S' | b'A' => {}
             other => {
                 let message = format!("unexpected message '{}' of a server", char::from(other));
                 return Err(Failure::Own(Error::protocol(message)));
@@ -401,6 +458,16 @@ fn flush<C: BorrowMut<Lease>>(branch: &mut Branch<C>, cx: &mut Context<'_>) -> R
     }
 }
 
+/// The number at the end of a command tag; 0 if there is none.
+fn affected(body: &[u8]) -> u64 {
+    let tag = body.strip_suffix(b"\0").unwrap_or(body);
+    let number = tag.rsplit(|byte| *byte == b' ').next();
+    number
+        .and_then(|digits| std::str::from_utf8(digits).ok())
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(0)
+}
+
 /// An ErrorResponse frame with the shard's name added to its CONTEXT.
 fn with_context(frame: &[u8], shard: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(frame.len() + shard.len() + 16);
@@ -433,6 +500,12 @@ mod tests {
     use super::*;
     use crate::sqlstate::SqlState;
     use crate::wire::backend::error_response;
+
+    #[test]
+    fn a_tag_ends_with_its_number() {
+        assert_eq!(affected(b"FETCH 17\0"), 17);
+        assert_eq!(affected(b"DECLARE CURSOR\0"), 0);
+    }
 
     #[test]
     fn an_error_names_its_shard() {

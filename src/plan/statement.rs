@@ -217,11 +217,10 @@ fn plan_explain(part: Part<'_>, analyze: bool, body: &Range<u32>) -> Planned {
     planned
 }
 
-/// A cursor lives on one shard.
+/// A cursor lives where its query would run.
 fn plan_declare(part: Part<'_>, hold: bool, body: &Range<u32>) -> Planned {
     let body = part.within(body);
     let mut planned = plan(body, &classify(part.request.text, body.tokens));
-    one_shard_only(&mut planned.route, "a cursor");
     if hold {
         planned.session |= SessionUse::PINS | SessionUse::NOT_PREPARABLE;
     }

@@ -60,7 +60,7 @@ impl Held {
         let out = self.lease.socket.output.tail();
         frontend::write_parse(out, b"", sql.as_bytes(), &[]);
         frontend::write_bind(out, &plain_bind(PORTAL, b""), b"");
-        frontend::write_execute(out, PORTAL);
+        frontend::write_execute(out, PORTAL, 0);
         frontend::write_subject(out, b'C', Subject::Portal, PORTAL);
         for expect in [
             Expect::Quiet(b'1'),

@@ -53,6 +53,15 @@ pub enum Effect {
         /// All statements of the transaction share a snapshot from now on.
         shares_snapshot: bool,
     },
+    /// `DECLARE`: where the cursor is.
+    Declare {
+        /// The cursor.
+        name: String,
+        /// It outlives its transaction.
+        hold: bool,
+    },
+    /// `CLOSE` of one cursor or of all.
+    Close(Option<String>),
     /// `SAVEPOINT`.
     Savepoint(String),
     /// `ROLLBACK TO`.
@@ -72,6 +81,11 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Whether the connection must stay with the session.
+    pub fn pins(&self) -> bool {
+        matches!(self, Effect::Pin | Effect::Declare { hold: true, .. })
+    }
+
     /// The effects of a statement of `text`.
     pub fn of(statement: &Statement, text: &str) -> Effect {
         match statement {
@@ -123,7 +137,11 @@ impl Effect {
             Statement::Prepare { name, .. } => Effect::Prepared(name.clone()),
             Statement::Listen(channel) => Effect::Listen(channel.clone()),
             Statement::Unlisten(channel) => Effect::Unlisten(channel.clone()),
-            Statement::Declare { hold: true, .. } => Effect::Pin,
+            Statement::Declare { name, hold, .. } => Effect::Declare {
+                name: name.clone(),
+                hold: *hold,
+            },
+            Statement::CloseCursor(name) => Effect::Close(name.clone()),
             Statement::Ddl(ddl) if ddl.temporary => Effect::Pin,
             Statement::Query(query) if query.into.is_some() => Effect::Pin,
             Statement::Ddl(_) => Effect::Schema,

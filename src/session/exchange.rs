@@ -479,6 +479,7 @@ impl Session {
         self.note_for_others(&effect);
         if effect == Effect::End {
             self.others.opening.chain();
+            self.memory.cursors.end(!tag.starts_with(b"ROLLBACK"));
             self.note_written();
         }
         match effect {
@@ -491,6 +492,15 @@ impl Session {
             Effect::End => self.settings.commit(),
             Effect::Schema => self.note_schema(),
             Effect::Pin => self.pin(),
+            Effect::Declare { name, hold } => {
+                if let Some(held) = &self.server {
+                    self.memory.cursors.declared(&name, hold, held.shard);
+                }
+                if hold {
+                    self.pin();
+                }
+            }
+            Effect::Close(name) => self.memory.cursors.close(name.as_deref()),
             Effect::Begin if self.transaction == Transaction::Idle => {
                 self.others.opening = Opening::unknown();
             }
@@ -502,6 +512,7 @@ impl Session {
                 if effect == Effect::DiscardAll {
                     self.unpin();
                     self.memory.temporary_tables = false;
+                    self.memory.cursors.close(None);
                     self.memory.draws.fill(Draws::Nowhere);
                     // The proxy's own settings were checked when they were made.
                     let _ = self.settings.complete(&effect);
@@ -558,6 +569,7 @@ impl Session {
                 self.settings.commit();
             }
             self.statements.clear_portals();
+            self.memory.cursors.end(!self.unit.has_failed);
             self.note_written();
         }
         if let Some(began) = self.unit.end() {

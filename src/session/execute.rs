@@ -131,17 +131,17 @@ impl Session {
             frontend::write_parse(&mut out, b"", sent.as_bytes(), &[]);
             frontend::write_bind(&mut out, &plain_bind(b"", b""), b"");
             frontend::write_subject(&mut out, b'D', Subject::Portal, b"");
-            frontend::write_execute(&mut out, b"");
+            frontend::write_execute(&mut out, b"", 0);
             frontend::write_sync(&mut out);
             out
         };
         let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES);
-        let rows = self.drive(scatter).await.map_err(|stop| match stop {
+        let answered = self.drive(scatter).await.map_err(|stop| match stop {
             Stop::Words(words) => Stop::Words(rewrite.restore(&words)),
             other => other,
         })?;
         let mut words = Vec::new();
-        command_complete(&mut words, &format!("SELECT {rows}"));
+        command_complete(&mut words, &format!("SELECT {}", answered.rows));
         ready_for_query(&mut words, self.transaction.status());
         self.say(words);
         self.unit.end();

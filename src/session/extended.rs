@@ -241,7 +241,10 @@ impl Session {
         let shard = match &plan.route {
             Route::Shard(shard) => Some(*shard),
             _ if self.database.is_single() => Some(0),
-            _ => None,
+            _ => {
+                let cursors = self.memory.cursors.shards(&plan.statement);
+                cursors.and_then(|shards| shards.iter().next())
+            }
         };
         let hinted = self.settings.context().shard.as_deref();
         let shard = hinted
@@ -282,6 +285,7 @@ impl Session {
                 let words = self.describe_local(&prepared, &formats).await?;
                 self.say(words);
             }
+            Some(Portal::Spread(portal)) => self.describe_spread(&portal).await?,
             // A cursor made by DECLARE is a portal that only the server knows.
             _ if self.server.is_some() => self.forward(frame, Expect::Describe),
             _ => return Err(no_portal(name).into()),
@@ -343,6 +347,7 @@ impl Session {
             Some(Portal::Local(prepared, formats)) => {
                 self.execute_locally(&prepared, &formats).await
             }
+            Some(Portal::Spread(portal)) => self.execute_spread(name, portal, max_rows).await,
             Some(Portal::Partial) => Err(Error::refused(
                 "a portal over several shards must be executed right after it was bound",
                 "Another message stood between its Bind and its Execute.",
@@ -412,7 +417,10 @@ impl Session {
                 false
             }
             Subject::Portal => {
-                let is_local = matches!(self.statements.portal(name), Some(Portal::Local(..)));
+                let is_local = matches!(
+                    self.statements.portal(name),
+                    Some(Portal::Local(..) | Portal::Spread(_))
+                );
                 self.statements.remove_portal(name);
                 !is_local && self.server.is_some()
             }

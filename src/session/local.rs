@@ -368,6 +368,7 @@ impl Session {
         if !chain {
             self.transaction = Transaction::Idle;
         }
+        self.memory.cursors.end(committed);
         tagged(if committed { "COMMIT" } else { "ROLLBACK" })
     }
 }

@@ -23,6 +23,7 @@ pub mod census;
 mod channels;
 pub mod console;
 pub mod control;
+mod cursors;
 pub mod database;
 mod date_style;
 mod draws;
@@ -53,6 +54,7 @@ mod route;
 mod scatter;
 mod settings;
 mod simple;
+mod spread;
 pub mod start;
 mod statements;
 mod study;
@@ -70,6 +72,7 @@ use crate::net::duplex::Duplex;
 use crate::session::batch::Batch;
 use crate::session::channels::Mail;
 use crate::session::control::{Registered, Signal};
+use crate::session::cursors::Cursors;
 use crate::session::database::Database;
 use crate::session::draws::Draws;
 use crate::session::exchange::Event;
@@ -141,6 +144,8 @@ struct Memory {
     wrote_at: Vec<Option<Instant>>,
     /// Where it has drawn from sequences, on each shard.
     draws: Vec<Draws>,
+    /// Its cursors.
+    cursors: Cursors,
     /// It has made temporary tables.
     temporary_tables: bool,
     /// A definition has changed; the catalogue must be read again before the client goes on.

@@ -182,7 +182,7 @@ fn setting(effect: &Effect, startup: Option<String>) -> Option<String> {
 }
 
 /// Quoted whatever it is: it may be a reserved word.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

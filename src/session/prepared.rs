@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::backend::connection::StatementId;
 use crate::plan::Plan;
+use crate::session::spread::SpreadPortal;
 use crate::sql::shape::Literal;
 use crate::wire::format::Formats;
 
@@ -126,6 +127,8 @@ pub enum Portal {
     Local(Arc<Prepared>, Formats),
     /// It needs several shards, and stands on one only to be described.
     Partial,
+    /// It is open on several shards.
+    Spread(SpreadPortal),
 }
 
 /// A client's prepared statements and portals.
@@ -137,6 +140,8 @@ pub struct Statements {
     unnamed_portal: Option<Portal>,
     /// What PREPAREs that are under way will make.
     candidates: Vec<(Box<[u8]>, Arc<Prepared>)>,
+    /// How many portals of the proxy's own there have been.
+    spread: u64,
 }
 
 impl Statements {
@@ -249,6 +254,12 @@ impl Statements {
         } else {
             self.portals.remove(name);
         }
+    }
+
+    /// A name for a portal on several shards.
+    pub fn next_portal(&mut self) -> String {
+        self.spread += 1;
+        format!("shardwire_portal_{}", self.spread)
     }
 
     /// Forgets every portal, as the end of a transaction does.

@@ -9,15 +9,17 @@ use crate::plan::{Access, Plan};
 use crate::pool::Lease;
 use crate::session::announce::needed;
 use crate::session::control::Signal;
+use crate::session::cursors::{CursorCall, is_about_cursor};
 use crate::session::held::Held;
 use crate::session::prepared::{Portal, Prepared};
 use crate::session::replies::Expect;
 use crate::session::route::Need;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
+use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
-use crate::wire::backend::{Status, bind_complete, command_complete, ready_for_query};
+use crate::wire::backend::{Status, bind_complete, command_complete, no_data, ready_for_query};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
@@ -34,9 +36,25 @@ pub struct ScatterPortal {
     pub portal: Box<[u8]>,
     /// Whether the client wants its description.
     pub is_described: bool,
-    prepared: Arc<Prepared>,
-    bind: Box<[u8]>,
-    shards: ShardSet,
+    /// Its statement.
+    pub prepared: Arc<Prepared>,
+    /// The client's Bind.
+    pub bind: Box<[u8]>,
+    /// Where it runs.
+    pub shards: ShardSet,
+}
+
+/// What became of a statement on several shards.
+#[derive(Debug, Default)]
+pub struct Answered {
+    /// Rows that went to the client.
+    pub rows: u64,
+    /// The sum of the numbers in the command tags.
+    pub affected: u64,
+    /// A shard has more rows than its Execute asked for.
+    pub is_suspended: bool,
+    /// What each shard said of the rows.
+    pub descriptions: Vec<Vec<u8>>,
 }
 
 impl Session {
@@ -48,6 +66,16 @@ impl Session {
         shards: ShardSet,
     ) -> Result<(), Stop> {
         self.rest_pinned();
+        if is_about_cursor(&plan.statement) {
+            let call = CursorCall {
+                statement: &plan.statement,
+                text,
+                formats: None,
+                is_described: true,
+            };
+            let tag = self.call_cursor(call, &shards).await?;
+            return self.end_query(&tag).await;
+        }
         let joins = self.check_scatter(plan)?;
         let gathered = self.gather(&shards, joins, &[]).await?;
         let request = |lease: &mut Lease| {
@@ -59,9 +87,13 @@ impl Session {
             out
         };
         let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES);
-        let rows = self.drive(scatter).await?;
+        let rows = self.drive(scatter).await?.rows;
+        self.end_query(&format!("SELECT {rows}")).await
+    }
+
+    async fn end_query(&mut self, tag: &str) -> Result<(), Stop> {
         let mut words = Vec::new();
-        command_complete(&mut words, &format!("SELECT {rows}"));
+        command_complete(&mut words, tag);
         if self.awaits_mail() {
             self.say(std::mem::take(&mut words));
             self.before_ready().await?;
@@ -99,30 +131,53 @@ impl Session {
         let Some(portal) = self.batch_scatter().take() else {
             return Ok(());
         };
+        if is_about_cursor(&portal.prepared.plan.statement) {
+            return self.execute_cursor_call(&portal).await;
+        }
         if max_rows > 0 {
-            return Err(Error::refused(
-                "a portal over several shards can't be fetched in parts yet",
-                "Execute names a row limit.",
-                "Fetch all rows at once (fetch size 0), or restrict the query to one shard key.",
-            )
-            .into());
+            return self.execute_in_parts(portal, max_rows).await;
         }
         let joins = self.check_scatter(&portal.prepared.plan)?;
         let needed = needed(&portal.prepared);
         let gathered = self.gather(&portal.shards, joins, &needed).await?;
-        let words = self.acknowledge_pending();
-        self.say(words);
+        self.acknowledge_bind();
         let bind = Bind::read(frame::body(&portal.bind))?;
-        let mut words = Vec::new();
-        bind_complete(&mut words);
-        self.say(words);
         let request = |lease: &mut Lease| portal_request(lease, &portal.prepared, &bind);
         let scatter = Scatter::start(gathered, request, portal.is_described, HIGH_WATER_BYTES);
-        let rows = self.drive(scatter).await?;
+        let rows = self.drive(scatter).await?.rows;
         let mut words = Vec::new();
         command_complete(&mut words, &format!("SELECT {rows}"));
         self.say(words);
         Ok(())
+    }
+
+    async fn execute_cursor_call(&mut self, portal: &ScatterPortal) -> Result<(), Stop> {
+        self.drain().await?;
+        self.acknowledge_bind();
+        let bind = Bind::read(frame::body(&portal.bind))?;
+        let call = CursorCall {
+            statement: &portal.prepared.plan.statement,
+            text: &portal.prepared.text,
+            formats: Some(bind.results),
+            is_described: portal.is_described,
+        };
+        let mut words = Vec::new();
+        let returns_rows = matches!(call.statement, Statement::Fetch(_));
+        if portal.is_described && !returns_rows {
+            no_data(&mut words);
+            self.say(std::mem::take(&mut words));
+        }
+        let tag = self.call_cursor(call, &portal.shards).await?;
+        command_complete(&mut words, &tag);
+        self.say(words);
+        Ok(())
+    }
+
+    /// ParseComplete for every Parse that waits, and BindComplete for the kept portal.
+    pub(super) fn acknowledge_bind(&mut self) {
+        let mut words = self.acknowledge_pending();
+        bind_complete(&mut words);
+        self.say(words);
     }
 
     /// Ends the wait of a kept portal that is not executed: any shard answers its Bind and Describe.
@@ -236,7 +291,7 @@ impl Session {
     }
 
     /// Runs a scatter to its end.
-    pub(super) async fn drive(&mut self, mut scatter: Scatter<Held>) -> Result<u64, Stop> {
+    pub(super) async fn drive(&mut self, mut scatter: Scatter<Held>) -> Result<Answered, Stop> {
         self.unit.make_final();
         let end = std::future::poll_fn(|cx| {
             loop {
@@ -265,8 +320,8 @@ impl Session {
         }
         match end {
             Ok(Ok(rows)) => {
-                self.after_scatter(scatter.end());
-                Ok(rows)
+                let answered = self.after_scatter(scatter.end());
+                Ok(Answered { rows, ..answered })
             }
             Ok(Err(_)) if scatter.is_mid_row() => Err(Stop::Gone),
             Ok(Err(failure)) => {
@@ -282,16 +337,20 @@ impl Session {
     }
 
     /// Keeps the connections that take part in the transaction, gives the others back.
-    fn after_scatter(&mut self, ended: Vec<Ended<Held>>) {
+    fn after_scatter(&mut self, ended: Vec<Ended<Held>>) -> Answered {
         let undisturbed = self.registered.control.end();
         let mut failed = None;
-        for Ended {
-            connection: mut held,
-            status,
-            is_bound,
-        } in ended
-        {
-            held.is_lost |= !undisturbed || !is_bound;
+        let mut answered = Answered::default();
+        for one in ended {
+            let Ended {
+                connection: mut held,
+                status,
+                ..
+            } = one;
+            answered.affected += one.affected;
+            answered.is_suspended |= one.is_suspended;
+            answered.descriptions.extend(one.description);
+            held.is_lost |= !undisturbed || !one.is_bound;
             match status {
                 Some(Status::Failed) => failed = Some(held.shard),
                 None => held.is_lost = true,
@@ -311,10 +370,11 @@ impl Session {
             self.wake(Some(shard));
         }
         self.resume();
+        answered
     }
 
     /// Tells the client why a scatter failed.
-    fn scatter_failed(&mut self, failure: Failure) -> Result<u64, Stop> {
+    fn scatter_failed(&mut self, failure: Failure) -> Result<Answered, Stop> {
         match failure {
             Failure::Own(error) => Err(Stop::Statement(error)),
             Failure::Lost(shard, cause) => {
@@ -347,6 +407,17 @@ fn shared_batch() -> Error {
 
 /// Parse if the server does not know the statement, then Bind, Describe, Execute and Sync.
 fn portal_request(lease: &mut Lease, prepared: &Prepared, bind: &Bind<'_>) -> Vec<u8> {
+    let mut out = statement_and_bind(lease, prepared, bind);
+    describe_and_execute(&mut out, bind.portal);
+    out
+}
+
+/// Parse if the server does not know the statement, then Bind.
+pub(super) fn statement_and_bind(
+    lease: &mut Lease,
+    prepared: &Prepared,
+    bind: &Bind<'_>,
+) -> Vec<u8> {
     let mut out = Vec::new();
     if prepared.is_unnamed() {
         lease.unnamed = Some(prepared.id);
@@ -364,12 +435,11 @@ fn portal_request(lease: &mut Lease, prepared: &Prepared, bind: &Bind<'_>) -> Ve
         );
     }
     frontend::write_bind(&mut out, bind, &prepared.server_name);
-    describe_and_execute(&mut out, bind.portal);
     out
 }
 
 fn describe_and_execute(out: &mut Vec<u8>, portal: &[u8]) {
     frontend::write_subject(out, b'D', Subject::Portal, portal);
-    frontend::write_execute(out, portal);
+    frontend::write_execute(out, portal, 0);
     frontend::write_sync(out);
 }

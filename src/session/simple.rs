@@ -169,7 +169,7 @@ impl Session {
     pub(super) fn note_pins(&mut self, effects: &Effects) {
         if effects
             .as_ref()
-            .is_some_and(|all| all.contains(&Effect::Pin))
+            .is_some_and(|all| all.iter().any(Effect::pins))
         {
             self.pin();
         }

@@ -14,6 +14,7 @@ use crate::session::effect::Effect;
 use crate::session::held::Held;
 use crate::session::replies::Effects;
 use crate::session::route::Need;
+use crate::sharding::ShardSet;
 use crate::sql::encoding::Encoding;
 use crate::sql::lexer::tokenize;
 use crate::sql::shape::{self, Shape};
@@ -140,7 +141,10 @@ impl Session {
         }
         let hinted = hint.map(hinted_shard).transpose()?;
         let Some(name) = hinted.or(self.settings.context().shard.as_deref()) else {
-            return self.kept(plan, plan.target(arguments)?);
+            return match self.memory.cursors.shards(&plan.statement) {
+                Some(shards) => Ok(target_of(shards)),
+                None => self.kept(plan, plan.target(arguments)?),
+            };
         };
         match self.database.shard_named(name) {
             Some(shard) => {
@@ -160,15 +164,15 @@ impl Session {
         let unknown = plan.session.contains(SessionUse::SET_CONFIG);
         let keeps = plan.session.contains(SessionUse::PINS)
             || matches!(effect_of(&plan.statement), Effect::Pin);
-        match target {
-            target if !keeps && !unknown => Ok(target),
-            Target::Any if !unknown => Ok(Target::One(FIRST_SHARD)),
-            Target::One(shard) if !unknown => Ok(Target::One(shard)),
-            _ => Err(Error::refused(
-                "statement leaves state on its server connection",
-                "What set_config does for the session would be known on one shard only.",
-                "SET shardwire.shard to the shard to keep, or use what ends with the transaction.",
-            )),
+        match (target, &plan.statement) {
+            // Outside a transaction any server says that it can't be.
+            (Target::Many(_), Statement::Declare { hold: false, .. })
+                if self.transaction == Transaction::Idle =>
+            {
+                Ok(Target::One(FIRST_SHARD))
+            }
+            (Target::Many(shards), Statement::Declare { .. }) => Ok(Target::Many(shards)),
+            (target, _) => kept_on_one(target, keeps, unknown),
         }
     }
 
@@ -287,6 +291,26 @@ fn opaque(single: bool, error: impl FnOnce() -> Error) -> Result<Study> {
         Ok(Study::Opaque)
     } else {
         Err(error())
+    }
+}
+
+fn kept_on_one(target: Target, keeps: bool, unknown: bool) -> Result<Target> {
+    match target {
+        target if !keeps && !unknown => Ok(target),
+        Target::Any if !unknown => Ok(Target::One(FIRST_SHARD)),
+        Target::One(shard) if !unknown => Ok(Target::One(shard)),
+        _ => Err(Error::refused(
+            "statement leaves state on its server connection",
+            "What set_config does for the session would be known on one shard only.",
+            "SET shardwire.shard to the shard to keep, or use what ends with the transaction.",
+        )),
+    }
+}
+
+fn target_of(shards: ShardSet) -> Target {
+    match shards.single() {
+        Some(shard) => Target::One(shard),
+        None => Target::Many(shards),
     }
 }
 

@@ -195,11 +195,11 @@ pub fn execute(body: &[u8]) -> Result<(&[u8], i32)> {
     Ok((portal, max_rows))
 }
 
-/// Appends an Execute frame without a row limit.
-pub fn write_execute(out: &mut Vec<u8>, portal: &[u8]) {
+/// Appends an Execute frame; a row limit of 0 is none.
+pub fn write_execute(out: &mut Vec<u8>, portal: &[u8], max_rows: i32) {
     message(out, b'E', |body| {
         cstring(body, portal);
-        body.extend_from_slice(&[0; 4]);
+        body.extend_from_slice(&max_rows.to_be_bytes());
     });
 }
 

@@ -1,0 +1,312 @@
+//! SQL cursors over shards: where each one lives, and DECLARE, FETCH, MOVE and CLOSE of those on several.
+//!
+//! A cursor whose query needs several shards is one cursor on each of them, inside the client's
+//! transaction; [`crate::exec::walk`] says which of them moves when. The shards' descriptions of it are
+//! compared when it is declared. One `WITH HOLD` keeps a connection to each of its shards for the
+//! session.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::exec::description;
+use crate::exec::scatter::Scatter;
+use crate::exec::walk::Walk;
+use crate::pool::Lease;
+use crate::session::others::quoted;
+use crate::session::scatter::Answered;
+use crate::session::{HIGH_WATER_BYTES, Session, Stop};
+use crate::sharding::{ShardIndex, ShardSet};
+use crate::sql::statement::{Fetch, Statement};
+use crate::txn::Transaction;
+use crate::wire::buffer::message;
+use crate::wire::frame;
+use crate::wire::frontend::{self, Subject};
+
+/// A cursor of the session.
+#[derive(Debug)]
+pub struct Cursor {
+    /// The shards it is on.
+    shards: Vec<ShardIndex>,
+    /// Which of them it stands on.
+    at: usize,
+    /// It outlives its transaction.
+    hold: bool,
+    /// Simple queries get its rows in binary.
+    binary: bool,
+    /// The transaction that declared it is open.
+    is_new: bool,
+}
+
+/// The session's cursors, as far as it is known which shards they are on.
+#[derive(Debug, Default)]
+pub struct Cursors {
+    by_name: HashMap<String, Cursor>,
+}
+
+impl Cursors {
+    /// Notes a cursor that was declared on one shard.
+    pub fn declared(&mut self, name: &str, hold: bool, shard: ShardIndex) {
+        let cursor = Cursor {
+            shards: vec![shard],
+            at: 0,
+            hold,
+            binary: false,
+            is_new: true,
+        };
+        self.by_name.insert(name.to_owned(), cursor);
+    }
+
+    /// Forgets a cursor, or all of them.
+    pub fn close(&mut self, name: Option<&str>) {
+        match name {
+            Some(name) => drop(self.by_name.remove(name)),
+            None => self.by_name.clear(),
+        }
+    }
+
+    /// The transaction has ended.
+    pub fn end(&mut self, is_committed: bool) {
+        self.by_name
+            .retain(|_, cursor| cursor.hold && (is_committed || !cursor.is_new));
+        for cursor in self.by_name.values_mut() {
+            cursor.is_new = false;
+        }
+    }
+
+    /// The shards on which a statement finds the cursors that it names; none if they are not known.
+    pub fn shards(&self, statement: &Statement) -> Option<ShardSet> {
+        let of = |name: &str| self.by_name.get(name);
+        let mut shards = ShardSet::default();
+        match statement {
+            Statement::Fetch(fetch) | Statement::Move(fetch) => {
+                shards.extend(of(&fetch.cursor)?.shards.iter().copied());
+            }
+            Statement::CloseCursor(Some(name)) => shards.extend(of(name)?.shards.iter().copied()),
+            Statement::CloseCursor(None) => {
+                let all = self.by_name.values().flat_map(|cursor| &cursor.shards);
+                shards.extend(all.copied());
+            }
+            _ => return None,
+        }
+        (!shards.is_empty()).then_some(shards)
+    }
+}
+
+/// A statement about a cursor on several shards.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CursorCall<'a> {
+    /// The statement.
+    pub statement: &'a Statement,
+    /// Its text.
+    pub text: &'a [u8],
+    /// The result format codes of the Bind; none for a simple Query.
+    pub formats: Option<&'a [u8]>,
+    /// Whether the client is to get a RowDescription.
+    pub is_described: bool,
+}
+
+/// Whether a statement is about a cursor.
+pub(super) fn is_about_cursor(statement: &Statement) -> bool {
+    matches!(
+        statement,
+        Statement::Declare { .. }
+            | Statement::Fetch(_)
+            | Statement::Move(_)
+            | Statement::CloseCursor(_)
+    )
+}
+
+impl Session {
+    /// Runs a statement about a cursor on several shards; returns its command tag.
+    ///
+    /// # Errors
+    /// The shards' errors, and `0A000` where the transaction can't use all of them.
+    pub(super) async fn call_cursor(
+        &mut self,
+        call: CursorCall<'_>,
+        shards: &ShardSet,
+    ) -> Result<String, Stop> {
+        match call.statement {
+            Statement::Declare {
+                name, hold, binary, ..
+            } => {
+                self.declare_on(call, shards, name, *hold).await?;
+                let cursor = Cursor {
+                    shards: shards.iter().collect(),
+                    at: 0,
+                    hold: *hold,
+                    binary: *binary,
+                    is_new: self.transaction != Transaction::Idle,
+                };
+                self.memory.cursors.by_name.insert(name.clone(), cursor);
+                Ok("DECLARE CURSOR".to_owned())
+            }
+            Statement::Fetch(fetch) => {
+                let rows = self.walk(call, fetch, "FETCH").await?;
+                Ok(format!("FETCH {rows}"))
+            }
+            Statement::Move(fetch) => {
+                let rows = self.walk(call, fetch, "MOVE").await?;
+                Ok(format!("MOVE {rows}"))
+            }
+            Statement::CloseCursor(name) => {
+                self.everywhere(call.text, shards).await?;
+                self.memory.cursors.close(name.as_deref());
+                let all = if name.is_none() { " ALL" } else { "" };
+                Ok(format!("CLOSE CURSOR{all}"))
+            }
+            _ => Ok(String::new()),
+        }
+    }
+
+    /// Declares a cursor on each shard, and compares what they say of its rows.
+    async fn declare_on(
+        &mut self,
+        call: CursorCall<'_>,
+        shards: &ShardSet,
+        name: &str,
+        hold: bool,
+    ) -> Result<(), Stop> {
+        let gathered = self.gather(shards, true, &[]).await?;
+        let request = |lease: &mut Lease| {
+            let mut out = unnamed(lease, call.text, &[]);
+            frontend::write_execute(&mut out, b"", 0);
+            frontend::write_subject(&mut out, b'D', Subject::Portal, name.as_bytes());
+            frontend::write_sync(&mut out);
+            out
+        };
+        let mut scatter = Scatter::start(gathered, request, false, HIGH_WATER_BYTES).described();
+        if hold {
+            scatter.each(|held| held.is_pinned = true);
+        }
+        let answered = self.drive(scatter).await?;
+        let mut descriptions = answered.descriptions.iter();
+        if let Some(first) = descriptions.next() {
+            for other in descriptions {
+                description::compare(frame::body(first), frame::body(other), "another")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a statement that returns nothing on each shard.
+    async fn everywhere(&mut self, text: &[u8], shards: &ShardSet) -> Result<Answered, Stop> {
+        let gathered = self.gather(shards, true, &[]).await?;
+        let request = |lease: &mut Lease| {
+            let mut out = unnamed(lease, text, &[]);
+            frontend::write_execute(&mut out, b"", 0);
+            frontend::write_sync(&mut out);
+            out
+        };
+        let scatter = Scatter::start(gathered, request, false, HIGH_WATER_BYTES).described();
+        self.drive(scatter).await
+    }
+
+    /// FETCH and MOVE.
+    async fn walk(&mut self, call: CursorCall<'_>, fetch: &Fetch, verb: &str) -> Result<u64, Stop> {
+        let Some(mut cursor) = self.memory.cursors.by_name.remove(&fetch.cursor) else {
+            return Err(no_cursor(&fetch.cursor).into());
+        };
+        let mut walk = Walk::new(fetch.direction, cursor.at, cursor.shards.len());
+        let mut total = 0;
+        let binary: &[u8] = if cursor.binary { &[0, 1] } else { &[] };
+        let formats = call.formats.unwrap_or(binary);
+        let mut is_described = call.is_described;
+        let mut ended = Ok(());
+        while let Some(step) = walk.step() {
+            let delivers = step.delivers && verb == "FETCH";
+            let sql = format!(
+                "{} {} FROM {}",
+                if delivers { "FETCH" } else { "MOVE" },
+                step.command.sql(),
+                quoted(&fetch.cursor)
+            );
+            let Some(shard) = cursor.shards.get(step.shard) else {
+                break;
+            };
+            let shows = delivers && std::mem::take(&mut is_described);
+            match self.step_on(*shard, &sql, formats, shows).await {
+                Ok(rows) => {
+                    walk.passed(rows);
+                    total += if step.delivers { rows } else { 0 };
+                }
+                Err(stop) => {
+                    ended = Err(stop);
+                    break;
+                }
+            }
+        }
+        cursor.at = walk.at();
+        let name = fetch.cursor.clone();
+        self.memory.cursors.by_name.insert(name, cursor);
+        ended.map(|()| total)
+    }
+
+    async fn step_on(
+        &mut self,
+        shard: ShardIndex,
+        sql: &str,
+        formats: &[u8],
+        is_described: bool,
+    ) -> Result<u64, Stop> {
+        let gathered = self
+            .gather(&ShardSet::from_iter([shard]), true, &[])
+            .await?;
+        let request = |lease: &mut Lease| {
+            let mut out = unnamed(lease, sql.as_bytes(), formats);
+            frontend::write_subject(&mut out, b'D', Subject::Portal, b"");
+            frontend::write_execute(&mut out, b"", 0);
+            frontend::write_sync(&mut out);
+            out
+        };
+        let scatter = Scatter::start(gathered, request, is_described, HIGH_WATER_BYTES);
+        Ok(self.drive(scatter).await?.affected)
+    }
+}
+
+/// Parse and Bind of a text without a name.
+fn unnamed(lease: &mut Lease, text: &[u8], formats: &[u8]) -> Vec<u8> {
+    lease.unnamed = None;
+    let mut out = Vec::new();
+    frontend::write_parse(&mut out, b"", text, &[]);
+    message(&mut out, b'B', |body| {
+        // No names, parameter formats or parameters.
+        body.extend_from_slice(&[0; 6]);
+        let count = u16::try_from(formats.len() / 2).unwrap_or(0);
+        body.extend_from_slice(&count.to_be_bytes());
+        body.extend_from_slice(formats);
+    });
+    out
+}
+
+fn no_cursor(name: &str) -> Error {
+    Error::new(
+        crate::sqlstate::SqlState::INVALID_CURSOR_NAME,
+        format!("cursor \"{name}\" does not exist"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_cursors_with_hold_outlive_their_transaction() {
+        let mut cursors = Cursors::default();
+        cursors.declared("short", false, 0);
+        cursors.declared("long", true, 1);
+        let on = |cursors: &Cursors, name: &str| {
+            let close = Statement::CloseCursor(Some(name.to_owned()));
+            let shards = cursors.shards(&close)?;
+            Some(shards.iter().collect::<Vec<_>>())
+        };
+        assert_eq!(on(&cursors, "short"), Some(vec![0]));
+        cursors.end(true);
+        assert_eq!(on(&cursors, "short"), None);
+        assert_eq!(on(&cursors, "long"), Some(vec![1]));
+        cursors.declared("undone", true, 0);
+        cursors.end(false);
+        assert_eq!(on(&cursors, "undone"), None);
+        assert_eq!(on(&cursors, "long"), Some(vec![1]));
+    }
+}
