@@ -7,6 +7,7 @@ use std::process::{Output, Stdio};
 
 use shardwire::demo::postgres::Binaries;
 
+use crate::drivers::python_at;
 use crate::harness::cluster::{Builder, DATABASE, PASSWORD, USER, run_as_superuser};
 use crate::harness::{Cluster, Endpoint, Raw, eventually, message};
 use crate::login::certificates::Authority;
@@ -450,6 +451,13 @@ fn clients_have_their_own_roles_on_every_shard() {
 }
 
 #[test]
+fn drivers_log_in_as_themselves() {
+    let cluster = with_people("{ max_size: 20 }");
+    let alice = endpoint(&cluster, "alice", "alice-secret");
+    python_at("check_login.py", &alice.url());
+}
+
+#[test]
 fn a_server_that_keeps_another_verifier_is_named() {
     let cluster = with_people("{ max_size: 20 }");
     run_as_superuser(
@@ -697,4 +705,48 @@ fn a_reload_takes_new_certificates_authorities_and_revocations() {
     // Who was there stays.
     assert_eq!(staying.rows("SELECT 1"), [["1"]]);
     drop((papers.directory, others.directory));
+}
+
+#[test]
+fn startup_packets_mean_what_they_mean_to_postgresql() {
+    let auth = format!("{{ users: {{ {}, other: {{ password: x }} }} }}", app());
+    let cluster = with_auth(&auth).start();
+    for endpoint in [cluster.proxy(), cluster.oracle()] {
+        // The database is the user's unless named.
+        let unnamed = Endpoint {
+            database: String::new(),
+            ..endpoint.clone()
+        };
+        let mut raw = Raw::try_login(&unnamed).unwrap();
+        assert_eq!(raw.rows("SELECT current_database()"), [[DATABASE]]);
+        let options = [("options", "-c work_mem=5MB --statement-timeout=7min")];
+        let mut raw = Raw::login_with(&endpoint, &options).unwrap();
+        let settings = "SELECT current_setting('work_mem'), current_setting('statement_timeout')";
+        assert_eq!(raw.rows(settings), [["5MB", "7min"]]);
+        for (name, value) in [("options", "-c no_such=1"), ("no_such", "1")] {
+            let error = Raw::login_with(&endpoint, &[(name, value)]).err().unwrap();
+            assert_eq!(error.field(b'C').unwrap(), "42704", "{name}");
+        }
+        // A wrong password is told before that there is no such database.
+        let mut nowhere = endpoint.clone();
+        nowhere.database = "nowhere".to_owned();
+        assert_eq!(refused(&nowhere).0, "3D000");
+        nowhere.password = "wrong".to_owned();
+        assert_eq!(refused(&nowhere).0, "28P01");
+    }
+    // Encryption by GSSAPI is declined, and the client goes on.
+    let mut raw = Raw::open(cluster.proxy().port);
+    raw.send(&message::gss_request());
+    assert_eq!(raw.read_byte(), Some(b'N'));
+    raw.send(&message::startup(&[("user", USER)]));
+    assert_eq!(raw.read().unwrap().tag, b'R');
+    // A user without a database of its name gets as far as that.
+    let mut other = endpoint(&cluster, "other", "x");
+    other.database = String::new();
+    let message = "database \"other\" does not exist".to_owned();
+    assert_eq!(refused(&other), ("3D000".to_owned(), message));
+    let error = Raw::login_with(&cluster.proxy(), &[("replication", "database")]);
+    let error = error.err().unwrap();
+    assert_eq!(error.field(b'C').unwrap(), "0A000");
+    assert!(error.field(b'H').is_some());
 }

@@ -20,6 +20,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// And how much of what it still sends is thrown away meanwhile, in bytes.
 const LINGER_BYTES: u64 = 64 * 1024;
 
+/// PostgreSQL cuts longer names off (`NAMEDATALEN` - 1).
+const NAME_BYTES: usize = 63;
+
 /// What a client wants.
 #[derive(Debug)]
 pub enum Handshake {
@@ -287,13 +290,13 @@ fn check(
         .hint("Connect with sslmode=require or stronger."));
     }
     let given = |name| startup::parameter(&parameters, name).filter(|value| !value.is_empty());
-    let user = given("user").map(str::to_owned).ok_or_else(|| {
+    let user = given("user").map(cut).ok_or_else(|| {
         Error::fatal(
             SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
             "no PostgreSQL user name specified in startup packet",
         )
     })?;
-    let database = given("database").map_or_else(|| user.clone(), str::to_owned);
+    let database = given("database").map_or_else(|| user.clone(), cut);
     if given("replication").is_some_and(|value| !is_false(value)) {
         let mut error = Error::fatal(
             SqlState::FEATURE_NOT_SUPPORTED,
@@ -317,6 +320,15 @@ fn check(
         database,
         binding: acceptor.binding().filter(|_| stream.is_tls()),
     })
+}
+
+/// A name as PostgreSQL's catalogs would hold it: its first 63 bytes.
+fn cut(name: &str) -> String {
+    let mut end = name.len().min(NAME_BYTES);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name.get(..end).unwrap_or_default().to_owned()
 }
 
 fn is_false(value: &str) -> bool {

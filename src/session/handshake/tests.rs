@@ -110,6 +110,20 @@ async fn the_database_is_the_users_unless_named() {
 }
 
 #[tokio::test]
+async fn names_are_cut_as_in_the_catalogs() {
+    let (mut client, handshake) = connect(TlsMode::Off).await;
+    let (user, database) = ("u".repeat(64), format!("{}\u{e9}", "d".repeat(62)));
+    let parameters = [("user", user.as_str()), ("database", &database)];
+    client
+        .write_all(&startup_packet(0, &parameters))
+        .await
+        .unwrap();
+    let startup = started(handshake.await.unwrap().unwrap());
+    assert_eq!(startup.user, "u".repeat(63));
+    assert_eq!(startup.database, "d".repeat(62));
+}
+
+#[tokio::test]
 async fn encryption_requests_are_answered_in_any_order() {
     let gss = packet(startup::gssenc_request);
     let tls = packet(startup::ssl_request);
