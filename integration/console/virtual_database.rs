@@ -425,3 +425,106 @@ fn psycopg_reads_the_console() {
     let cluster = builder(1).start();
     drivers::python_at("check_console.py", &console(&cluster, "ops").url());
 }
+
+#[test]
+fn nothing_is_written_between_pause_and_resume() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    let cluster = builder(2)
+        .schema("CREATE TABLE hits (user_id bigint PRIMARY KEY, n bigint NOT NULL)")
+        .rows("INSERT INTO hits SELECT i, 0 FROM generate_series(1, 8) i")
+        .sharded("hits", &["user_id"])
+        .start();
+    let mut ops = console(&cluster, "ops").raw();
+    let (done, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
+    let count = || -> u64 {
+        let sql = "SELECT coalesce(sum(n), 0) FROM hits";
+        let shards = cluster.shards.iter();
+        shards
+            .map(|shard| {
+                let said = shard.primary.psql("app", sql).unwrap();
+                said.trim().parse::<u64>().unwrap()
+            })
+            .sum()
+    };
+    std::thread::scope(|scope| {
+        for user in [1, 2, 4] {
+            let (proxy, done, acknowledged) = (cluster.proxy(), &done, &acknowledged);
+            scope.spawn(move || {
+                let mut raw = proxy.raw();
+                while !done.load(Ordering::Relaxed) {
+                    raw.query("BEGIN");
+                    raw.rows(&format!("SELECT name FROM users WHERE user_id = {user}"));
+                    raw.query(&format!("UPDATE hits SET n = n + 1 WHERE user_id = {user}"));
+                    let frames = raw.query("COMMIT");
+                    assert!(frames.iter().all(|frame| frame.tag != b'E'), "{frames:?}");
+                    acknowledged.fetch_add(1, Ordering::Relaxed);
+                    let rows = raw.rows("SELECT user_id FROM users");
+                    assert_eq!(rows.len(), 8);
+                }
+            });
+        }
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut before = 0;
+            for _ in 0..5 {
+                eventually("more is written", || {
+                    let now = acknowledged.load(Ordering::Relaxed);
+                    if now > before { Ok(()) } else { Err(now) }
+                });
+                assert_eq!(tag(&mut ops, "PAUSE"), "PAUSE");
+                let paused = count();
+                let columns = ["sv_active", "sv_idle", "sv_login"];
+                assert_eq!(lines(&mut ops, "POOLS", &columns), ["0|0|0"]);
+                assert_eq!(count(), paused);
+                before = acknowledged.load(Ordering::Relaxed);
+                assert_eq!(tag(&mut ops, "RESUME"), "RESUME");
+            }
+        }));
+        done.store(true, Ordering::Relaxed);
+        if outcome.is_err() {
+            ops.query("RESUME");
+        }
+        outcome.unwrap();
+    });
+    assert_eq!(count(), acknowledged.load(Ordering::Relaxed));
+}
+
+#[test]
+fn bad_messages_end_the_console_and_nothing_else() {
+    let cluster = builder(1).start();
+    let long = message::query(&"x".repeat(100_000));
+    for (bytes, code) in [
+        (message::frame(b'?', b""), "08P01"),
+        (message::frame(b'Q', b"no zero"), "08P01"),
+        (long, "54000"),
+        (b"Q\0\0\0\x01".to_vec(), "08P01"),
+    ] {
+        let mut ops = console(&cluster, "ops").raw();
+        ops.send(&bytes);
+        let error = ops.read().unwrap();
+        assert_eq!(error.field(b'C').as_deref(), Some(code), "{bytes:?}");
+    }
+    let mut ops = console(&cluster, "ops").raw();
+    ops.send(
+        &[
+            message::bind("", "missing", &[], &[], &[]),
+            message::describe(b'S', "missing"),
+            message::sync(),
+            message::parse("", "SHOW POOLS", &[]),
+            message::bind("", "", &[], &[Some(b"1".to_vec())], &[]),
+            message::sync(),
+            message::bind("", "", &[], &[], &[0, 1]),
+            message::sync(),
+            message::frame(b'F', &[0; 10]),
+            message::sync(),
+        ]
+        .concat(),
+    );
+    let frames = ops.read_until(b'Z', 4);
+    let codes: Vec<String> = frames
+        .iter()
+        .filter_map(|frame| frame.field(b'C'))
+        .collect();
+    let errors = frames.iter().filter(|frame| frame.tag == b'E').count();
+    assert_eq!(errors, 4, "{codes:?}");
+    assert_eq!(tag(&mut ops, "SHOW STATE"), "SHOW");
+}
