@@ -50,3 +50,27 @@ server_version() {
 port_of() {
   if [ "$1" = direct ]; then echo "$DIRECT_PORT"; else echo "$PROXY_PORT"; fi
 }
+
+# debian PACKAGE...: installs what is missing of these.
+debian() {
+  dpkg-query -W "$@" >/dev/null 2>&1 || apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+}
+
+# version_of PACKAGE: of an installed Debian package.
+version_of() {
+  # shellcheck disable=SC2016
+  dpkg-query -W -f '${Version}' "$1"
+}
+
+# debian_source PACKAGE SUITE FILE: a file of a Debian source package, put into $work/debian. The
+# mirror may lack other files of the package.
+debian_source() {
+  local lists=$work/debian/apt
+  [ -f "$work/debian/$3" ] && return
+  mkdir -p "$lists/lists/partial" "$lists/archives/partial"
+  echo "deb-src http://deb.debian.org/debian $2 main" >"$lists/sources.list"
+  local options=(-o "Dir::Etc::sourcelist=$lists/sources.list" -o Dir::Etc::sourceparts=-
+    -o "Dir::State::lists=$lists/lists" -o "Dir::Cache=$lists" -o APT::Sandbox::User=root)
+  apt-get "${options[@]}" -qq update
+  (cd "$work/debian" && apt-get "${options[@]}" -qq source --download-only "$1" 2>"$lists/log") || [ -f "$work/debian/$3" ]
+}
