@@ -132,3 +132,65 @@ fn a_setting_given_back_is_reported_behind_its_tag() {
     let tags: String = frames.iter().map(|frame| char::from(frame.tag)).collect();
     assert_eq!(tags, "CSZ");
 }
+
+#[test]
+fn where_nothing_is_placed_all_is_at_home() {
+    let cluster = Cluster::new().shards(2).start();
+    let mut raw = cluster.proxy().raw();
+    for sql in [
+        "CREATE TYPE mood AS ENUM ('sad', 'happy')",
+        "CREATE TABLE people (id serial PRIMARY KEY, is_now mood)",
+        "INSERT INTO people (is_now) VALUES ('happy'), ('sad')",
+        "CREATE FUNCTION people_count() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM people'",
+        "DO $$ BEGIN DELETE FROM people WHERE is_now = 'sad'; END $$",
+        "CREATE TEMP TABLE notes (body text)",
+        "PREPARE p AS SELECT people_count()",
+    ] {
+        assert_eq!(value(&mut raw, sql), "", "{sql}");
+    }
+    assert_eq!(value(&mut raw, "EXECUTE p"), "1");
+    assert_eq!(value(&mut raw, "SELECT people_count()"), "1");
+    assert_eq!(value(&mut raw, "SELECT 'happy'::mood"), "happy");
+    assert_eq!(value(&mut raw, "SELECT count(*) FROM people, notes"), "0");
+    assert_eq!(value(&mut raw, "SELECT no such statement"), "42601");
+    // Another shard can still be chosen.
+    let elsewhere = "/* shardwire: shard=s1 */ SELECT count(*) FROM pg_type WHERE typname = 'mood'";
+    assert_eq!(value(&mut raw, "DISCARD ALL"), "");
+    assert_eq!(value(&mut raw, elsewhere), "0");
+}
+
+#[test]
+fn what_discard_all_gives_back_is_reported() {
+    let cluster = cluster(1);
+    let startup = [("datestyle", "German")];
+    let mut raw = Raw::login_with(&cluster.proxy(), &startup).unwrap();
+    raw.query("SET datestyle TO ISO");
+    raw.query("DISCARD ALL");
+    let frames = raw.query("SELECT date '2026-02-03'");
+    let row = frames.iter().find(|frame| frame.tag == b'D').unwrap();
+    assert!(row.body.ends_with(b"03.02.2026"));
+    let heard = frames.iter().filter(|frame| frame.tag == b'S').next_back();
+    let heard = heard.expect("the client hears of its date style before the first row");
+    assert_eq!(heard.body, b"DateStyle\0German, DMY\0");
+}
+
+#[test]
+fn several_statements_in_a_parse_are_refused_as_postgresql_does() {
+    let cluster = cluster(1);
+    let mut raw = cluster.proxy().raw();
+    for (sql, words) in [
+        (
+            "SELECT 1; SELECT 2 + ; SELECT 3",
+            "syntax error at or near \";\"",
+        ),
+        (
+            "SELECT 1; SELECT 2",
+            "cannot insert multiple commands into a prepared statement",
+        ),
+    ] {
+        raw.send(&[message::parse("", sql, &[]), message::sync()].concat());
+        let frames = raw.read_until(b'Z', 1);
+        let error = frames.iter().find(|frame| frame.tag == b'E').unwrap();
+        assert_eq!(error.field(b'M').as_deref(), Some(words));
+    }
+}

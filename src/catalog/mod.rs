@@ -60,6 +60,13 @@ pub struct Catalog {
     homes: Vec<(String, ShardIndex)>,
     /// A table that is not in the catalogue may be sharded or replicated by the wildcard.
     wildcard: bool,
+    /// Neither the file nor the shards say of any table where it is.
+    unplaced: bool,
+}
+
+/// Whether the file says of no table where it is.
+pub fn is_unplaced(database: &config::Database) -> bool {
+    database.tables.named.is_empty() && database.tables.wildcard.is_none()
 }
 
 /// What a name stands for.
@@ -128,8 +135,14 @@ impl Catalog {
             configured,
             homes,
             wildcard: database.tables.wildcard.as_ref().is_some_and(elsewhere),
+            unplaced: is_unplaced(database) && raw.stored_placements.is_empty(),
         };
         (catalog, problems)
+    }
+
+    /// Whether nothing says of any table where it is, so that all of them are at home on the first shard.
+    pub fn is_unplaced(&self) -> bool {
+        self.epoch > 0 && self.unplaced
     }
 
     /// The names of the shards, by index.

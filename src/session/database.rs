@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quick_cache::sync::Cache;
 
+use crate::catalog::is_unplaced;
 use crate::config;
 use crate::error::Result;
 use crate::plan::{Plan, Request, Route, plan};
@@ -129,6 +130,12 @@ impl Database {
     /// Differs from what it was before any change of definitions that this proxy knows of.
     pub fn definitions(&self) -> u64 {
         self.topology.epoch().rotate_left(32) ^ self.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether every statement belongs on the first shard unless the client chooses another: there is
+    /// no other, or no table is anywhere but at home.
+    pub fn is_plain(&self) -> bool {
+        self.is_single() || (is_unplaced(&self.config) && self.topology.catalog().is_unplaced())
     }
 
     /// The pools, by shard and server.

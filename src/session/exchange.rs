@@ -24,6 +24,7 @@ use crate::txn::{Opening, Transaction};
 use crate::wire::backend::{Status, command_complete, ready_for_query};
 use crate::wire::buffer::message;
 use crate::wire::frame::{self, HEADER_BYTES};
+use crate::wire::frontend;
 
 /// A Flush message.
 const FLUSH: &[u8] = b"H\0\0\0\x04";
@@ -376,6 +377,7 @@ impl Session {
                     *byte = seen.byte();
                 }
                 *run = range.end;
+                self.settle_doubt();
             }
             Reply::OutOfStep => {
                 return Err(out_of_step(format!(
@@ -547,6 +549,20 @@ impl Session {
             && let Some(wrote_at) = self.memory.wrote_at.get_mut(held.shard)
         {
             *wrote_at = Some(std::time::Instant::now());
+        }
+    }
+
+    /// Asks something whose answer is certain, behind which no doubtful ReadyForQuery can come.
+    fn settle_doubt(&mut self) {
+        if let Some(held) = &mut self.server
+            && held.replies.is_in_doubt()
+            && held.replies.is_empty()
+        {
+            let out = held.lease.socket.output.tail();
+            frontend::write_subject(out, b'C', frontend::Subject::Portal, b"");
+            held.replies.push(Expect::Close { seen: false });
+            frontend::write_sync(held.lease.socket.output.tail());
+            held.replies.push(Expect::QuietSync);
         }
     }
 

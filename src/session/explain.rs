@@ -20,7 +20,7 @@ pub(super) struct Explained {
 impl Session {
     /// Whether a plan is an EXPLAIN that the proxy has something to say about.
     pub(super) fn explains(&self, plan: &Plan) -> bool {
-        !self.database.is_single() && matches!(plan.statement, Statement::Explain(_))
+        !self.is_plain() && matches!(plan.statement, Statement::Explain(_))
     }
 
     /// What the proxy says about an EXPLAIN of a statement with this target; `written` is its text and

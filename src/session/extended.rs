@@ -63,7 +63,12 @@ impl Session {
         }
         let types: Vec<u32> = parse.types().collect();
         let read = self.settings.context().encoding.read(parse.text);
-        let plan = match self.study(read.as_deref(), &types)? {
+        let study = match self.study(read.as_deref(), &types)? {
+            // PostgreSQL parses all of them before it refuses them, and may find an error first.
+            Study::Many(_) if self.is_plain() => Study::Opaque,
+            study => study,
+        };
+        let plan = match study {
             Study::One(plan) => plan,
             Study::Empty => unplanned(Statement::Empty, Route::Any, Access::Read),
             Study::Opaque => {
@@ -240,7 +245,7 @@ impl Session {
     pub(super) fn need_to_prepare(&self, plan: &Plan) -> Need {
         let shard = match &plan.route {
             Route::Shard(shard) => Some(*shard),
-            _ if self.database.is_single() => Some(0),
+            _ if self.database.is_plain() => Some(0),
             _ => {
                 let cursors = self.memory.cursors.shards(&plan.statement);
                 cursors.and_then(|shards| shards.iter().next())

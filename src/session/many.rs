@@ -271,8 +271,7 @@ impl Session {
             && self.settings.has_defaults()
             && !is_last;
         // The statements behind it were planned as if it were not there.
-        let is_early_change =
-            !self.database.is_single() && !is_last && changes_planning(&plan.statement);
+        let is_early_change = !self.is_plain() && !is_last && changes_planning(&plan.statement);
         if self.others.has_joined() && effect_of(&plan.statement) == Effect::End {
             return Err(others::several_shards("COMMIT among other statements"));
         }

@@ -48,6 +48,7 @@ mod path;
 mod prepared;
 mod refusal;
 mod replies;
+mod reset;
 mod rewrite;
 pub mod roles;
 mod route;

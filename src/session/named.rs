@@ -220,7 +220,7 @@ impl Session {
         let carried = carried(text, &executed.arguments, &prepared.types);
         let mut whole = match &plan.statement {
             Statement::Execute { .. } => Arc::clone(&prepared.plan),
-            _ => Arc::new(wrapped(plan, &prepared.plan, self.database.is_single())?),
+            _ => Arc::new(wrapped(plan, &prepared.plan, self.is_plain())?),
         };
         if !whole.own.is_empty() {
             // Its calls stand in the statement that is named.
@@ -254,7 +254,7 @@ impl Session {
                 None => Target::Any,
             });
         };
-        if self.database.is_single() {
+        if self.database.is_single() || (hint.is_none() && self.is_plain()) {
             return Ok(Target::One(0));
         }
         let text = prepared.sql();

@@ -17,7 +17,8 @@
 //!
 //! An error inside an extended batch ends every request up to the next Sync (PostgreSQL
 //! documentation, 55.2.3). A server in COPY-in mode ignores Sync, so Syncs that reached it before the
-//! copy's end get no answer. `N`, `S` and `A` come at any time and belong to nobody.
+//! copy's end get no answer. Unless the copy fails before the server reads on: whether it had come to
+//! them by then is not to be seen, so one more `Z` may come for each ([`Replies::is_in_doubt`]). `N`, `S` and `A` come at any time and belong to nobody.
 
 use std::collections::VecDeque;
 
@@ -121,6 +122,10 @@ pub struct Replies {
     skipping: bool,
     /// The server takes COPY data and ignores Syncs.
     copying: bool,
+    /// Syncs that came before the end of the COPY data at hand.
+    swallowed: usize,
+    /// Those of a COPY that has failed: each may be answered yet or not.
+    doubtful: usize,
     /// A request with effects is among those that are due.
     effects: bool,
 }
@@ -151,10 +156,18 @@ impl Replies {
         self.copying
     }
 
+    /// Whether answers may come that nothing due asks for; a request whose answer is certain settles it.
+    pub fn is_in_doubt(&self) -> bool {
+        self.doubtful > 0
+    }
+
     /// Notes a request that is being sent; gives it back if the server is going to ignore it.
     pub fn push(&mut self, expect: Expect) -> Option<Expect> {
         match expect {
-            Expect::Sync if self.copying => return None,
+            Expect::Sync if self.copying => {
+                self.swallowed += 1;
+                return None;
+            }
             Expect::Sync | Expect::QuietSync => self.skipping = false,
             Expect::CopyEnd if self.copying || self.queue.is_empty() => {
                 self.copying = false;
@@ -204,6 +217,7 @@ impl Replies {
             }
             (b'3', Some(Expect::Close { seen })) => {
                 let seen = *seen;
+                self.doubtful = 0;
                 self.answered(if seen { Reply::Forward } else { Reply::Drop })
             }
             (b'2', Some(Expect::Bind)) | (b'T' | b'n', Some(Expect::Describe)) => {
@@ -217,10 +231,12 @@ impl Replies {
             (b'C', Some(Expect::Explain(_))) => Reply::Completed(None),
             (b's', Some(Expect::Execute(_))) => self.answered(Reply::Forward),
             (b'C' | b'I', Some(Expect::Query(effects))) => {
+                self.swallowed = 0;
                 Reply::Completed(effects.as_mut().and_then(|effects| effects.pop_front()))
             }
             (b'C' | b'I', Some(Expect::Execute(effects))) => {
                 let effect = effects.as_mut().and_then(|effects| effects.pop_front());
+                self.swallowed = 0;
                 self.answered(Reply::Completed(effect))
             }
             (b'G', Some(Expect::Query(_) | Expect::Execute(_))) => {
@@ -233,6 +249,12 @@ impl Replies {
                     Some(status) => self.answered(Reply::Ready(status)),
                     None => Reply::OutOfStep,
                 }
+            }
+            (b'Z', _) if self.doubtful > 0 => {
+                self.doubtful -= 1;
+                self.skipping = false;
+                let status = body.first().copied().and_then(Status::from_byte);
+                status.map_or(Reply::OutOfStep, Reply::Ready)
             }
             _ => Reply::OutOfStep,
         }
@@ -249,6 +271,7 @@ impl Replies {
 
     fn take_error(&mut self, given_up: &mut Vec<Expect>) -> Reply {
         self.copying = false;
+        self.doubtful += std::mem::take(&mut self.swallowed);
         let mut in_place = None;
         match self.queue.front() {
             // Nothing asked: the server says why it is about to close the connection.
@@ -278,14 +301,19 @@ impl Replies {
     /// Syncs that were sent before the end of the data are ignored by the server.
     fn start_copying(&mut self) {
         let mut ended = false;
+        let mut swallowed = 0;
         self.queue.retain(|expect| match expect {
             Expect::CopyEnd if !ended => {
                 ended = true;
                 false
             }
-            Expect::Sync => ended,
+            Expect::Sync if !ended => {
+                swallowed += 1;
+                false
+            }
             _ => true,
         });
+        self.swallowed = swallowed;
         self.copying = !ended;
     }
 
@@ -293,6 +321,7 @@ impl Replies {
     pub fn clear(&mut self) -> impl Iterator<Item = Expect> {
         self.skipping = false;
         self.copying = false;
+        (self.swallowed, self.doubtful) = (0, 0);
         std::mem::take(&mut self.queue).into_iter()
     }
 }
@@ -417,6 +446,28 @@ mod tests {
         assert!(replies.push(Expect::Sync).is_none());
         assert_eq!(run(&mut replies, b"CZ"), [Reply::Completed(None), IDLE]);
         assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn a_sync_before_a_copy_that_fails_may_be_answered_or_not() {
+        for answers in [&b"GEZ"[..], &b"GEZZ"[..]] {
+            let all = vec![
+                Expect::Execute(None),
+                Expect::Sync,
+                Expect::CopyEnd,
+                Expect::Sync,
+            ];
+            let mut replies = queue(all);
+            assert_eq!(run(&mut replies, answers).last(), Some(&IDLE));
+            assert!(replies.is_empty());
+            assert_eq!(replies.is_in_doubt(), answers.len() == 3);
+            assert!(replies.push(Expect::Close { seen: false }).is_none());
+            assert_eq!(run(&mut replies, b"3"), [Reply::Drop]);
+            assert!(!replies.is_in_doubt());
+        }
+        let mut replies = queue(vec![Expect::Execute(None), Expect::Sync]);
+        assert_eq!(run(&mut replies, b"GEZ").last(), Some(&IDLE));
+        assert!(replies.is_empty() && !replies.is_skipping() && !replies.is_in_doubt());
     }
 
     #[test]

@@ -171,29 +171,6 @@ impl Session {
         }
     }
 
-    /// Gives a connection that is still held its settings back after RESET ALL.
-    async fn reapply(&mut self) -> Result<(), Stop> {
-        if !self.server.as_ref().is_some_and(|held| held.is_reset) {
-            return Ok(());
-        }
-        self.drain().await?;
-        let Some(held) = &mut self.server else {
-            return Ok(());
-        };
-        if self.transaction != Transaction::Failed {
-            held.is_reset = false;
-            match held.lease.apply(self.settings.server()).await {
-                Ok(()) => {}
-                Err(Failed::Refused(error)) => {
-                    held.is_lost = true;
-                    return Err(Stop::Statement(error));
-                }
-                Err(Failed::Lost(cause)) => return Err(Stop::Lost(cause)),
-            }
-        }
-        Ok(())
-    }
-
     /// Whether the batch at hand can go on on another server: it is a transaction of its own that has
     /// only read, and under READ COMMITTED every statement of it has a snapshot of its own anyway.
     pub(super) fn may_leave_batch(&self) -> bool {
@@ -503,6 +480,7 @@ impl Session {
     /// Every request has its answer: gives the connection back if nothing keeps it, and reads the
     /// catalogue again after a definition has changed, before the client can go on.
     pub(super) async fn answered(&mut self) -> Result<(), Stop> {
+        self.report_reset().await?;
         if self.may_let_go() {
             self.end_aside().await;
             self.let_go();

@@ -217,7 +217,7 @@ impl Session {
         if self.transaction == Transaction::Broken {
             return Err(aborted().into());
         }
-        if !self.database.is_single() && self.settings.context().shard.is_none() {
+        if !self.database.is_plain() && self.settings.context().shard.is_none() {
             return Err(Error::refused(
                 "function call messages are not supported over several shards",
                 "The message names a function by an OID, which differs between shards.",

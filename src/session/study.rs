@@ -85,7 +85,9 @@ impl Session {
     /// Finds out what a text asks for that has been read.
     fn study_read(&mut self, utf8: &str, types: &[u32]) -> Result<Study> {
         let text = utf8.as_bytes();
-        let single = self.database.is_single();
+        // A text that can't be read might choose its shard by a hint.
+        let may_hint = || utf8.contains("shardwire:");
+        let single = self.database.is_single() || (self.is_plain() && !may_hint());
         let context = Arc::clone(self.settings.context());
         let options = Database::lex_options(&context);
         if let Err(error) = shape::scan(text, options, &mut self.shape) {
@@ -143,6 +145,7 @@ impl Session {
         let Some(name) = hinted.or(self.settings.context().shard.as_deref()) else {
             return match self.memory.cursors.shards(&plan.statement) {
                 Some(shards) => Ok(target_of(shards)),
+                None if self.database.is_plain() => Ok(Target::One(FIRST_SHARD)),
                 None => self.kept(plan, plan.target(arguments)?),
             };
         };
@@ -157,6 +160,11 @@ impl Session {
             )
             .hint("SHOW SHARDWIRE SHARDS lists them.")),
         }
+    }
+
+    /// Whether all that the session sends belongs on the first shard.
+    pub(super) fn is_plain(&self) -> bool {
+        self.settings.context().shard.is_none() && self.database.is_plain()
     }
 
     /// State that stays on one server connection needs a shard to stay on.

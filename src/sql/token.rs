@@ -205,7 +205,14 @@ impl LexError {
         let before = text.get(..self.offset as usize).unwrap_or_default();
         let characters = before.iter().filter(|byte| **byte & 0xC0 != 0x80).count();
         let position = u32::try_from(characters + 1).unwrap_or(u32::MAX);
-        Error::new(self.reason.code(), self.reason.message()).position(position)
+        let error = Error::new(self.reason.code(), self.reason.message()).position(position);
+        match self.reason {
+            LexReason::UnsafeUnicodeString => error.detail(
+                "String constants with Unicode escapes cannot be used when \
+                 standard_conforming_strings is off.",
+            ),
+            _ => error,
+        }
     }
 }
 

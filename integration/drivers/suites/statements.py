@@ -10,7 +10,8 @@ time, and compares every answer: rows, types, tags, notices, all fields of error
 
 --extended prepares each statement by the protocol, describes and runs it. --disturb has another client
 take the server connection that was used last before every second statement, so that a session never
-stays on one (transaction pooling with two connections), and gives it settings of its own.
+stays on one (transaction pooling with two connections), and gives it settings of its own. --hint sends
+definitions to shard s0 by a comment, and also to the server of shard s1 at port SECOND, past the proxy.
 """
 
 import argparse
@@ -29,7 +30,18 @@ PARAMETERS = {
 }
 # Differ from one server to another by their nature.
 VOLATILE_FIELDS = "FLR"
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 20
+# What the proxy does not do on several shards; with --hint it is sent to one.
+DEFINITION = re.compile(
+    r"(\s|--[^\n]*\n|/\*.*?\*/)*(create|alter|drop|comment|grant|revoke|reindex|cluster|vacuum|analyze|"
+    r"truncate|refresh|security|import|reassign|do|call|declare|listen|load|prepare|discard|deallocate)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+CONTROL = re.compile(
+    r"\s*(begin|start|end|commit|rollback|abort|savepoint|release|set|reset)\b", re.IGNORECASE
+)
+PLAN = re.compile(r"D \['(Home s0|Any|->  plan of shard s\d)'\]")
+HINT = b"/* shardwire: shard=s0 */ "
 # OIDs and transaction ids run ahead on the one or the other server.
 COUNTER = re.compile(r"(?<![\d.])(?:1[6-9]\d\d\d|[23]\d\d\d\d)(?![\d.])")
 # psql asked for an object by the OID that it had where the log was written.
@@ -240,6 +252,11 @@ class Findings:
             self.report.flush()
 
 
+def codes(messages: list[str]) -> list[str]:
+    """The SQLSTATEs of errors."""
+    return [found.group(1) for line in messages if (found := re.search(r"^E.*?C=(\w+)", line))]
+
+
 def refusal(messages: list[str]) -> str | None:
     """What the proxy refused, if it did."""
     for line in messages:
@@ -247,6 +264,16 @@ def refusal(messages: list[str]) -> str | None:
             found = re.search(r"\| M=([^|]*?) (\||$)", line + " |")
             return found.group(1) if found else line
     return None
+
+
+def tidy(port: int) -> None:
+    """Ends prepared transactions that a test has left behind: others would wait for them."""
+    client = Client(port, "postgres", "tidy")
+    for line in shown(client.run(HINT + b"SELECT gid FROM pg_prepared_xacts", False)):
+        if line.startswith("D "):
+            gid = line[4:-2]
+            client.run(HINT + f"ROLLBACK PREPARED '{gid}'".encode(), False)
+    client.close()
 
 
 def compare(corpus: list[dict], arguments) -> Findings:
@@ -259,17 +286,34 @@ def compare(corpus: list[dict], arguments) -> Findings:
         if arguments.only and test not in arguments.only.split(","):
             continue
         clients = [Client(port, session["user"], f"pg_regress/{test}") for port in ports]
-        for number, sql in enumerate(session["statements"]):
+        astray = False
+        second = Client(arguments.hint, session["user"], test) if arguments.hint else None
+        for sql in session["statements"]:
             if any(client.ended for client in clients):
                 break
             data = sql.encode("utf-8", "surrogateescape")
             holds = disturber.begin() if disturber else False
-            answers = [shown(client.run(data, arguments.extended)) for client in clients]
+            texts = [data, data, HINT + data if arguments.hint and DEFINITION.match(sql) else data]
+            if second and not second.ended and (DEFINITION.match(sql) or CONTROL.match(sql)):
+                second.run(data, False)
+            answers = [
+                shown(client.run(text, arguments.extended)) for client, text in zip(clients, texts)
+            ]
             if holds:
                 disturber.end()
             findings.counts["statements"] += 1
             direct, again, proxy = answers
-            if direct == proxy:
+            # The proxy's own part of a plan.
+            proxy = [line for line in proxy if not PLAN.match(line)]
+            if astray:
+                # A refusal has failed the transaction here and not there.
+                findings.counts["behind a refusal in a transaction"] += 1
+                astray = direct[-1:] != ["Z I"] or proxy[-1:] != ["Z I"]
+            elif texts[2] != data:
+                findings.counts["definitions, hinted"] += 1
+                if direct[-1:] != proxy[-1:] or codes(direct) != codes(proxy):
+                    findings.note("different", test, sql, direct, proxy)
+            elif direct == proxy:
                 findings.counts["same"] += 1
             elif direct != again:
                 findings.counts["differs between servers"] += 1
@@ -280,10 +324,17 @@ def compare(corpus: list[dict], arguments) -> Findings:
             elif (kind := refusal(proxy)) and kind != refusal(direct):
                 findings.kinds[kind] += 1
                 findings.note("refused", test, sql, direct, proxy)
+                # So that what follows finds what it needs.
+                astray = proxy[-1:] == ["Z E"]
+                if not astray:
+                    clients[2].run(HINT + data, False)
             else:
                 findings.note("different", test, sql, direct, proxy)
-        for client in clients:
-            client.close()
+        for client in [*clients, second]:
+            if client:
+                client.close()
+        for port in ports:
+            tidy(port)
         if report:
             print(f"--- {test}: {dict(findings.counts)}", file=report)
         print(f"{test}: {findings.tests[test]}", file=sys.stderr, flush=True)
@@ -302,6 +353,7 @@ def main() -> None:
         comparison.add_argument(port, type=int)
     comparison.add_argument("--extended", action="store_true")
     comparison.add_argument("--disturb", action="store_true")
+    comparison.add_argument("--hint", metavar="SECOND", type=int)
     comparison.add_argument("--only")
     comparison.add_argument("--report")
     arguments = parser.parse_args()
