@@ -127,8 +127,7 @@ impl Session {
             if self.local(&prepared.plan, text).await?.is_some() {
                 return self.bind_locally(&bind, prepared).await;
             }
-            let derived = self.derive(&prepared)?;
-            let target = if let Some((derived, target)) = derived {
+            let target = if let Some((derived, target)) = self.derive(&prepared)? {
                 prepared = derived;
                 Ok(target)
             } else {
