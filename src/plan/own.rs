@@ -49,6 +49,11 @@ pub enum Question {
     TerminateBackend,
     /// `pg_table_size(relation)` and the like.
     Size(Measure),
+    /// `current_setting(name [, missing_ok])`: the proxy has settings of its own.
+    CurrentSetting,
+    /// `set_config(name, value, is_local)` of arguments that are known: a server does it, and the proxy
+    /// remembers it.
+    SetConfig,
 }
 
 impl Question {
@@ -59,6 +64,8 @@ impl Question {
             Question::CancelBackend => "pg_cancel_backend",
             Question::TerminateBackend => "pg_terminate_backend",
             Question::Size(measure) => measure.name(),
+            Question::CurrentSetting => "current_setting",
+            Question::SetConfig => "set_config",
         }
     }
 
@@ -68,6 +75,8 @@ impl Question {
             ("pg_backend_pid", 0) => Question::BackendPid,
             ("pg_cancel_backend", 1) => Question::CancelBackend,
             ("pg_terminate_backend", 1 | 2) => Question::TerminateBackend,
+            ("current_setting", 1 | 2) => Question::CurrentSetting,
+            ("set_config", 3) => Question::SetConfig,
             _ => return Measure::of(name, arguments).map(Question::Size),
         })
     }
@@ -104,6 +113,9 @@ pub(super) fn find(
     for call in &mut found {
         call.is_certain = is_certain;
     }
+    found.retain(|call| {
+        call.question != Question::SetConfig || (is_certain && call.is_plain(text, all))
+    });
     found.into()
 }
 
@@ -260,6 +272,26 @@ impl OwnCall {
         let first = tokens.get(self.tokens.start)?;
         let last = tokens.get(self.tokens.end.checked_sub(1)?)?;
         Some(first.start..last.end)
+    }
+
+    /// Whether every argument is a constant or a parameter, which may be cast.
+    fn is_plain(&self, text: &str, all: &[Token]) -> bool {
+        self.arguments.iter().all(|argument| {
+            let tokens = all.get(argument.clone()).unwrap_or_default();
+            let (first, is_cast) = match tokens {
+                [first] => (first, true),
+                [first, colons, kind] => (
+                    first,
+                    colons.is_symbol(text, "::") && kind.kind == TokenKind::Word,
+                ),
+                _ => return false,
+            };
+            let is_word = |word| first.is_word(text, word);
+            let is_known = first.kind.is_string()
+                || first.kind == TokenKind::Parameter
+                || ["true", "false", "null"].into_iter().any(is_word);
+            is_cast && is_known
+        })
     }
 
     /// The tokens of an argument.

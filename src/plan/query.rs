@@ -19,6 +19,7 @@ use crate::plan::keyed::Proof;
 use crate::plan::keyed::Spread;
 use crate::plan::own;
 use crate::plan::own::OwnCall;
+use crate::plan::own::Question;
 use crate::plan::proof::Prover;
 use crate::plan::refusal;
 use crate::plan::scatter;
@@ -94,17 +95,31 @@ impl<'a> Query<'a> {
         } else {
             self.route().unwrap_or_else(Route::Refused)
         };
+        let own = own::find(
+            self.facts,
+            self.request.catalog,
+            self.request.search_path,
+            (self.request.text, self.tokens),
+        );
         Planned {
             route,
             access: self.access(),
-            session: self.session(),
-            own: own::find(
-                self.facts,
-                self.request.catalog,
-                self.request.search_path,
-                (self.request.text, self.tokens),
-            ),
+            session: match self.knows_settings(&own) {
+                true => self.session().without(SessionUse::SET_CONFIG) | SessionUse::ONLY_LOCKS,
+                false => self.session(),
+            },
+            own,
         }
+    }
+
+    /// Whether it does nothing but make settings, whose names and values are known when it runs.
+    fn knows_settings(&self, own: &[OwnCall]) -> bool {
+        let is_set = |call: &&OwnCall| call.question == Question::SetConfig;
+        let known = own.iter().filter(is_set).count();
+        let sets = |effects: &&Effects| effects.any(Effects::SET_CONFIG);
+        known > 0
+            && known == self.calls.iter().filter(sets).count()
+            && !self.effects.any(Effects::WRITES | Effects::UNKNOWN)
     }
 
     fn session(&self) -> SessionUse {

@@ -37,6 +37,11 @@ impl SessionUse {
         self.0 & other.0 == other.0
     }
 
+    /// Without those in `other`.
+    pub fn without(self, other: SessionUse) -> SessionUse {
+        SessionUse(self.0 & !other.0)
+    }
+
     /// Whether there is none.
     pub fn is_empty(self) -> bool {
         self.0 == 0

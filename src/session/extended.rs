@@ -122,6 +122,8 @@ impl Session {
         let mut prepared = self.prepared(bind.statement)?;
         let text = prepared.sql();
         self.drop_scatter().await?;
+        let parameters = Parameters::new(&prepared.types, bind.formats, bind.values);
+        let settings = self.settings_made(&prepared.plan, text, &parameters)?;
         let mut planned = None;
         if self.transaction != Transaction::Failed {
             if self.local(&prepared.plan, text).await?.is_some() {
@@ -177,7 +179,7 @@ impl Session {
         held.bind(frame, &bind, bound);
         self.batch.sent = true;
         self.statements
-            .put_portal(bind.portal, Portal::OnServer(prepared));
+            .put_portal(bind.portal, Portal::OnServer(prepared, settings));
         Ok(())
     }
 
@@ -358,14 +360,15 @@ impl Session {
                 "Send Bind, Describe, Execute and Sync in one go.",
             )
             .into()),
-            Some(Portal::OnServer(prepared)) if self.server.is_some() => {
+            Some(Portal::OnServer(prepared, settings)) if self.server.is_some() => {
                 let is_write = prepared.plan.access == Access::Write;
                 if is_write {
                     self.unit.make_final();
                 }
                 self.before_end(&prepared.plan.statement).await?;
                 let text = prepared.sql();
-                let effects = self.foresee(effects(&prepared.plan, text)).await?;
+                let effects = settings.or_else(|| effects(&prepared.plan, text));
+                let effects = self.foresee(effects).await?;
                 self.note_pins(&effects);
                 self.note_temporary(&prepared.plan);
                 let writes = self.writes(&prepared.plan);

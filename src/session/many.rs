@@ -14,7 +14,7 @@ use crate::session::others;
 use crate::session::prepared::{Needs, Prepared};
 use crate::session::replies::{Effects, Expect};
 use crate::session::route::Need;
-use crate::session::study::{effect_of, effects, is_query};
+use crate::session::study::{effect_of, is_query};
 use crate::session::wording::Rewrite;
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
@@ -166,7 +166,8 @@ impl Session {
             });
             all.effects.push_back(effect);
         } else {
-            let effect = effects(plan, statement).and_then(|mut one| one.pop_front());
+            let effect = self.effects_now(plan, statement)?;
+            let effect = effect.and_then(|mut one| one.pop_front());
             all.effects.push_back(effect.unwrap_or(Effect::None));
         }
         Ok(())

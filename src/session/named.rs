@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
+use crate::plan::own;
 use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
 use crate::session::arguments::{Carried, carried, type_oid};
 use crate::session::database::{Database, Question};
@@ -225,6 +226,14 @@ impl Session {
         if !whole.own.is_empty() {
             // Its calls stand in the statement that is named.
             let mut plan = (*whole).clone();
+            if plan
+                .own
+                .iter()
+                .any(|call| call.question == own::Question::SetConfig)
+            {
+                // What it sets is not known here.
+                plan.session |= SessionUse::SET_CONFIG;
+            }
             plan.own = Box::default();
             whole = Arc::new(plan);
         }

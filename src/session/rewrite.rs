@@ -48,7 +48,7 @@ impl Session {
         shard: Option<ShardIndex>,
     ) -> Result<Vec<Edit>, Stop> {
         let mut edits = self.channel_edits(plan, text);
-        if plan.own.is_empty() {
+        if !plan.own.iter().any(|call| is_edited(call, text)) {
             return Ok(edits);
         }
         let tokens = tokens_of(text, Database::lex_options(self.settings.context()))?;
@@ -66,6 +66,8 @@ impl Session {
                 Question::Size(measure) => sizes
                     .as_ref()
                     .map(|sizes| call.size((text, &tokens), measure, sizes)),
+                Question::SetConfig => None,
+                Question::CurrentSetting => self.own_setting(call, (text, &tokens))?,
                 Question::CancelBackend | Question::TerminateBackend => {
                     let numbers = [0, 1].map(|argument| match call.argument(argument, &tokens) {
                         Some(written) => self.number(written, text, &parameters),
@@ -99,6 +101,7 @@ impl Session {
             match call.question {
                 Question::BackendPid => {}
                 Question::Size(_) => return Err(passing(call.question.name())),
+                Question::CurrentSetting | Question::SetConfig => continue,
                 _ => return Err(uncertain(call.question.name())),
             }
             if let Some(range) = call.range(&tokens) {
@@ -293,6 +296,15 @@ impl Session {
             declared: None,
             needs: Needs::Nothing,
         })))
+    }
+}
+
+/// Whether a call in this text may get another text.
+fn is_edited(call: &OwnCall, text: &str) -> bool {
+    match call.question {
+        Question::SetConfig => false,
+        Question::CurrentSetting => text.contains("shardwire."),
+        _ => true,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::sql::encoding::Encoding;
 use crate::sqlstate::SqlState;
 
 /// Settings whose value is a list of names, each quoted by itself.
-const LISTS: [&str; 4] = [
+pub const LISTS: [&str; 4] = [
     "search_path",
     "temp_tablespaces",
     "local_preload_libraries",

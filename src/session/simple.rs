@@ -10,7 +10,7 @@ use crate::session::explain::Explained;
 use crate::session::local::Local;
 use crate::session::replies::{Effects, Expect};
 use crate::session::route::Need;
-use crate::session::study::{Study, effects};
+use crate::session::study::Study;
 use crate::session::{Session, Stop};
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
@@ -67,7 +67,7 @@ impl Session {
         if self.transaction != Transaction::Failed && self.query_named(text, plan).await? {
             return Ok(());
         }
-        let effects = effects(plan, text);
+        let effects = self.effects_now(plan, text)?;
         self.note_temporary(plan);
         self.before_end(&plan.statement).await?;
         if self.transaction == Transaction::Failed {
