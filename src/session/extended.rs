@@ -114,10 +114,7 @@ impl Session {
         let bind = Bind::read(frame::body(frame))?;
         self.registered.tally.bound(bind.statement);
         if self.is_of_server(bind.statement) {
-            self.unit.make_final();
-            self.statements.remove_portal(bind.portal);
-            self.forward(frame, Expect::Bind);
-            return Ok(());
+            return self.bind_of_server(frame, bind.portal);
         }
         let mut prepared = self.prepared(bind.statement)?;
         let text = prepared.sql();
@@ -180,6 +177,14 @@ impl Session {
         self.batch.sent = true;
         self.statements
             .put_portal(bind.portal, Portal::OnServer(prepared, settings));
+        Ok(())
+    }
+
+    /// Binds a statement that only the server knows.
+    fn bind_of_server(&mut self, frame: &[u8], portal: &[u8]) -> Result<(), Stop> {
+        self.unit.make_final();
+        self.statements.remove_portal(portal);
+        self.forward(frame, Expect::Bind);
         Ok(())
     }
 
