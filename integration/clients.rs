@@ -115,3 +115,22 @@ fn a_statement_that_waits_for_a_connection_is_cancelled() {
     a.query("ROLLBACK");
     assert_eq!(value(&mut b, "SELECT 3"), "3");
 }
+
+/// DBD::Pg's last_insert_id looks for the sequence's name first, in a transaction of its own.
+#[test]
+fn what_was_drawn_before_a_transaction_is_known_in_it() {
+    let cluster = cluster(1);
+    let mut raw = cluster.proxy().raw();
+    raw.query("INSERT INTO numbered DEFAULT VALUES");
+    raw.query("BEGIN");
+    let name = "SELECT pg_get_serial_sequence('numbered', 'id')";
+    assert_eq!(value(&mut raw, name), "public.numbered_id_seq");
+    let drawn = "SELECT currval('public.numbered_id_seq')";
+    assert_eq!(value(&mut raw, drawn), "1");
+    raw.query("COMMIT");
+    let mut other = cluster.proxy().raw();
+    assert_eq!(value(&mut other, "SELECT nextval('numbered_id_seq')"), "2");
+    raw.query("BEGIN");
+    assert_eq!(value(&mut raw, name), "public.numbered_id_seq");
+    assert_eq!(value(&mut raw, drawn), "0A000");
+}

@@ -10,6 +10,7 @@ use crate::plan::{Access, Arguments, Plan, Route, SessionUse, Target};
 use crate::session::Session;
 use crate::session::channels::check_home;
 use crate::session::database::{Database, Question};
+use crate::session::draws::Draws;
 use crate::session::effect::Effect;
 use crate::session::held::Held;
 use crate::session::replies::Effects;
@@ -195,8 +196,16 @@ impl Session {
             .server
             .as_ref()
             .filter(|held| held.shard == FIRST_SHARD);
+        let client = self.registered.control.process_id;
+        let drew_before = |held: &Held| {
+            let here = Draws::On(held.lease.cancel_key.process_id);
+            held.lease.last_client == client && self.memory.draws.get(held.shard) == Some(&here)
+        };
         let drew_here = |held: &Held| {
-            held.is_pinned || (held.wrote && self.transaction.is_on_shard() && !held.is_detached())
+            held.is_pinned
+                || (self.transaction.is_on_shard()
+                    && !held.is_detached()
+                    && (held.wrote || drew_before(held)))
         };
         !at_work
             .or(self.others.on(FIRST_SHARD))
