@@ -154,6 +154,28 @@ fn settings_and_savepoints_reach_every_shard() {
 }
 
 #[test]
+fn settings_that_are_reset_are_reset_on_every_shard() {
+    let cluster = cluster();
+    same(
+        &cluster,
+        "BEGIN
+         SET DateStyle = 'SQL, DMY'
+         SELECT id, date '2026-02-01'::text FROM t WHERE id = NEAR
+         SELECT id, date '2026-02-01'::text FROM t WHERE id = FAR
+         RESET ALL
+         SELECT id, date '2026-02-01'::text FROM t WHERE id = NEAR
+         SELECT id, date '2026-02-01'::text FROM t WHERE id = FAR
+         SET LOCAL DateStyle = 'German'
+         SELECT id, date '2026-02-01'::text FROM t WHERE id = NEAR
+         SET LOCAL DateStyle TO DEFAULT
+         SELECT id, date '2026-02-01'::text FROM t WHERE id = FAR
+         SELECT id, date '2026-02-01'::text FROM t WHERE id = NEAR
+         COMMIT
+         SELECT id, date '2026-02-01'::text FROM t",
+    );
+}
+
+#[test]
 fn an_error_on_one_shard_fails_the_transaction_on_all() {
     let cluster = cluster();
     same(

@@ -41,6 +41,8 @@ pub struct Others {
     pub opening: Opening,
     /// What the participants that rest have yet to be told.
     untold: Vec<String>,
+    /// They could not be told: none of them may run a statement any more.
+    is_behind: bool,
     /// DISCARD ALL has run on the connection that works; those that rest need it too.
     is_discarded: bool,
     /// Some of the connections that a statement needs are there, and the next is being leased.
@@ -93,6 +95,12 @@ impl Others {
         self.resting.iter().find(wrote).map(|one| one.held.shard)
     }
 
+    /// Whether a connection to a shard rests that takes part in the client's transaction.
+    fn has_on(&self, wanted: ShardIndex) -> bool {
+        let mut resting = self.resting.iter();
+        resting.any(|one| one.held.shard == wanted && one.has_joined)
+    }
+
     /// The resting connection to a shard.
     pub fn on(&self, shard: ShardIndex) -> Option<&Held> {
         let found = self.resting.iter().find(|one| one.held.shard == shard);
@@ -130,10 +138,8 @@ impl Others {
                 Ok(format!("RELEASE SAVEPOINT {}", quoted(name)))
             }
             Effect::Set { .. } | Effect::Reset { .. } | Effect::Reverted(_) => {
-                match setting(effect, startup) {
-                    Some(sql) => self.opening.set(sql.clone()).map(|()| sql),
-                    None => return self.seal(),
-                }
+                let sql = setting(effect, startup).ok_or_else(no_statement);
+                sql.and_then(|sql| self.opening.set(sql.clone()).map(|()| sql))
             }
             Effect::Modes {
                 statement,
@@ -142,7 +148,16 @@ impl Others {
                 let added = self.opening.modes(statement.clone(), *shares_snapshot);
                 added.map(|()| statement.clone())
             }
-            Effect::Several(_) | Effect::ResetAll => return self.seal(),
+            Effect::Several(all) => {
+                for one in all {
+                    self.note(one, None);
+                }
+                return;
+            }
+            Effect::ResetAll => {
+                self.opening.seal();
+                startup.ok_or_else(no_statement)
+            }
             _ => return,
         };
         match told {
@@ -152,8 +167,16 @@ impl Others {
         }
     }
 
+    /// Something happened that other shards can't be told.
     fn seal(&mut self) {
         self.opening.seal();
+        self.is_behind = self.has_joined();
+    }
+
+    /// A transaction has been opened on its first shard.
+    pub fn opened(&mut self, opening: Opening) {
+        self.opening = opening;
+        self.is_behind = false;
     }
 
     /// Whether something happened that resting connections must be told.
@@ -172,13 +195,19 @@ fn setting(effect: &Effect, startup: Option<String>) -> Option<String> {
             (true, None) => None,
             (false, _) => Some(statement.clone()),
         },
-        Effect::Reset { local: true, .. } => None,
+        Effect::Reset { local: true, name } => {
+            Some(format!("SET LOCAL {} TO DEFAULT", quoted(name)))
+        }
         Effect::Reset { name, .. } | Effect::Reverted(name) => {
             let reset = || format!("RESET {}", quoted(name));
             Some(startup.unwrap_or_else(reset))
         }
         _ => None,
     }
+}
+
+fn no_statement() -> Error {
+    Error::new(SqlState::INTERNAL_ERROR, "a setting can't be repeated")
 }
 
 /// Quoted whatever it is: it may be a reserved word.
@@ -212,6 +241,7 @@ impl Session {
             Effect::Reset { name, .. } | Effect::Reverted(name) => {
                 self.settings.revert_statement(name)
             }
+            Effect::ResetAll => Some(format!("RESET ALL;\n{}", self.settings.startup_sql())),
             _ => None,
         };
         self.others.note(effect, startup);
@@ -287,8 +317,9 @@ impl Session {
     /// # Errors
     /// `0A000` if the transaction must stay where it is.
     pub(super) async fn make_way(&mut self, need: &Need) -> Result<(), Stop> {
+        let takes_part = need.shard.is_some_and(|shard| self.others.has_on(shard));
         let may_be_joined = self.transaction == Transaction::Open
-            && self.may_be_joined(&self.others.opening)
+            && (takes_part || self.may_be_joined(&self.others.opening))
             && !self.client.is_mid_copy()
             && self
                 .server
@@ -302,6 +333,11 @@ impl Session {
         }
         self.rest();
         Ok(())
+    }
+
+    /// Whether a shard of the transaction that rests may run a statement: it knows all of the settings.
+    pub(super) fn may_wake(&self, shard: Option<ShardIndex>) -> bool {
+        !self.others.is_behind || !shard.is_some_and(|shard| self.others.has_on(shard))
     }
 
     /// Two shards of one transaction can't both be written yet.

@@ -103,6 +103,10 @@ impl Session {
                 self.make_way(&need).await?;
             }
         }
+        if !self.may_wake(need.shard) {
+            self.resume();
+            return Err(self.second_shard(&need).into());
+        }
         match self.wake(need.shard) {
             Some(Woken::Joined) => Ok(()),
             Some(Woken::Apart) => self.prepare_held().await,
@@ -424,7 +428,7 @@ impl Session {
     fn opened(&mut self) {
         let before = std::mem::replace(&mut self.transaction, Transaction::Open);
         if let Transaction::Begun(opening) = before {
-            self.others.opening = opening;
+            self.others.opened(opening);
         }
     }
 

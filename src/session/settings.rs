@@ -316,6 +316,12 @@ impl SessionSettings {
         &self.now.server
     }
 
+    /// The statements that make the settings that the startup packet named.
+    pub fn startup_sql(&self) -> String {
+        let none = Settings::default();
+        self.defaults.server.change_from(&none).unwrap_or_default()
+    }
+
     /// Whether the startup packet named a value for any setting of the server's.
     pub fn has_defaults(&self) -> bool {
         !self.defaults.server.is_empty()
