@@ -249,6 +249,13 @@ fn nobody_is_taken_for_another() {
             assert_eq!((pid, payload), (wanted, format!("{letter}{round}")));
         }
     }
+    b.query("PREPARE tell AS SELECT pg_notify('news', 'prepared')");
+    a.query("PREPARE tell AS SELECT pg_notify('news', 'prepared')");
+    for who in [&mut b, &mut a] {
+        let own = process(who);
+        who.query("EXECUTE tell");
+        assert_eq!(next(&mut c).0, own);
+    }
     // Not a client of the proxy: its own process.
     cluster.shards[0]
         .primary

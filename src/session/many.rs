@@ -89,7 +89,6 @@ impl Session {
         let effects = self.foresee(effects).await?;
         self.drain().await?;
         self.hold(need).await?;
-        self.claim().await?;
         self.ensure_held(&survey.present, &survey.absent).await?;
         self.note_pins(&effects);
         self.batch.rewrite = Some(rewrite);

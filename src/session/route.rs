@@ -64,6 +64,11 @@ impl Session {
     /// # Errors
     /// `0A000` for a second shard in one transaction, and whatever keeps a server from serving.
     pub(super) async fn hold(&mut self, need: Need) -> Result<(), Stop> {
+        self.find_seat(need).await?;
+        self.claim().await
+    }
+
+    async fn find_seat(&mut self, need: Need) -> Result<(), Stop> {
         if self.transaction == Transaction::Broken {
             // No shard is in it any more, and none may join.
             return Err(aborted().into());

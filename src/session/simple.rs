@@ -145,7 +145,6 @@ impl Session {
     ) -> Result<(), Stop> {
         let effects = self.foresee(effects).await?;
         self.hold(need).await?;
-        self.claim().await?;
         if need.access == Access::Write {
             self.unit.make_final();
         }
