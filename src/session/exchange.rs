@@ -7,7 +7,6 @@
 //! [`HIGH_WATER_BYTES`] and a read.
 
 use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::backend::connection::LARGEST_HELD_FRAME_BYTES;
@@ -530,15 +529,6 @@ impl Session {
             }
             // As above.
             other => drop(self.settings.complete(&other)),
-        }
-    }
-
-    /// The server has its own defaults for every setting now, not the client's; after DISCARD ALL
-    /// (`is_all`) for the identity too.
-    fn note_reset(&mut self, is_all: bool) {
-        if let Some(held) = &mut self.server {
-            held.lease.settings = Arc::new(held.lease.settings.identity(is_all));
-            held.is_reset = true;
         }
     }
 

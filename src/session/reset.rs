@@ -1,12 +1,23 @@
 //! Settings after RESET ALL and DISCARD ALL: a server knows its own defaults, not those that the client
 //! named at login.
 
+use std::sync::Arc;
+
 use crate::backend::connection::Failed;
 use crate::session::{Session, Stop};
 use crate::txn::Transaction;
 use crate::wire::backend::parameter_status;
 
 impl Session {
+    /// The server has its own defaults for every setting now, not the client's; after DISCARD ALL
+    /// (`is_all`) for the identity too.
+    pub(super) fn note_reset(&mut self, is_all: bool) {
+        if let Some(held) = &mut self.server {
+            held.lease.settings = Arc::new(held.lease.settings.identity(is_all));
+            held.is_reset = true;
+        }
+    }
+
     /// Gives a connection that is still held its settings back after RESET ALL.
     pub(super) async fn reapply(&mut self) -> Result<(), Stop> {
         if !self.server.as_ref().is_some_and(|held| held.is_reset) {

@@ -430,6 +430,7 @@ fn definitions_tell_what_they_are_about() {
     assert!(temporary("CREATE TEMP SEQUENCE s"));
     assert!(temporary("CREATE TABLE IF NOT EXISTS pg_temp.t ()"));
     assert!(temporary("CREATE FUNCTION pg_temp.f() RETURNS int AS 'x'"));
+    assert!(temporary("CREATE STATISTICS pg_temp.s ON a, b FROM t"));
     assert!(!temporary("CREATE UNLOGGED TABLE temp ()"));
 
     let outside = |text| ddl(text).outside_transaction;
