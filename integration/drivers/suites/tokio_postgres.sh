@@ -32,7 +32,7 @@ fi
 cd "$sources"
 features=array-impls,with-bit-vec-0_8,with-chrono-0_4,with-eui48-1,with-geo-types-0_7,with-jiff-0_2
 features=$features,with-serde_json-1,with-smol_str-01,with-time-0_3,with-uuid-1
-build="cargo test --quiet --target-dir $work/cargo --test test --features $features --"
+build="cargo test --target-dir $work/cargo --test test --features $features --"
 servers tokio_postgres "${SUITE_PORT:-21124}" postgres
 direct "CREATE ROLE postgres SUPERUSER LOGIN; CREATE ROLE ssl_user LOGIN PASSWORD 'password'" postgres
 direct "CREATE ROLE pass_user LOGIN PASSWORD 'password'; CREATE ROLE scram_user LOGIN PASSWORD 'password'" postgres
