@@ -19,8 +19,10 @@ fn value(raw: &mut Raw, messages: &[u8]) -> String {
     if let Some(error) = frames.iter().find(|frame| frame.tag == b'E') {
         return error.field(b'C').unwrap();
     }
-    let rows = frames.iter().filter(|frame| frame.tag == b'D');
-    let row = rows.last().map(|row| row.body.get(6..).unwrap_or_default());
+    let mut rows = frames.iter().filter(|frame| frame.tag == b'D');
+    let row = rows
+        .next_back()
+        .map(|row| row.body.get(6..).unwrap_or_default());
     String::from_utf8_lossy(row.unwrap_or_default()).into_owned()
 }
 

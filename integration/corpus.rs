@@ -169,7 +169,7 @@ fn what_discard_all_gives_back_is_reported() {
     let frames = raw.query("SELECT date '2026-02-03'");
     let row = frames.iter().find(|frame| frame.tag == b'D').unwrap();
     assert!(row.body.ends_with(b"03.02.2026"));
-    let heard = frames.iter().filter(|frame| frame.tag == b'S').next_back();
+    let heard = frames.iter().rfind(|frame| frame.tag == b'S');
     let heard = heard.expect("the client hears of its date style before the first row");
     assert_eq!(heard.body, b"DateStyle\0German, DMY\0");
 }

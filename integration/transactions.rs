@@ -1,7 +1,7 @@
 //! Transactions that use several shards, held against one PostgreSQL with all rows.
 
 use crate::harness::compare::{MODES, Mode, Pair, frames, outcome};
-use crate::harness::{Cluster, Raw};
+use crate::harness::{Cluster, Raw, message};
 
 fn cluster() -> Cluster {
     Cluster::new()
@@ -347,4 +347,47 @@ fn temporary_tables_live_beside_sharded_ones() {
          DISCARD ALL
          SELECT * FROM mine",
     );
+}
+
+/// Calls a function of this OID with text arguments.
+fn call(raw: &mut Raw, oid: u32, arguments: &[&[u8]]) -> Option<Vec<u8>> {
+    let mut body = oid.to_be_bytes().to_vec();
+    body.extend([0, 1, 0, 1]);
+    body.extend((arguments.len() as u16).to_be_bytes());
+    for argument in arguments {
+        body.extend((argument.len() as u32).to_be_bytes());
+        body.extend(*argument);
+    }
+    body.extend([0, 1]);
+    raw.send(&message::frame(b'F', &body));
+    let frames = raw.read_until(b'Z', 1);
+    let answer = frames.iter().find(|frame| frame.tag == b'V')?;
+    answer.body.get(4..).map(<[u8]>::to_vec)
+}
+
+#[test]
+fn large_objects_are_written_by_function_calls_beside_sharded_tables() {
+    const LO_OPEN: u32 = 952;
+    const LO_WRITE: u32 = 955;
+    let cluster = cluster();
+    let far = id_on(&cluster, 1);
+    let mut raw = cluster.proxy().raw();
+    raw.query("BEGIN");
+    let id: u32 = raw.rows("SELECT lo_create(0)")[0][0].parse().unwrap();
+    let both = 0x60000_u32.to_be_bytes();
+    let opened = call(&mut raw, LO_OPEN, &[&id.to_be_bytes(), &both]).unwrap();
+    assert_eq!(raw.rows("SELECT id FROM t").len(), 100);
+    assert_eq!(
+        raw.rows(&format!("SELECT id FROM t WHERE id = {far}"))
+            .len(),
+        1
+    );
+    let written = call(&mut raw, LO_WRITE, &[&opened, b"large"]).unwrap();
+    assert_eq!(written, 5_u32.to_be_bytes());
+    raw.query("COMMIT");
+    let sql = format!("SELECT convert_from(lo_get({id}), 'UTF8')");
+    assert_eq!(raw.rows(&sql), [["large"]]);
+    // Of any other function it is not known what it reads.
+    assert_eq!(call(&mut raw, 1299, &[]), None);
+    assert_eq!(raw.rows("SELECT 1"), [["1"]]);
 }

@@ -216,10 +216,12 @@ impl Session {
         if self.transaction == Transaction::Broken {
             return Err(aborted().into());
         }
-        if !self.database.is_plain() && self.settings.context().shard.is_none() {
+        let is_chosen = self.database.is_plain() || self.settings.context().shard.is_some();
+        if !is_chosen && !is_of_large_objects(frontend::function(frame::body(frame))?) {
             return Err(Error::refused(
                 "function call messages are not supported over several shards",
-                "The message names a function by an OID, which differs between shards.",
+                "The message names a function by an OID, which differs between shards; only those of \
+                 large objects, which live on the first shard, are known.",
                 "Call the function with SELECT, or SET shardwire.shard.",
             )
             .into());
@@ -244,4 +246,10 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether an OID is one of PostgreSQL's functions for large objects: `lo_open`, `loread` and so on,
+/// which have the same on every server (pg_proc.dat).
+fn is_of_large_objects(oid: u32) -> bool {
+    matches!(oid, 715 | 764 | 765 | 767 | 952..=958 | 964 | 1004 | 3170..=3172 | 3457..=3460)
 }

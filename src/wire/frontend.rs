@@ -186,6 +186,14 @@ pub fn write_subject(out: &mut Vec<u8>, tag: u8, subject: Subject, name: &[u8]) 
     });
 }
 
+/// FunctionCall: the function's OID; the rest is for the server to check.
+///
+/// # Errors
+/// `08P01` for a message that is too short to name one.
+pub fn function(body: &[u8]) -> Result<u32> {
+    Reader::new(body).u32()
+}
+
 /// Execute: the portal's name and the row limit; 0 and less mean no limit.
 pub fn execute(body: &[u8]) -> Result<(&[u8], i32)> {
     let mut reader = Reader::new(body);
