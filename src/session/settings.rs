@@ -410,7 +410,8 @@ impl SessionSettings {
             } => {
                 let end = u32::try_from(value.len()).unwrap_or(0);
                 let values = setting_values(value, 0..end);
-                self.context_change(*local, |context| context.set(name, values.clone()))?;
+                let local = *local || is_of_transaction(name);
+                self.context_change(local, |context| context.set(name, values.clone()))?;
                 if !local && !is_own(name) {
                     let statement = match self.now.context.date_style {
                         Some(style) if name == "datestyle" => style.statement(),
@@ -543,6 +544,14 @@ impl SessionSettings {
     }
 }
 
+/// Whether a setting ends with the transaction however it is set.
+fn is_of_transaction(name: &str) -> bool {
+    matches!(
+        name,
+        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable"
+    )
+}
+
 /// Gives `context` the value that `default` has for `name`.
 fn reset_to(context: &mut Context, default: &Context, name: &str) -> Result<()> {
     context.reset(name)?;
@@ -585,6 +594,15 @@ mod tests {
             settings.server().get("work_mem"),
             Some("SET work_mem = '1MB'")
         );
+    }
+
+    #[test]
+    fn what_is_of_the_transaction_ends_with_it() {
+        let mut settings = SessionSettings::default();
+        let read_only = set(false, "transaction_read_only", "on");
+        settings.complete(&read_only).unwrap();
+        settings.commit();
+        assert!(settings.server().is_empty());
     }
 
     #[test]
