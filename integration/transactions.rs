@@ -237,8 +237,13 @@ fn what_two_shards_cannot_do_as_one_is_refused_before_it_happens() {
     for begin in [
         "BEGIN ISOLATION LEVEL REPEATABLE READ",
         "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        "BEGIN/SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN/SET transaction_isolation = 'repeatable read'",
+        "SET default_transaction_isolation = 'repeatable read'/BEGIN",
     ] {
-        raw.query(begin);
+        for statement in begin.split('/') {
+            assert_eq!(code(&mut raw, statement), None, "{statement}");
+        }
         assert_eq!(code(&mut raw, &read(&near)), None);
         assert_eq!(code(&mut raw, &read(&far)).as_deref(), Some("0A000"));
         raw.query("ROLLBACK");

@@ -86,6 +86,11 @@ impl Effect {
         matches!(self, Effect::Pin | Effect::Declare { hold: true, .. })
     }
 
+    /// Whether it may give all statements of the transaction one snapshot, other than SET TRANSACTION.
+    pub fn may_share_snapshot(&self) -> bool {
+        matches!(self, Effect::Set { name, .. } if name == "transaction_isolation")
+    }
+
     /// The effects of a statement of `text`.
     pub fn of(statement: &Statement, text: &str) -> Effect {
         match statement {

@@ -240,6 +240,7 @@ impl Session {
                         Effect::Modes {
                             shares_snapshot, ..
                         } => opening.modes(statement, *shares_snapshot)?,
+                        effect if effect.may_share_snapshot() => opening.modes(statement, true)?,
                         _ => opening.set(statement)?,
                     }
                 }

@@ -124,6 +124,9 @@ impl Others {
     /// A statement of an open transaction has completed on the shard that works: the other
     /// participants, and those that come later, must be told.
     pub fn note(&mut self, effect: &Effect, startup: Option<String>) {
+        if effect.may_share_snapshot() {
+            self.opening.seal();
+        }
         let told = match effect {
             Effect::Savepoint(name) => {
                 let sql = format!("SAVEPOINT {}", quoted(name));
