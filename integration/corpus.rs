@@ -109,6 +109,15 @@ fn currval_is_never_an_older_connections() {
     // Both connections know a number of this session, and neither is sure to be the last.
     assert_eq!(value(&mut one, ask), "0A000");
     other.query("COMMIT");
+    // In a transaction that has drawn it is certain, in one that has only written it is not.
+    one.query("BEGIN");
+    one.query("UPDATE things SET id = id");
+    assert_eq!(value(&mut one, "SELECT lastval()"), "0A000");
+    one.query("ROLLBACK");
+    one.query("BEGIN");
+    let drawn = value(&mut one, draw);
+    assert_eq!(value(&mut one, ask), drawn);
+    one.query("COMMIT");
 }
 
 #[test]

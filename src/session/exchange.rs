@@ -576,6 +576,7 @@ impl Session {
             }
             self.statements.clear_portals();
             self.memory.cursors.end(!self.unit.has_failed);
+            self.memory.may_have_drawn = false;
             self.note_written();
         }
         if let Some(began) = self.unit.end() {

@@ -148,6 +148,8 @@ struct Memory {
     draws: Vec<Draws>,
     /// Its cursors.
     cursors: Cursors,
+    /// The transaction at hand may have drawn from a sequence.
+    may_have_drawn: bool,
     /// It has made temporary tables.
     temporary_tables: bool,
     /// A definition has changed; the catalogue must be read again before the client goes on.

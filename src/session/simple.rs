@@ -12,6 +12,7 @@ use crate::session::replies::{Effects, Expect};
 use crate::session::route::Need;
 use crate::session::study::Study;
 use crate::session::{Session, Stop};
+use crate::sql::statement::{QueryKind, Statement};
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
@@ -158,10 +159,18 @@ impl Session {
         Ok(())
     }
 
-    /// From now on names that the catalogue does not know may be temporary tables'.
+    /// From now on names that the catalogue does not know may be temporary tables', and sequences may
+    /// have been drawn from.
     pub(super) fn note_temporary(&mut self, plan: &Plan) {
         self.memory.temporary_tables |= plan.session.contains(SessionUse::TEMPORARY_TABLES);
         self.note_notify(plan);
+        // UPDATE and DELETE write without drawing from sequences; of anything else it is not known.
+        let draws = match &plan.statement {
+            Statement::Query(query) => !matches!(query.kind, QueryKind::Update | QueryKind::Delete),
+            _ => true,
+        };
+        let only_locks = plan.session.contains(SessionUse::ONLY_LOCKS);
+        self.memory.may_have_drawn |= draws && !only_locks && plan.access == Access::Write;
     }
 
     /// What pins the session may have done so even if it fails or is never finished.

@@ -205,7 +205,7 @@ impl Session {
             held.is_pinned
                 || (self.transaction.is_on_shard()
                     && !held.is_detached()
-                    && (held.wrote || drew_before(held)))
+                    && ((held.wrote && self.memory.may_have_drawn) || drew_before(held)))
         };
         !at_work
             .or(self.others.on(FIRST_SHARD))
