@@ -196,16 +196,7 @@ impl Session {
 
     /// Writes to the server what is queued, and takes what it says.
     fn poll_server(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
-        let Some(held) = &mut self.server else {
-            return Ok(());
-        };
-        if !held.lease.socket.output.is_empty()
-            && let Poll::Ready(Err(error)) = held.lease.socket.poll_flush(cx)
-        {
-            // It may have said why before it closed.
-            let _ = self.take_replies();
-            return Err(Stop::Lost(error));
-        }
+        self.poll_send(cx)?;
         while self.client.socket.output.len() < HIGH_WATER_BYTES {
             let Some(held) = &mut self.server else {
                 return Ok(());
@@ -224,6 +215,20 @@ impl Session {
             if self.may_let_go() {
                 break;
             }
+        }
+        // An answer may have called for a question of the proxy's own.
+        self.poll_send(cx)
+    }
+
+    /// Writes to the server what is queued.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
+        if let Some(held) = &mut self.server
+            && !held.lease.socket.output.is_empty()
+            && let Poll::Ready(Err(error)) = held.lease.socket.poll_flush(cx)
+        {
+            // It may have said why before it closed.
+            let _ = self.take_replies();
+            return Err(Stop::Lost(error));
         }
         Ok(())
     }
