@@ -21,6 +21,7 @@ mod encodings;
 mod harness;
 mod hostile;
 mod launcher;
+mod leaks;
 mod listen;
 mod login;
 mod operators;
