@@ -21,7 +21,7 @@ const UNITS: usize = 60;
 const CLIENTS: [&[(&str, &str)]; 3] = [
     &[],
     &[("application_name", "two"), ("TimeZone", "Asia/Tokyo")],
-    &[("DateStyle", "German"), ("search_path", "b, public")],
+    &[("DateStyle", "SQL"), ("search_path", "b, public")],
 ];
 
 /// What a session looks like. A setting of no server module that nobody has set is NULL at first and

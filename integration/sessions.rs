@@ -134,6 +134,44 @@ fn a_role_survives_reset_all_and_leaves_with_its_session() {
 }
 
 #[test]
+fn a_setting_named_at_login_is_reset_beside_those_of_the_transaction() {
+    let cluster = cluster(1);
+    let named = [("DateStyle", "German")];
+    let mut raw = Raw::login_with(&cluster.proxy(), &named).unwrap();
+    raw.query("SET ROLE app");
+    raw.query("SET DateStyle = 'ISO'");
+    for reset in ["RESET DateStyle", "SET DateStyle TO DEFAULT"] {
+        raw.query("BEGIN");
+        raw.query("SET work_mem = '7MB'");
+        raw.query("SET LOCAL work_mem = '9MB'");
+        raw.query(reset);
+        assert_eq!(value(&mut raw, "SHOW DateStyle"), "German, DMY");
+        assert_eq!(value(&mut raw, "SHOW work_mem"), "9MB");
+        raw.query("ROLLBACK");
+        assert_eq!(value(&mut raw, "SHOW DateStyle"), "ISO, DMY");
+    }
+}
+
+#[test]
+fn half_a_date_style_named_at_login_takes_nobody_elses_other_half() {
+    let cluster = cluster(1);
+    let mut a = cluster.proxy().raw();
+    let mut b = Raw::login_with(&cluster.proxy(), &[("DateStyle", "ISO")]).unwrap();
+    assert_eq!(value(&mut b, "SHOW DateStyle"), "ISO, MDY");
+    a.query("SET DateStyle = 'SQL, DMY'");
+    assert_eq!(value(&mut b, "SHOW DateStyle"), "ISO, MDY");
+    b.query("SET DateStyle = 'SQL, DMY'");
+    b.query("RESET DateStyle");
+    assert_eq!(value(&mut b, "SHOW DateStyle"), "ISO, MDY");
+    b.query("BEGIN");
+    b.query("SET DateStyle = 'SQL, DMY'");
+    b.query("RESET DateStyle");
+    assert_eq!(value(&mut b, "SHOW DateStyle"), "ISO, MDY");
+    b.query("COMMIT");
+    assert_eq!(value(&mut b, "SHOW DateStyle"), "ISO, MDY");
+}
+
+#[test]
 fn transaction_characteristics_leave_with_their_session() {
     let cluster = cluster(1);
     let (mut a, mut b) = (cluster.proxy().raw(), cluster.proxy().raw());

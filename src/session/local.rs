@@ -341,10 +341,19 @@ impl Session {
             self.settings.commit();
         }
         let mut answer = tagged(tag);
+        let within = self.revert_within(effect);
         if let Some(held) = &mut self.server {
-            match held.lease.apply_reporting(self.settings.server()).await {
-                Ok(said) => {
-                    for (name, value) in said.parameters {
+            let mut reported = Vec::new();
+            let done = match within {
+                Some(sql) => held.lease.run_reporting(&sql, &mut reported).await,
+                None => {
+                    let applied = held.lease.apply_reporting(self.settings.server()).await;
+                    applied.map(|said| reported = said.parameters)
+                }
+            };
+            match done {
+                Ok(()) => {
+                    for (name, value) in reported {
                         parameter_status(&mut answer.status, &name, &value);
                     }
                 }
@@ -356,6 +365,18 @@ impl Session {
             self.let_go();
         }
         Ok(answer)
+    }
+
+    /// What gives a setting back inside a transaction: all other settings stay as they are, those of
+    /// SET LOCAL too.
+    fn revert_within(&self, effect: &Effect) -> Option<String> {
+        let (Effect::Reset { name, .. } | Effect::Reverted(name)) = effect else {
+            return None;
+        };
+        let held = self.server.as_ref()?;
+        let takes_part = self.takes_part(held);
+        let statements = self.settings.default_statements(name)?;
+        takes_part.then(|| statements.to_owned())
     }
 
     /// Ends a transaction that no shard knows of.

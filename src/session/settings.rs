@@ -291,7 +291,12 @@ impl SessionSettings {
             };
             context.set(name, values)?;
             if !is_own(name) {
-                server.set(name, set_config(name, value));
+                // Half a DateStyle would leave the other half to whoever had the connection before.
+                let statement = match context.date_style {
+                    Some(style) if name == "datestyle" => style.statement(),
+                    _ => set_config(name, value),
+                };
+                server.set(name, statement);
             }
         }
         let context = Arc::new(context);
@@ -343,6 +348,11 @@ impl SessionSettings {
             false => quote_literal(value),
         };
         Some(format!("SET {} TO {value}", quote_identifier(name)))
+    }
+
+    /// The statements that give a setting the value that the startup packet named.
+    pub fn default_statements(&self, name: &str) -> Option<&str> {
+        self.defaults.server.get(name)
     }
 
     /// Whether the startup packet named a value for the setting.
