@@ -30,8 +30,9 @@ const LOOK: &str = "SELECT current_setting('TimeZone'), current_setting('DateSty
     current_setting('work_mem'), current_setting('search_path'), current_user, session_user, \
     current_setting('application_name'), nullif(current_setting('leak.own', true), '')";
 
-/// Steps for anywhere.
-const ANYWHERE: [&str; 40] = [
+/// Steps for anywhere. Gap: `set_config(name, NULL, false)` gives the server's default where the client
+/// named another value at login.
+const ANYWHERE: [&str; 41] = [
     "SET work_mem = '7MB'",
     "SET work_mem TO DEFAULT",
     "SET SESSION work_mem = '8MB'",
@@ -47,6 +48,7 @@ const ANYWHERE: [&str; 40] = [
     "RESET TIME ZONE",
     "SELECT set_config('timezone', 'Africa/Cairo', false)",
     "SELECT set_config('TimeZone', 'America/Lima', true)",
+    "SELECT set_config('datestyle', 'DMY', false)",
     "SET DateStyle = 'SQL, DMY'",
     "SET DateStyle = MDY",
     "RESET DateStyle",
@@ -83,13 +85,15 @@ const FAILING: [&str; 4] = [
 ];
 
 /// Steps for outside transactions; those with a semicolon go as one Query message.
-const OUTSIDE: [&str; 7] = [
+/// Gap: `RESET DateStyle` among several keeps the half that the client did not name at login.
+const OUTSIDE: [&str; 8] = [
     "DISCARD ALL",
     "DISCARD PLANS",
     "SET work_mem = '12MB'; SELECT 1 / 0",
     "SET TIME ZONE 'UTC'; SET search_path = b; SELECT n FROM t",
     "SET LOCAL work_mem = '13MB'; SELECT current_setting('work_mem')",
     "BEGIN; SET LOCAL TIME ZONE 'Asia/Kolkata'; SET work_mem = '14MB'; COMMIT",
+    "SET work_mem = '15MB'; RESET ALL",
     "SELECT n FROM t",
 ];
 
