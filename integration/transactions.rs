@@ -396,3 +396,41 @@ fn large_objects_are_written_by_function_calls_beside_sharded_tables() {
     assert_eq!(call(&mut raw, 1299, &[]), None);
     assert_eq!(raw.rows("SELECT 1"), [["1"]]);
 }
+
+#[test]
+fn savepoints_reach_every_shard_before_the_next_statement_of_a_pipeline() {
+    let cluster = cluster();
+    let (near, far) = (id_on(&cluster, 0), id_on(&cluster, 1));
+    let mut raw = cluster.proxy().raw();
+    let read = |id: &str| format!("SELECT name FROM t WHERE id = {id}");
+    raw.query("BEGIN");
+    assert_eq!(raw.rows(&read(&near)), [["name"]]);
+    assert_eq!(raw.rows(&read(&far)), [["name"]]);
+    // Nothing waits for an answer.
+    let pipeline = [
+        "SAVEPOINT a".to_owned(),
+        format!("UPDATE t SET name = 'lost' WHERE id = {near}"),
+        read(&far),
+        "ROLLBACK TO a".to_owned(),
+        read(&near),
+        "COMMIT".to_owned(),
+    ];
+    let messages: Vec<u8> = pipeline
+        .iter()
+        .flat_map(|sql| message::query(sql))
+        .collect();
+    raw.send(&messages);
+    let frames = raw.read_until(b'Z', pipeline.len());
+    assert!(frames.iter().all(|frame| frame.tag != b'E'), "{frames:?}");
+    assert_eq!(raw.rows(&read(&near)), [["name"]]);
+}
+
+#[test]
+fn set_config_to_null_of_a_setting_named_at_login_is_refused() {
+    let cluster = cluster();
+    let startup = [("timezone", "Asia/Tokyo")];
+    let mut raw = Raw::login_with(&cluster.proxy(), &startup).unwrap();
+    let sql = "SELECT set_config('timezone', NULL, false)";
+    assert_eq!(code(&mut raw, sql).as_deref(), Some("0A000"));
+    assert_eq!(raw.rows("SHOW timezone"), [["Asia/Tokyo"]]);
+}

@@ -59,6 +59,10 @@ impl Session {
                 Some(Effect::Set { name, .. } | Effect::Reset { name, .. }) if is_own(&name) => {
                     return Err(own_by_function(&name));
                 }
+                // The server would give its own default, not the client's of its login.
+                Some(Effect::Reset { name, .. }) if self.settings.has_default(&name) => {
+                    return Err(back_to_login(&name));
+                }
                 Some(effect) => made.push(effect),
                 None if self.database.is_single() => made.push(Effect::Pin),
                 None => return Err(unknown_setting()),
@@ -176,6 +180,14 @@ fn own_by_function(name: &str) -> Error {
         format!("set_config of \"{name}\" is not supported"),
         "It is a setting of the proxy's, which servers do not know.",
         format!("SET {name} TO '…'."),
+    )
+}
+
+fn back_to_login(name: &str) -> Error {
+    Error::refused(
+        format!("set_config of \"{name}\" to NULL is not supported"),
+        "The client named the setting at login, and the server does not know that value.",
+        format!("RESET {name}."),
     )
 }
 

@@ -325,6 +325,7 @@ impl Session {
         }
         if !matches!(tag, b'S' | b'H' | b'c' | b'f') {
             self.settle().await?;
+            self.tell_others().await?;
             self.refresh_schema().await;
             if matches!(tag, b'Q' | b'P' | b'B' | b'F') {
                 self.forget_rewrite().await?;
