@@ -10,6 +10,7 @@
 mod access;
 mod catalog_queries;
 mod clients;
+mod commits;
 mod configure;
 mod console;
 mod corpus;

@@ -224,16 +224,7 @@ fn what_two_shards_cannot_do_as_one_is_refused_before_it_happens() {
     let cluster = cluster();
     let (near, far) = (id_on(&cluster, 0), id_on(&cluster, 1));
     let mut raw = cluster.proxy().raw();
-    let update = |id: &str| format!("UPDATE t SET name = 'x' WHERE id = {id}");
     let read = |id: &str| format!("SELECT name FROM t WHERE id = {id}");
-    for begin in ["BEGIN", "BEGIN; SAVEPOINT a"] {
-        raw.query(begin);
-        assert_eq!(code(&mut raw, &update(&near)), None);
-        assert_eq!(code(&mut raw, &update(&far)).as_deref(), Some("0A000"));
-        assert_eq!(code(&mut raw, &read(&near)).as_deref(), Some("25P02"));
-        assert_eq!(code(&mut raw, "COMMIT"), None);
-        assert_eq!(raw.rows(&read(&near)), [["name"]]);
-    }
     for begin in [
         "BEGIN ISOLATION LEVEL REPEATABLE READ",
         "BEGIN ISOLATION LEVEL SERIALIZABLE",

@@ -29,6 +29,7 @@ use crate::session::roles::{Question, Roles};
 use crate::session::start::{Reception, Terms};
 use crate::sqlstate::SqlState;
 use crate::topology::{Dialer, Topology, TopologyMetrics};
+use crate::txn::recovery::{Recovery, RecoveryMetrics};
 
 /// Between two looks for connections that have lain idle for too long.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
@@ -47,6 +48,7 @@ struct Lasting {
     sessions: Arc<Sessions>,
     census: Arc<Census>,
     topology_metrics: TopologyMetrics,
+    recovery_metrics: RecoveryMetrics,
     session_families: SessionFamilies,
     /// Users who do not exist get their salts from it.
     seed: [u8; 32],
@@ -96,6 +98,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>) -> Result<()> {
         sessions: Arc::new(Sessions::new(operations)),
         census: Arc::default(),
         topology_metrics: TopologyMetrics::register(&metrics)?,
+        recovery_metrics: RecoveryMetrics::register(&metrics)?,
         session_families: SessionFamilies::register(&metrics)?,
         seed: rand::random(),
     };
@@ -312,14 +315,16 @@ fn open(config: &Config, database: &Arc<config::Database>, lasting: &Lasting) ->
             servers.map(|server| pool(shard, server)).collect()
         })
         .collect();
-    Ok(Database::new(
+    let recovery = Recovery::start(&topology, &lasting.recovery_metrics);
+    let opened = Database::new(
         Arc::clone(database),
         (config.limits.clone(), config.timeouts.idle_client),
         topology,
         lasting.session_families.of(&database.name),
         pools,
         lasting.sessions.operations.gate(&database.name),
-    ))
+    );
+    Ok(opened.recovering(recovery))
 }
 
 async fn accept(listener: Listener, reception: Arc<ArcSwap<Reception>>) {

@@ -258,7 +258,11 @@ impl Connection {
         Ok(value)
     }
 
-    async fn run_noting(
+    /// As [`Connection::run`]; `note` gets every message of the answer, tag and body.
+    ///
+    /// # Errors
+    /// As [`Connection::run`].
+    pub async fn run_noting(
         &mut self,
         sql: &str,
         note: &mut (dyn FnMut(u8, &[u8]) + Send),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
+use tokio::task::JoinSet;
 
 use crate::catalog::is_unplaced;
 use crate::config;
@@ -42,6 +43,8 @@ pub struct Database {
     /// How often sessions have changed definitions.
     changes: AtomicU64,
     plans: Cache<PlanKey, Arc<Kept>>,
+    /// Ends what commits have left behind; aborted on drop.
+    _recovery: JoinSet<()>,
 }
 
 /// A plan that is kept.
@@ -104,7 +107,15 @@ impl Database {
             pools,
             plans,
             changes: AtomicU64::new(0),
+            _recovery: JoinSet::new(),
         }
+    }
+
+    /// With tasks that end what commits have left behind.
+    #[must_use]
+    pub fn recovering(mut self, recovery: JoinSet<()>) -> Database {
+        self._recovery = recovery;
+        self
     }
 
     /// Whether there is only one shard, so that every statement belongs there.

@@ -19,6 +19,7 @@ use crate::session::effect::Effect;
 use crate::session::prepared::{SERVER_NAME_BYTES, SERVER_NAME_PREFIX};
 use crate::session::replies::{Expect, Reply};
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
+use crate::txn::commit::Work;
 use crate::txn::{Opening, Transaction};
 use crate::wire::backend::{Status, command_complete, ready_for_query};
 use crate::wire::buffer::message;
@@ -540,7 +541,7 @@ impl Session {
     /// What the connection has written is committed: it must be read from now on.
     fn note_written(&mut self) {
         if let Some(held) = &mut self.server
-            && std::mem::take(&mut held.wrote)
+            && std::mem::take(&mut held.work) == Work::Writes
             && let Some(wrote_at) = self.memory.wrote_at.get_mut(held.shard)
         {
             *wrote_at = Some(std::time::Instant::now());

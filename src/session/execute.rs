@@ -103,7 +103,7 @@ impl Session {
             self.unit.make_final();
         }
         if let Some(held) = &mut self.server {
-            held.wrote |= need.writes;
+            held.note(need.work());
             held.lease.unnamed = None;
             frontend::write_query(held.lease.socket.output.tail(), text);
             held.replies.push(expect);

@@ -370,15 +370,20 @@ impl Session {
                 if is_write {
                     self.unit.make_final();
                 }
-                self.before_end(&prepared.plan.statement).await?;
+                if self.before_end(&prepared.plan.statement).await? {
+                    let mut words = Vec::new();
+                    command_complete(&mut words, "COMMIT");
+                    self.say(words);
+                    return Ok(());
+                }
                 let text = prepared.sql();
                 let effects = settings.or_else(|| effects(&prepared.plan, text));
                 let effects = self.foresee(effects).await?;
                 self.note_pins(&effects);
                 self.note_temporary(&prepared.plan);
-                let writes = self.writes(&prepared.plan);
+                let work = self.work(&prepared.plan);
                 if let Some(held) = &mut self.server {
-                    held.wrote |= writes;
+                    held.note(work);
                 }
                 let rows = std::mem::take(&mut self.batch.explanation);
                 if !rows.is_empty()

@@ -11,6 +11,7 @@ use crate::session::prepared::{Prepared, server_name};
 use crate::session::replies::{Expect, Replies};
 use crate::sharding::ShardIndex;
 use crate::topology::{Operation, Server};
+use crate::txn::commit::Work;
 use crate::wire::frontend::{self, Bind, Subject};
 
 /// A leased connection, what it owes the session, and which server it is of.
@@ -28,8 +29,8 @@ pub struct Held {
     pub replies: Replies,
     /// Bytes of the row at hand that have yet to come.
     pub rest: usize,
-    /// Something that may have written was sent since the last ReadyForQuery.
-    pub wrote: bool,
+    /// What was sent since the last transaction ended.
+    pub work: Work,
     /// Whether it is part of the client's transaction.
     pub part: Part,
     /// A RESET ALL has made its settings the server's defaults; a rollback would undo that.
@@ -97,6 +98,16 @@ impl Seat {
 }
 
 impl Held {
+    /// Notes what a statement that is sent does.
+    pub fn note(&mut self, work: Work) {
+        self.work = self.work.max(work);
+    }
+
+    /// Whether something that may have written was sent since the last transaction ended.
+    pub fn wrote(&self) -> bool {
+        self.work == Work::Writes
+    }
+
     /// Whether it serves a statement beside the client's transaction, which it is not part of.
     pub fn is_detached(&self) -> bool {
         self.part != Part::Client

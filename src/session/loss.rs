@@ -80,7 +80,7 @@ impl Session {
             self.client.socket.input.push_front(&log);
             return Ok(Lost::Repeated);
         }
-        if held.wrote
+        if held.wrote()
             && let Some(wrote_at) = self.memory.wrote_at.get_mut(held.shard)
         {
             // Perhaps it was written, and then it must be read.

@@ -21,6 +21,7 @@ mod arguments;
 mod batch;
 pub mod census;
 mod channels;
+mod commit;
 mod configure;
 pub mod console;
 pub mod control;

@@ -11,8 +11,8 @@
 //! - A resting connection owes no answer.
 //! - Every participant of a transaction has been told of its savepoints and settings before the
 //!   client's next statement is handled.
-//! - One participant at most has written: two can't be committed as one yet. Those that have only read
-//!   are ended first.
+//! - Where one participant has written, the client's own COMMIT goes there, behind the end of those that
+//!   have only read. Where two have written, or another holds locks, see [`crate::session::commit`].
 //! - A transaction with one snapshot for all its statements (REPEATABLE READ, SERIALIZABLE) stays on one
 //!   shard: two shards' snapshots would not be of one moment.
 
@@ -31,6 +31,7 @@ use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
 use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
+use crate::txn::commit::Work;
 use crate::txn::{Opening, Transaction};
 
 /// The connections that rest, and what those that take part in a transaction must be told.
@@ -91,7 +92,7 @@ impl Others {
 
     /// The shard of a participant that rests and has written.
     pub fn writer(&self) -> Option<ShardIndex> {
-        let wrote = |one: &&Resting| one.has_joined && one.held.wrote;
+        let wrote = |one: &&Resting| one.has_joined && one.held.wrote();
         self.resting.iter().find(wrote).map(|one| one.held.shard)
     }
 
@@ -113,6 +114,14 @@ impl Others {
             .iter()
             .position(|one| one.held.shard == shard)?;
         Some(self.resting.swap_remove(at))
+    }
+
+    /// Takes the connections that rest and take part in the transaction.
+    pub fn take_joined(&mut self) -> Vec<Held> {
+        let resting = std::mem::take(&mut self.resting).into_iter();
+        let (joined, apart): (Vec<_>, Vec<_>) = resting.partition(|one| one.has_joined);
+        self.resting = apart;
+        joined.into_iter().map(|one| one.held).collect()
     }
 
     /// Closes the participants: their servers roll back.
@@ -343,34 +352,6 @@ impl Session {
         !self.others.is_behind || !shard.is_some_and(|shard| self.others.has_on(shard))
     }
 
-    /// Two shards of one transaction can't both be written yet.
-    ///
-    /// # Errors
-    /// `0A000` if another shard of the transaction has been written.
-    pub(super) fn check_second_writer(&self, need: &Need) -> Result<()> {
-        if self.others.is_empty() && self.server.as_ref().is_none_or(|held| !held.wrote) {
-            return Ok(());
-        }
-        let at_work = self.server.as_ref().filter(|held| held.wrote);
-        let written = at_work.map(|held| held.shard).or(self.others.writer());
-        let Some(written) = written.filter(|_| self.transaction == Transaction::Open) else {
-            return Ok(());
-        };
-        let here = self.server.as_ref().map(|held| held.shard);
-        match need.shard.or(here) {
-            Some(wanted) if wanted != written => Err(Error::refused(
-                "a transaction can't write on a second shard yet",
-                format!(
-                    "The transaction has written on shard {}; the statement writes on shard {}.",
-                    self.database.shard_name(written),
-                    self.database.shard_name(wanted)
-                ),
-                "Commit first, or keep the writes of a transaction to rows of one shard key.",
-            )),
-            _ => Ok(()),
-        }
-    }
-
     /// Has the resting connection work that suits the need, if there is one.
     pub(super) fn wake(&mut self, shard: Option<ShardIndex>) -> Option<Woken> {
         let shard = shard.or_else(|| self.others.shards().next())?;
@@ -447,35 +428,46 @@ impl Session {
         }
     }
 
-    /// Before a statement runs that may end the transaction.
+    /// Before a statement runs that may end the transaction. Whether it has been committed here, so that
+    /// the statement must only be answered.
     ///
     /// # Errors
-    /// As [`Session::commit_others`]; `0A000` for what can't be done with several shards.
-    pub(super) async fn before_end(&mut self, statement: &Statement) -> Result<(), Stop> {
+    /// As [`Session::commit_together`]; `0A000` for what can't be done with several shards.
+    pub(super) async fn before_end(&mut self, statement: &Statement) -> Result<bool, Stop> {
         if !self.others.has_joined() {
-            return Ok(());
+            return Ok(false);
         }
         match statement {
-            Statement::Commit { .. } => self.commit_others().await,
-            Statement::Rollback { .. } => self.roll_back_others().await,
+            Statement::Commit { chain } => self.commit_others(*chain).await,
+            Statement::Rollback { .. } => self.roll_back_others().await.map(|()| false),
             Statement::PrepareTransaction => Err(several_shards("PREPARE TRANSACTION").into()),
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 
-    /// Before the client's COMMIT: the participant that has written works, the others are ended.
+    /// Before the client's COMMIT. Where one participant has written and no other holds locks, it works,
+    /// and the others are ended; else all are committed here.
     ///
     /// # Errors
-    /// The error of a participant that holds cursors beyond the transaction and could not.
-    async fn commit_others(&mut self) -> Result<(), Stop> {
-        if !self.others.has_joined() {
-            return Ok(());
-        }
+    /// Why they are not committed.
+    async fn commit_others(&mut self, chain: bool) -> Result<bool, Stop> {
         self.drain().await?;
+        if !self.others.has_joined() {
+            return Ok(false);
+        }
         if self.transaction == Transaction::Failed {
-            return self.roll_back_others().await;
+            return self.roll_back_others().await.map(|()| false);
         }
         self.tell_others().await?;
+        let resting = self.others.resting.iter().filter(|one| one.has_joined);
+        let resting = resting.map(|one| one.held.work);
+        let at_work = self.server.iter().map(|held| held.work);
+        let works: Vec<Work> = resting.chain(at_work).collect();
+        let did = |work| works.iter().filter(|one| **one == work).count();
+        if did(Work::Writes) > 1 || (did(Work::Writes) == 1 && did(Work::Locks) > 0) {
+            self.commit_together(chain).await?;
+            return Ok(true);
+        }
         if let Some(writer) = self.others.writer() {
             if self.batch.is_sent() {
                 self.leave_batch().await?;
@@ -483,7 +475,7 @@ impl Session {
             self.rest();
             self.wake(Some(writer));
         }
-        self.end_others("COMMIT").await
+        self.end_others("COMMIT").await.map(|()| false)
     }
 
     /// Before the client's ROLLBACK.
@@ -509,7 +501,7 @@ impl Session {
             let is_pinned = one.held.is_pinned;
             match ended {
                 Ok(()) => {
-                    one.held.wrote = false;
+                    one.held.work = Work::Reads;
                     one.held.lease.settings = Arc::clone(match committed {
                         true => self.settings.server(),
                         false => self.settings.server_at_begin(),

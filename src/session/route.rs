@@ -21,6 +21,7 @@ use crate::sharding::ShardIndex;
 use crate::topology::Server;
 use crate::topology::{self, Role, Want};
 use crate::txn::Transaction;
+use crate::txn::commit::Work;
 use crate::wire::frontend;
 
 /// What a statement needs of a server connection.
@@ -37,6 +38,17 @@ pub struct Need {
     pub is_sticky: bool,
     /// It can run beside a transaction that no shard knows of yet.
     pub may_detach: bool,
+}
+
+impl Need {
+    /// What the statement does once it is sent.
+    pub fn work(&self) -> Work {
+        match self.access {
+            _ if self.writes => Work::Writes,
+            Access::Write => Work::Locks,
+            Access::Read => Work::Reads,
+        }
+    }
 }
 
 impl Session {
@@ -157,7 +169,7 @@ impl Session {
             shard,
             replies: Replies::default(),
             rest: 0,
-            wrote: false,
+            work: Work::Reads,
             part: match (is_detached, is_aside) {
                 (false, _) => Part::Client,
                 (true, false) => Part::Detached,
@@ -191,7 +203,7 @@ impl Session {
             && self
                 .server
                 .as_ref()
-                .is_some_and(|held| !held.wrote && !held.replies.is_skipping())
+                .is_some_and(|held| !held.wrote() && !held.replies.is_skipping())
     }
 
     /// Ends the part of a batch that was sent, out of the client's sight.
@@ -211,7 +223,7 @@ impl Session {
             return false;
         };
         let is_bound = self.transaction.is_on_shard() || self.is_pinned();
-        if need.is_sticky && !held.wrote {
+        if need.is_sticky && !held.wrote() {
             return false;
         }
         if matches!(self.transaction, Transaction::Begun(_)) && !is_bound {

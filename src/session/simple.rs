@@ -16,6 +16,7 @@ use crate::sql::statement::{QueryKind, Statement};
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
+use crate::txn::commit::Work;
 use crate::wire::backend::{command_complete, empty_query_response, ready_for_query};
 use crate::wire::format::Formats;
 use crate::wire::{frame, frontend};
@@ -70,7 +71,11 @@ impl Session {
         }
         let effects = self.effects_now(plan, text)?;
         self.note_temporary(plan);
-        self.before_end(&plan.statement).await?;
+        if self.before_end(&plan.statement).await? {
+            let mut words = Vec::new();
+            command_complete(&mut words, "COMMIT");
+            return self.finish_simple(words).await;
+        }
         if self.transaction == Transaction::Failed {
             return self
                 .send_query(frame, self.need(plan, None, text), effects)
@@ -129,7 +134,9 @@ impl Session {
         self.unit.make_final();
         self.hold(self.need(plan, explained.shard, text)).await?;
         if let Some(held) = &mut self.server {
-            held.wrote |= plan.access == Access::Write;
+            if plan.access == Access::Write {
+                held.note(Work::Writes);
+            }
             held.lease.unnamed = None;
             held.send(frame, Expect::Explain(explained.rows));
             self.batch.end_by_query();
@@ -151,7 +158,7 @@ impl Session {
         }
         self.note_pins(&effects);
         if let Some(held) = &mut self.server {
-            held.wrote |= need.writes;
+            held.note(need.work());
             held.lease.unnamed = None;
             held.send(frame, Expect::Query(effects));
             self.batch.end_by_query();
@@ -249,7 +256,7 @@ impl Session {
         })
         .await?;
         if let Some(held) = &mut self.server {
-            held.wrote = true;
+            held.note(Work::Writes);
             held.send(frame, Expect::FunctionCall);
             self.batch.end_by_query();
         }

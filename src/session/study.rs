@@ -23,6 +23,7 @@ use crate::sql::statement::Statement;
 use crate::sql::token::{Token, TokenKind, slice};
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
+use crate::txn::commit::Work;
 
 /// Sequences are here.
 const FIRST_SHARD: usize = 0;
@@ -205,7 +206,7 @@ impl Session {
             held.is_pinned
                 || (self.transaction.is_on_shard()
                     && !held.is_detached()
-                    && ((held.wrote && self.memory.may_have_drawn) || drew_before(held)))
+                    && ((held.wrote() && self.memory.may_have_drawn) || drew_before(held)))
         };
         !at_work
             .or(self.others.on(FIRST_SHARD))
@@ -223,13 +224,24 @@ impl Session {
         access == Access::Write && !(only_locks && self.transaction != Transaction::Idle)
     }
 
+    /// What a statement does in its transaction.
+    pub(super) fn work(&self, plan: &Plan) -> Work {
+        match plan.access {
+            _ if self.writes(plan) => Work::Writes,
+            Access::Write if is_query(plan) => Work::Locks,
+            _ => Work::Reads,
+        }
+    }
+
     /// What a plan needs of a server connection.
     pub(super) fn need(&self, plan: &Plan, shard: Option<usize>, text: &str) -> Need {
         let is_sticky = self.is_sticky(plan);
         // COMMIT runs where the transaction has written.
         let shard = match plan.statement {
             Statement::Commit { .. } if self.transaction == Transaction::Open => {
-                shard.or(self.others.writer())
+                let at_work = self.server.as_ref().filter(|held| held.wrote());
+                let written = at_work.map(|held| held.shard);
+                shard.or(written).or(self.others.writer())
             }
             // What DISCARD TEMP and the like discard is there.
             Statement::Discard(_) if !self.database.is_single() => shard.or(Some(FIRST_SHARD)),

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use super::Control;
 use super::ControlError;
 use super::Topology;
+use crate::sharding::ShardIndex;
 
 /// For one server's answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -29,6 +30,16 @@ pub struct PreparedTransaction {
 }
 
 impl Topology {
+    /// A connection of the control plane to a shard's primary.
+    ///
+    /// # Errors
+    /// That there is none, or what kept it from connecting.
+    pub async fn control(&self, shard: ShardIndex) -> Result<Control, ControlError> {
+        let primary = self.shards().get(shard).and_then(|set| set.primary());
+        let primary = primary.ok_or_else(|| ControlError::answer("the shard has no primary"))?;
+        self.dialer.connect(&primary.address).await
+    }
+
     /// What is prepared on the primaries of the shards, as they say now. A shard that can't be asked is
     /// left out and logged.
     pub async fn prepared_transactions(&self) -> Vec<PreparedTransaction> {

@@ -1,4 +1,6 @@
-//! The state of a client's transaction, and what a shard must be told when it joins; pure.
+//! The state of a client's transaction; the commit of one on several shards, and its recovery.
+//!
+//! All is pure but [`recovery`].
 //!
 //! ```text
 //!          BEGIN                first statement that needs a shard
@@ -13,7 +15,10 @@
 //! `Begun` and `Broken` exist only here, so no shard has a transaction open that never needed it. What
 //! the transaction has said before a shard joins it is its [`Opening`].
 
+pub mod commit;
+pub mod gid;
 mod opening;
+pub mod recovery;
 
 use crate::wire::backend::Status;
 

@@ -53,6 +53,11 @@ impl Mail {
     pub fn is_subscribed(&self) -> bool {
         self.subscription.is_some()
     }
+
+    /// Whether the transaction at hand notifies explicitly.
+    pub fn is_notifying(&self) -> bool {
+        self.is_notifying
+    }
 }
 
 impl Session {

@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS shardwire.decisions (
     gid        text PRIMARY KEY,
     decision   text NOT NULL CHECK (decision IN ('commit', 'abort')),
     decided_at timestamptz NOT NULL DEFAULT now()
-);";
+);
+GRANT INSERT ON shardwire.decisions TO PUBLIC;";
 
 /// Starts a transaction that writes although writes are off by default, and that does not wait for
 /// synchronous secondaries: a missing one must not stop the probes.
