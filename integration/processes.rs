@@ -184,6 +184,27 @@ fn a_client_cancels_and_terminates_another_by_its_process_id() {
 }
 
 #[test]
+fn a_client_that_was_ended_gets_no_more_answers() {
+    for shards in [1, 2] {
+        let cluster = cluster(shards);
+        let (mut b, _) = client(&cluster, "app");
+        for round in 0..50 {
+            let (mut a, a_pid) = client(&cluster, "app");
+            if round % 2 == 1 {
+                ask(&mut a, "BEGIN");
+                ask(&mut a, "SELECT 1 AS a");
+            }
+            let ended = ask(&mut b, &format!("SELECT pg_terminate_backend({a_pid})"));
+            assert_eq!(ended, named("pg_terminate_backend", "t"));
+            a.send(&message::query("SELECT 1"));
+            let told = a.read().unwrap();
+            assert_eq!(told.field(b'C').as_deref(), Some("57P01"), "round {round}");
+            assert!(a.read().is_none());
+        }
+    }
+}
+
+#[test]
 fn signals_are_for_the_same_user_and_for_calls_that_are_made_for_certain() {
     let cluster = cluster(2);
     let (mut a, a_pid) = client(&cluster, "app");

@@ -34,6 +34,7 @@ mod exchange;
 mod execute;
 mod explain;
 mod extended;
+mod failure;
 pub mod gate;
 pub mod handshake;
 mod held;

@@ -1,0 +1,97 @@
+//! What a server's error does to the session, and in which words the client gets it.
+
+use crate::backend::report;
+use crate::session::Session;
+use crate::session::prepared::{SERVER_NAME_BYTES, SERVER_NAME_PREFIX};
+use crate::session::replies::Expect;
+use crate::wire::buffer::message;
+use crate::wire::frame::{self, HEADER_BYTES};
+
+impl Session {
+    /// A server's error: takes back what will not happen now. Returns what the client gets in its
+    /// place: the proxy's own refusal, or nothing yet if the server is about to close the connection.
+    pub(super) fn failed(&mut self, frame: &[u8], in_place: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
+        let error = report::read(frame::body(frame));
+        let moved = self.at_clients_place(frame);
+        let frame = moved.as_deref().unwrap_or(frame);
+        self.take_back_given_up();
+        if report::is_fatal(frame::body(frame)) {
+            if let Some(held) = &mut self.server {
+                held.last_words = Some(error);
+            }
+            return Some(Box::default());
+        }
+        self.unit.has_failed = true;
+        if self.server.as_ref().is_some_and(|held| held.is_detached()) {
+            self.transaction.fail();
+        }
+        if in_place.is_none() {
+            self.database.metrics.error(error.code().as_str());
+            return self.with_clients_names(frame).or(moved);
+        }
+        in_place
+    }
+
+    /// An error about a statement that was rewritten, with its place in the client's text.
+    fn at_clients_place(&self, frame: &[u8]) -> Option<Box<[u8]>> {
+        let rewritten = self.unit.rewritten.as_ref()?;
+        let is_meant = match (rewritten.statement, self.unit.given_up.first()) {
+            (None, None) => true,
+            (Some(rewritten), Some(Expect::Parse { id, .. })) => rewritten == *id,
+            _ => false,
+        };
+        let original = |position| rewritten.shifts.original(position);
+        let body = is_meant.then(|| report::moved(frame::body(frame), original))??;
+        let mut moved = Vec::with_capacity(frame.len());
+        message(&mut moved, b'E', |out| out.extend_from_slice(&body));
+        Some(moved.into())
+    }
+
+    /// An error that speaks of a statement by the name that servers know, with the client's name for
+    /// it.
+    fn with_clients_names(&self, frame: &[u8]) -> Option<Box<[u8]>> {
+        if let Some(rewrite) = &self.batch.rewrite {
+            return Some(rewrite.restore(frame).into());
+        }
+        let at = memchr::memmem::find(frame, SERVER_NAME_PREFIX)?;
+        let known = frame.get(at..at + SERVER_NAME_BYTES)?;
+        let name = self.statements.name_of(known)?;
+        let body = frame::body(frame);
+        let at = at - HEADER_BYTES;
+        let mut renamed = Vec::with_capacity(frame.len());
+        message(&mut renamed, b'E', |out| {
+            out.extend_from_slice(body.get(..at).unwrap_or(&[]));
+            out.extend_from_slice(name);
+            out.extend_from_slice(body.get(at + SERVER_NAME_BYTES..).unwrap_or(&[]));
+        });
+        Some(renamed.into())
+    }
+
+    /// Undoes what was noted of requests that the server has not carried out.
+    pub(super) fn take_back_given_up(&mut self) {
+        for expect in std::mem::take(&mut self.unit.given_up) {
+            if let Expect::Parse { id, seen } = expect {
+                if let Some(held) = &mut self.server {
+                    held.lease.unlearn(id);
+                    if held.lease.unnamed == Some(id) {
+                        held.lease.unnamed = None;
+                    }
+                }
+                if let Some(name) = seen {
+                    self.statements.reject(&name, id);
+                }
+            } else if let Expect::Prepared(id) = expect {
+                if let Some(held) = &mut self.server {
+                    held.lease.unlearn(id);
+                }
+            } else if let Expect::Known { id, name } = expect {
+                self.statements.reject(&name, id);
+            } else if let Expect::Close { seen: false } = expect
+                && let Some(held) = &mut self.server
+            {
+                // The server keeps a statement that is not known here any more.
+                held.is_lost = true;
+            }
+        }
+    }
+}
