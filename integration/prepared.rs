@@ -1,7 +1,7 @@
 //! Statements that SQL prepares: they follow their client to any server of any shard, under names of
 //! their own, over one server connection that several clients share.
 
-use crate::harness::{Cluster, Pair, Raw, message};
+use crate::harness::{Cluster, Pair, Raw, message, transcript};
 
 const SCHEMA: &str = "
     CREATE TABLE users (user_id bigint PRIMARY KEY, name text);
@@ -252,4 +252,84 @@ fn a_server_keeps_only_so_many_statements() {
         let frames = raw.read_until(b'Z', 1);
         assert!(frames.iter().any(|frame| frame.tag == b'D'));
     }
+}
+
+/// What the server says to a batch of messages, one line each.
+fn lines(raw: &mut Raw, messages: &[Vec<u8>]) -> Vec<String> {
+    raw.send(&messages.concat());
+    let frames = raw.read_until(b'Z', 1);
+    frames.iter().map(transcript::line).collect()
+}
+
+/// Prepares a text under a name that was not used before and runs it.
+fn afresh(name: &str, sql: &str) -> Vec<Vec<u8>> {
+    vec![
+        message::parse(name, sql, &[]),
+        message::describe(b'S', name),
+        message::bind("", name, &[], &[], &[]),
+        message::execute("", 0),
+        message::sync(),
+    ]
+}
+
+#[test]
+fn a_text_is_read_anew_when_its_names_have_changed() {
+    for shards in [1, 2] {
+        let cluster = cluster(shards);
+        let (mut a, mut b) = (Pair::new(&cluster), Pair::new(&cluster));
+        let read = "SELECT * FROM notes";
+        // Every client prepares it once before the names change and once after each change.
+        let names = ["p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9"];
+        let mut names = names.iter();
+        let mut both = |pair: &mut Pair| {
+            let name = names.next().unwrap();
+            let messages = afresh(name, read);
+            let got = lines(&mut pair.proxy, &messages);
+            assert_eq!(got, lines(&mut pair.oracle, &messages), "{name}");
+        };
+        both(&mut a);
+        // Hidden by a temporary table, in and after transactions.
+        a.once("BEGIN");
+        a.once("CREATE TEMP TABLE notes (x text, y text) ON COMMIT DROP");
+        both(&mut a);
+        a.once("COMMIT");
+        both(&mut a);
+        a.once("DISCARD ALL");
+        b.once("CREATE TEMP TABLE notes (z int)");
+        b.once("BEGIN");
+        both(&mut b);
+        b.once("SAVEPOINT s");
+        b.once("DROP TABLE notes");
+        both(&mut b);
+        b.once("ROLLBACK TO s");
+        both(&mut b);
+        b.once("COMMIT");
+        b.once("DISCARD TEMP");
+        both(&mut b);
+        b.once("DISCARD ALL");
+        both(&mut a);
+    }
+}
+
+#[test]
+fn a_text_is_read_anew_when_a_change_was_undone() {
+    let cluster = cluster(1);
+    let (mut a, mut b) = (Pair::new(&cluster), Pair::new(&cluster));
+    let both = |pair: &mut Pair, name: &str| {
+        let messages = afresh(name, "SELECT * FROM notes");
+        let got = lines(&mut pair.proxy, &messages);
+        assert_eq!(got, lines(&mut pair.oracle, &messages), "{name}");
+    };
+    b.once("BEGIN");
+    b.once("SAVEPOINT s");
+    b.once("ALTER TABLE notes ADD COLUMN more int");
+    both(&mut b, "p1");
+    b.once("ROLLBACK TO s");
+    both(&mut b, "p2");
+    b.once("ALTER TABLE notes ADD COLUMN other text");
+    both(&mut b, "p3");
+    b.once("ROLLBACK");
+    a.once("BEGIN");
+    both(&mut a, "p1");
+    a.once("COMMIT");
 }

@@ -38,6 +38,8 @@ pub enum Effect {
     ResetAll,
     /// `DISCARD ALL`: as a new session.
     DiscardAll,
+    /// `DISCARD TEMP`.
+    DiscardTemporary,
     /// `PREPARE` of this name.
     Prepared(String),
     /// `LISTEN`, sent as an UNLISTEN; the client expects the tag of what it wrote.
@@ -125,6 +127,7 @@ impl Effect {
             },
             Statement::Reset(ResetTarget::All) => Effect::ResetAll,
             Statement::Discard(DiscardTarget::All) => Effect::DiscardAll,
+            Statement::Discard(DiscardTarget::Temporary) => Effect::DiscardTemporary,
             Statement::Deallocate(name) => Effect::Deallocate(name.clone()),
             Statement::Savepoint(name) => Effect::Savepoint(name.clone()),
             Statement::RollbackTo(name) => Effect::RollbackTo(name.clone()),

@@ -403,6 +403,7 @@ impl Session {
             self.memory.cursors.end(!tag.starts_with(b"ROLLBACK"));
             self.note_written();
         }
+        self.note_definitions(&effect);
         match effect {
             Effect::End if tag.starts_with(b"ROLLBACK") => {
                 self.settings.roll_back();
@@ -497,6 +498,9 @@ impl Session {
             self.statements.clear_portals();
             self.memory.cursors.end(!self.unit.has_failed);
             self.memory.may_have_drawn = false;
+            if self.memory.definitions.end() {
+                self.database.note_change();
+            }
             self.note_written();
         }
         if let Some(began) = self.unit.end() {

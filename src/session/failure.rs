@@ -10,7 +10,11 @@ use crate::wire::frame::{self, HEADER_BYTES};
 impl Session {
     /// A server's error: takes back what will not happen now. Returns what the client gets in its
     /// place: the proxy's own refusal, or nothing yet if the server is about to close the connection.
-    pub(super) fn failed(&mut self, frame: &[u8], in_place: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
+    pub(super) fn failed(
+        &mut self,
+        frame: &[u8],
+        in_place: Option<Box<[u8]>>,
+    ) -> Option<Box<[u8]>> {
         let error = report::read(frame::body(frame));
         let moved = self.at_clients_place(frame);
         let frame = moved.as_deref().unwrap_or(frame);

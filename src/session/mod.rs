@@ -28,6 +28,7 @@ pub mod control;
 mod cursors;
 pub mod database;
 mod date_style;
+mod definitions;
 mod draws;
 mod effect;
 mod exchange;
@@ -78,6 +79,7 @@ use crate::session::channels::Mail;
 use crate::session::control::{Registered, Signal};
 use crate::session::cursors::Cursors;
 use crate::session::database::Database;
+use crate::session::definitions::Definitions;
 use crate::session::draws::Draws;
 use crate::session::exchange::Event;
 use crate::session::held::Held;
@@ -154,6 +156,8 @@ struct Memory {
     may_have_drawn: bool,
     /// It has made temporary tables.
     temporary_tables: bool,
+    /// What definitions it has changed.
+    definitions: Definitions,
     /// A definition has changed; the catalogue must be read again before the client goes on.
     schema_changed: bool,
 }

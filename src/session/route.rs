@@ -514,7 +514,6 @@ impl Session {
 
     /// A definition has changed.
     pub(super) fn note_schema(&mut self) {
-        self.database.note_change();
         if self.database.needs_catalog() {
             self.memory.schema_changed = true;
         } else {

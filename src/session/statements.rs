@@ -27,13 +27,10 @@ impl Session {
     /// Identifies a statement that is prepared now. What has changed the definitions is in it, so that
     /// whoever prepares a statement after that does not get an older one.
     pub(super) fn identify(&self, is_named: bool, text: &[u8], types: &[u32]) -> StatementId {
-        let definitions = self.database.definitions();
-        statement_id(
-            is_named,
-            text,
-            types,
-            self.reading() ^ definitions.rotate_left(41),
-        )
+        let client = self.registered.control.process_id;
+        let shared = self.database.definitions().rotate_left(41);
+        let private = self.memory.definitions.private(client);
+        statement_id(is_named, text, types, self.reading() ^ shared ^ private)
     }
 
     pub(super) fn check_new_name(&self, name: &[u8]) -> Result<()> {
