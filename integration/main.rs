@@ -25,6 +25,7 @@ mod launcher;
 mod leaks;
 mod listen;
 mod login;
+mod merge;
 mod operators;
 mod prepared;
 mod processes;

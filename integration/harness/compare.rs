@@ -122,6 +122,14 @@ impl Pair {
     fn compare(&mut self, mode: Mode, sql: &str, parameters: &[Option<&str>], ordered: bool) {
         let mut got = outcome(&frames(&mut self.proxy, mode, sql, parameters));
         let mut wanted = outcome(&frames(&mut self.oracle, mode, sql, parameters));
+        let upper = sql.to_uppercase();
+        let cuts = ["LIMIT", "OFFSET", "FETCH"];
+        if !upper.contains("ORDER BY") && cuts.iter().any(|word| upper.contains(word)) {
+            // Some of the rows, PostgreSQL doesn't say which.
+            for rows in [&mut got.rows, &mut wanted.rows] {
+                rows.iter_mut().for_each(Vec::clear);
+            }
+        }
         if !ordered {
             got.rows.sort();
             wanted.rows.sort();

@@ -308,6 +308,9 @@ fn compile(row: &RawRelation, location: Location) -> Relation {
                     key_type,
                     typmod: column.typmod,
                 }),
+            type_oid: column.type_oid,
+            bytewise: column.bytewise,
+            deterministic: column.collation_deterministic,
             sequence_default: column.sequence_default,
             generated: column.generated,
         })

@@ -62,6 +62,8 @@ pub struct Catalog {
     wildcard: bool,
     /// Neither the file nor the shards say of any table where it is.
     unplaced: bool,
+    /// The database's own collation orders by bytes.
+    bytewise: bool,
 }
 
 /// Whether the file says of no table where it is.
@@ -136,6 +138,7 @@ impl Catalog {
             homes,
             wildcard: database.tables.wildcard.as_ref().is_some_and(elsewhere),
             unplaced: is_unplaced(database) && raw.stored_placements.is_empty(),
+            bytewise: raw.bytewise,
         };
         (catalog, problems)
     }
@@ -143,6 +146,11 @@ impl Catalog {
     /// Whether nothing says of any table where it is, so that all of them are at home on the first shard.
     pub fn is_unplaced(&self) -> bool {
         self.epoch > 0 && self.unplaced
+    }
+
+    /// Whether the database's own collation orders by bytes.
+    pub fn is_bytewise(&self) -> bool {
+        self.bytewise
     }
 
     /// The names of the shards, by index.

@@ -17,6 +17,8 @@ pub struct RawCatalog {
     pub server_version: u32,
     /// Placements that the shards themselves hold (`shardwire.tables`).
     pub stored_placements: Vec<StoredPlacement>,
+    /// Whether the database's own collation orders by bytes.
+    pub bytewise: bool,
 }
 
 /// One row of `pg_class`.
@@ -58,6 +60,8 @@ pub struct RawColumn {
     pub typmod: i32,
     /// Whether its collation compares byte by byte; true where there is none.
     pub collation_deterministic: bool,
+    /// Whether its collation orders by bytes; true where there is none.
+    pub bytewise: bool,
     /// `attnotnull`.
     pub not_null: bool,
     /// It has a default, or is an identity column.

@@ -32,6 +32,12 @@ pub struct TableColumn {
     pub name: String,
     /// Its type, if it could be a shard key: its equality is equality of bytes.
     pub key_type: Option<ColumnType>,
+    /// `atttypid`.
+    pub type_oid: u32,
+    /// Its collation orders by bytes, or it has none.
+    pub bytewise: bool,
+    /// Equal values are equal bytes as far as its collation goes.
+    pub deterministic: bool,
     /// Its default draws from a sequence.
     pub sequence_default: bool,
     /// It is computed from other columns.

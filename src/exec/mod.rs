@@ -1,5 +1,6 @@
-//! Runs plans over several shards: scatter and concatenate.
+//! Runs plans over several shards: scatter, and merge.
 
 pub mod description;
+pub mod merge;
 pub mod scatter;
 pub mod walk;

@@ -1,12 +1,15 @@
-//! Runs one statement on several shards at once and concatenates their rows.
+//! Runs one statement on several shards at once and makes one answer of their rows.
 //!
 //! Every shard gets the same request in the extended protocol. No row is released before every shard
 //! has described its result and the descriptions agree. From then on whole rows pass to the client as
 //! they arrive, from whichever shard has one; a row that has arrived in part is finished before another
 //! shard's row begins. Nothing is kept: while the client's queue is full no shard is read, and TCP
 //! holds the shards back. An error on one shard ends the others.
+//!
+//! With a merge, the first whole row of each shard stays in its connection's buffer until the merge says
+//! that it is next.
 
-use std::borrow::BorrowMut;
+use std::borrow::{BorrowMut, Cow};
 use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,12 +19,15 @@ use futures_util::future::join_all;
 use crate::backend::connection::LARGEST_HELD_FRAME_BYTES;
 use crate::error::{Error, Result};
 use crate::exec::description;
+use crate::exec::merge::Merger;
 use crate::net::buffer::Buffer;
 use crate::net::duplex::Duplex;
 use crate::pool::Lease;
 use crate::wire::backend::Status;
 use crate::wire::buffer::{Reader, cstring, message};
 use crate::wire::frame;
+
+mod merging;
 
 /// One shard's part.
 #[derive(Debug)]
@@ -153,6 +159,8 @@ pub struct Scatter<C> {
     /// Rows that may still pass.
     left: u64,
     high_water_bytes: usize,
+    /// Decides which row is next; none if any is.
+    merger: Option<Merger>,
 }
 
 /// Why a scatter ended without its answer.
@@ -199,7 +207,15 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             failure: None,
             left: u64::MAX,
             high_water_bytes,
+            merger: None,
         }
+    }
+
+    /// Has the rows merged.
+    #[must_use]
+    pub fn merged(mut self, merger: Option<Merger>) -> Scatter<C> {
+        self.merger = merger;
+        self
     }
 
     /// Does something to each connection.
@@ -229,14 +245,13 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
     /// Moves rows to `out`; ready with their number once every shard is done.
     pub fn poll(&mut self, cx: &mut Context<'_>, out: &mut Buffer) -> Poll<Result<u64, Failure>> {
         loop {
-            let before = (out.len(), self.is_released, self.current);
+            let before = self.progress(out);
+            self.emit(out)?;
             for index in 0..self.branches.len() {
-                if let Err(failure) = self.poll_branch(index, cx, out) {
-                    return Poll::Ready(Err(failure));
-                }
+                self.poll_branch(index, cx, out)?;
             }
             // What one branch has done may let another go on.
-            if before == (out.len(), self.is_released, self.current) {
+            if before == self.progress(out) {
                 break;
             }
         }
@@ -246,9 +261,18 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             return Poll::Ready(Err(Failure::Shard(failure)));
         }
         if self.branches.iter().all(Branch::is_done) {
-            return Poll::Ready(Ok(self.branches.iter().map(|branch| branch.rows).sum()));
+            return Poll::Ready(Ok(match &self.merger {
+                Some(merger) => merger.passed(),
+                None => self.branches.iter().map(|branch| branch.rows).sum(),
+            }));
         }
         Poll::Pending
+    }
+
+    /// Differs once anything has moved.
+    fn progress(&self, out: &Buffer) -> (usize, bool, Option<(usize, usize)>, u64) {
+        let merged = self.merger.as_ref().map_or(0, Merger::progress);
+        (out.len(), self.is_released, self.current, merged)
     }
 
     /// Whether the client has seen a row in part, so that nothing else can be said to it.
@@ -272,6 +296,11 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             // end of none. Anything else at the front is a message that has come in part.
             let front = branch.socket().input.bytes().first();
             let is_ahead = !self.is_released && matches!(front, Some(b'D' | b'C' | b'I' | b's'));
+            let waits = waits
+                || self
+                    .merger
+                    .as_ref()
+                    .is_some_and(|merger| merger.holds(index));
             if branch.is_done() || waits || is_ahead || out.len() >= self.high_water_bytes {
                 return flush(branch, cx);
             }
@@ -314,6 +343,13 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             let bytes = branch.connection.borrow_mut().socket.input.bytes();
             let header = frame::header(bytes).map_err(Failure::Own)?;
             let Some(header) = header else { return Ok(()) };
+            if header.tag == b'D' && self.merger.is_some() {
+                if !self.hold(index, header.frame_bytes)? {
+                    return Ok(());
+                }
+                self.emit(out)?;
+                continue;
+            }
             if header.tag == b'D' {
                 let may_pass = self.is_released && self.failure.is_none();
                 if !may_pass || out.len() >= self.high_water_bytes {
@@ -379,7 +415,12 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             }
             b'2' => branch.is_bound = true,
             b's' => branch.is_suspended = true,
-            b'C' => branch.affected = affected(frame::body(frame)),
+            b'C' => {
+                branch.affected = affected(frame::body(frame));
+                if let Some(merger) = &mut self.merger {
+                    merger.end(index);
+                }
+            }
             b'1' | b'3' | b'I' | b'S' | b'A' => {}
             other => {
                 let message = format!("unexpected message '{}' of a server", char::from(other));
@@ -409,8 +450,12 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 Some(_) => {}
             }
         }
+        let mut first = Cow::Borrowed(first.unwrap_or(&[]));
+        if let Some(merger) = &mut self.merger {
+            first = Cow::Owned(merger.describe(&first)?);
+        }
         if self.is_described {
-            out.push(first.unwrap_or(&[]));
+            out.push(&first);
         }
         self.is_released = true;
         Ok(())

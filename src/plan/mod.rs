@@ -13,6 +13,7 @@ mod definition;
 mod effects;
 mod insert;
 mod keyed;
+pub mod merge;
 mod names;
 pub mod own;
 mod parameters;
@@ -27,6 +28,7 @@ mod tree;
 mod unparsed;
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::catalog::Catalog;
 use crate::error::Error;
@@ -45,6 +47,7 @@ use crate::sql::token::Token;
 use statement::Part;
 
 pub use keyed::Keyed;
+pub use merge::Merge;
 pub use own::OwnCall;
 pub use parameters::Parameters;
 pub use session_use::SessionUse;
@@ -87,6 +90,8 @@ pub struct Plan {
     pub epoch: u64,
     /// Its calls that the proxy answers: the text is rewritten before a server gets it.
     pub own: Box<[OwnCall]>,
+    /// How the rows of several shards become its answer; none if that is their concatenation.
+    pub merge: Option<Arc<Merge>>,
 }
 
 /// Where a statement runs.
@@ -98,7 +103,7 @@ pub enum Route {
     Shard(ShardIndex),
     /// The shard depends on literals or parameters.
     Keyed(Box<Keyed>),
-    /// All these shards; the answers are concatenated.
+    /// All these shards; their answers are merged as [`Plan::merge`] says.
     Scatter(ShardSet),
     /// Nowhere: the error for the client.
     Refused(Error),
@@ -133,7 +138,7 @@ pub enum Target {
     Any,
     /// This shard.
     One(ShardIndex),
-    /// These shards, at least two; their answers are concatenated.
+    /// These shards, at least two; their answers are merged as [`Plan::merge`] says.
     Many(ShardSet),
 }
 
@@ -170,6 +175,7 @@ pub fn plan(request: &Request<'_>) -> Plan {
         session: planned.session,
         epoch: request.catalog.epoch,
         own: planned.own,
+        merge: planned.merge,
     }
 }
 

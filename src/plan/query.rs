@@ -1,5 +1,7 @@
 //! Queries (`SELECT`, `INSERT` and their like): which shard, or why none.
 
+use std::sync::Arc;
+
 use crate::catalog::Location;
 use crate::catalog::Lookup;
 use crate::catalog::Relation;
@@ -17,12 +19,14 @@ use crate::plan::insert;
 use crate::plan::keyed::Keyed;
 use crate::plan::keyed::Proof;
 use crate::plan::keyed::Spread;
+use crate::plan::merge::Merge;
 use crate::plan::own;
 use crate::plan::own::OwnCall;
 use crate::plan::own::Question;
 use crate::plan::proof::Prover;
 use crate::plan::refusal;
 use crate::plan::scatter;
+use crate::plan::statement::Part;
 use crate::sharding::ShardIndex;
 use crate::sql::analysis::BlockKind;
 use crate::sql::analysis::Clauses;
@@ -40,6 +44,7 @@ pub(super) struct Planned {
     pub access: Access,
     pub session: SessionUse,
     pub own: Box<[OwnCall]>,
+    pub merge: Option<Arc<Merge>>,
 }
 
 /// A query on its way to a route.
@@ -47,6 +52,8 @@ pub(super) struct Query<'a> {
     pub request: &'a Request<'a>,
     /// The tokens of the whole statement.
     pub tokens: &'a [Token],
+    /// The tokens of the query alone.
+    pub body: &'a [Token],
     pub facts: &'a Facts,
     pub bound: Bound<'a>,
     /// The effects of each of its calls.
@@ -71,7 +78,8 @@ struct Needs {
 }
 
 impl<'a> Query<'a> {
-    pub fn new(request: &'a Request<'a>, tokens: &'a [Token], facts: &'a Facts) -> Query<'a> {
+    pub fn new(part: Part<'a>, facts: &'a Facts) -> Query<'a> {
+        let request = part.request;
         let catalog = request.catalog;
         let calls: Vec<Effects> = facts
             .calls
@@ -81,7 +89,8 @@ impl<'a> Query<'a> {
         let effects = calls.iter().fold(Effects::NONE, |all, call| all | *call);
         Query {
             request,
-            tokens,
+            tokens: part.all,
+            body: part.tokens,
             facts,
             bound: Bound::new(facts, catalog, request.search_path),
             calls,
@@ -90,10 +99,11 @@ impl<'a> Query<'a> {
     }
 
     pub fn plan(&self) -> Planned {
-        let route = if self.request.catalog.shards().len() == 1 {
-            Route::Shard(FIRST_SHARD)
+        let (route, merge) = if self.request.catalog.shards().len() == 1 {
+            (Route::Shard(FIRST_SHARD), None)
         } else {
-            self.route().unwrap_or_else(Route::Refused)
+            let routed = self.route();
+            routed.unwrap_or_else(|error| (Route::Refused(error), None))
         };
         let own = own::find(
             self.facts,
@@ -109,6 +119,7 @@ impl<'a> Query<'a> {
                 false => self.session(),
             },
             own,
+            merge: merge.map(Arc::new),
         }
     }
 
@@ -162,7 +173,7 @@ impl<'a> Query<'a> {
     }
 
     /// The route in a database of several shards.
-    fn route(&self) -> Result<Route> {
+    fn route(&self) -> Result<(Route, Option<Merge>)> {
         if !self.facts.created.is_empty() {
             return Err(refusal::everywhere("SELECT INTO"));
         }
@@ -172,7 +183,7 @@ impl<'a> Query<'a> {
             return Err(refusal::locks_replicated());
         }
         if !needs.sharded {
-            return self.unsharded(&needs);
+            return self.unsharded(&needs).map(|route| (route, None));
         }
         if let Some(name) = self.call_with(Effects::HOME) {
             return Err(refusal::global_state(name));
@@ -181,19 +192,23 @@ impl<'a> Query<'a> {
             None => scatter::shards(self),
             Some(_) => Err(refusal::several_shards()),
         };
-        match (needs.unproven, scatter) {
-            (None, Ok(shards)) => Ok(keyed(needs.proofs, None, Spread::Scatter(shards))),
+        let route = match (needs.unproven, scatter) {
+            (None, Ok((shards, merge))) => {
+                let spread = Spread::Scatter(shards);
+                return Ok((keyed(needs.proofs, None, spread), merge));
+            }
             (None, Err(error)) => {
                 let error = self.several(error);
-                Ok(keyed(needs.proofs, needs.home, Spread::Refuse(error)))
+                keyed(needs.proofs, needs.home, Spread::Refuse(error))
             }
-            (Some(_), Ok(shards)) => Ok(Route::Scatter(shards)),
-            // One table alone: say what the query has that needs more than concatenation.
+            (Some(_), Ok((shards, merge))) => return Ok((Route::Scatter(shards), merge)),
+            // One table alone: say what the query has that needs more than a merge.
             (Some(_), Err(error)) if self.facts.blocks.len() == 1 && needs.home.is_none() => {
-                Err(error)
+                return Err(error);
             }
-            (Some(error), Err(_)) => Err(error),
-        }
+            (Some(error), Err(_)) => return Err(error),
+        };
+        Ok((route, None))
     }
 
     /// The refusal of executions whose keys are on several shards.

@@ -1,28 +1,34 @@
-//! Queries whose answer is the concatenation of the shards' answers.
+//! Queries whose answer is made of the shards' answers.
 
 use crate::catalog::Location;
 use crate::error::Result;
 use crate::plan::bind::BoundSource;
 use crate::plan::effects::Effects;
+use crate::plan::merge;
+use crate::plan::merge::Merge;
 use crate::plan::query::Query;
 use crate::plan::refusal;
 use crate::sharding::ShardSet;
 use crate::sql::analysis::Block;
 use crate::sql::analysis::BlockKind;
+use crate::sql::analysis::Clauses;
 use crate::sql::analysis::JoinKind;
 
-/// The shards to ask for a query that nothing restricts to one.
+/// The clauses of a block that a merge sees to.
+const MERGED: [Clauses; 3] = [Clauses::ORDER_BY, Clauses::LIMIT, Clauses::OFFSET];
+
+/// The shards to ask for a query that nothing restricts to one, and how their answers are merged.
 ///
 /// # Errors
-/// What it has that needs more than concatenation.
-pub(super) fn shards(query: &Query<'_>) -> Result<ShardSet> {
+/// What it has that needs more than that.
+pub(super) fn shards(query: &Query<'_>) -> Result<(ShardSet, Option<Merge>)> {
     let [block] = query.facts.blocks.as_slice() else {
         return Err(refusal::combine("subqueries, WITH or set operations"));
     };
     if block.kind != BlockKind::Select {
         return Err(refusal::several_shards());
     }
-    if let Some(clause) = block.clauses.first_name() {
+    if let Some(clause) = block.clauses.without(&MERGED).first_name() {
         return Err(refusal::combine(clause));
     }
     check_calls(query)?;
@@ -37,7 +43,7 @@ pub(super) fn shards(query: &Query<'_>) -> Result<ShardSet> {
     }
     let (sharded, shards) = sharded_source(query)?;
     check_joins(block, sharded)?;
-    Ok(shards)
+    Ok((shards, merge::of_rows(query)?))
 }
 
 /// The only sharded source and its shards.

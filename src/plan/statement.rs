@@ -123,6 +123,7 @@ fn for_session(part: Part<'_>) -> Planned {
         access: Access::Read,
         session: SessionUse::NONE,
         own: Box::default(),
+        merge: None,
     }
 }
 
@@ -141,6 +142,7 @@ pub(super) fn finish(part: Part<'_>, planned: Result<(usize, SessionUse)>) -> Pl
         access: Access::Write,
         session,
         own: Box::default(),
+        merge: None,
     }
 }
 
@@ -196,7 +198,7 @@ fn plan_query(part: Part<'_>, query: QueryFacts) -> Planned {
         }
         Err(stopped) => return unparsed::plan(part, query, stopped),
     };
-    let mut planned = Query::new(part.request, part.all, &facts).plan();
+    let mut planned = Query::new(part, &facts).plan();
     if query.into.is_some_and(|into| into.temporary) {
         planned.session |=
             SessionUse::PINS | SessionUse::TEMPORARY_TABLES | SessionUse::NOT_PREPARABLE;
@@ -221,6 +223,9 @@ fn plan_explain(part: Part<'_>, analyze: bool, body: &Range<u32>) -> Planned {
 fn plan_declare(part: Part<'_>, hold: bool, body: &Range<u32>) -> Planned {
     let body = part.within(body);
     let mut planned = plan(body, &classify(part.request.text, body.tokens));
+    if planned.merge.take().is_some() {
+        one_shard_only(&mut planned.route, "DECLARE CURSOR with ORDER BY or LIMIT");
+    }
     if hold {
         planned.session |= SessionUse::PINS | SessionUse::NOT_PREPARABLE;
     }
@@ -253,6 +258,7 @@ fn plan_copy(part: Part<'_>, copy: &Copy) -> Planned {
             let body = part.within(range);
             let mut planned = plan(body, &classify(part.request.text, body.tokens));
             one_shard_only(&mut planned.route, "COPY");
+            planned.merge = None;
             planned
         }
         CopySource::Relation { name, .. } => {
@@ -281,6 +287,7 @@ fn plan_copy(part: Part<'_>, copy: &Copy) -> Planned {
                 },
                 session: SessionUse::NONE,
                 own: Box::default(),
+                merge: None,
             }
         }
     };

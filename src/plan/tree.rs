@@ -22,11 +22,14 @@ pub struct Tree<'a> {
 
 impl fmt::Display for Tree<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(merge) = self.plan.merge.as_ref().filter(|_| self.is_scatter()) {
+            merge.write(f)?;
+        }
         match &self.plan.route {
             Route::Any => write!(f, "Any")?,
             Route::Shard(shard) => write!(f, "Home {}", self.shard(*shard))?,
             Route::Keyed(keyed) => self.keyed(keyed, f)?,
-            Route::Scatter(shards) => write!(f, "Scatter concat {}", self.set(shards))?,
+            Route::Scatter(shards) => write!(f, "{} {}", self.scatter(), self.set(shards))?,
             Route::Refused(error) => {
                 let fields = error.fields();
                 write!(f, "Refused {}: {}", fields.code, fields.message)?;
@@ -59,6 +62,27 @@ impl Tree<'_> {
         format!("({})", names.join(", "))
     }
 
+    /// Whether it may go to several shards as a rule.
+    fn is_scatter(&self) -> bool {
+        match &self.plan.route {
+            Route::Scatter(_) => true,
+            Route::Keyed(keyed) => {
+                let mut parts = keyed.proofs.iter().flat_map(|proof| &proof.parts);
+                matches!(keyed.spread, Spread::Scatter(_))
+                    && parts.any(|part| part.values.len() > 1)
+            }
+            Route::Any | Route::Shard(_) | Route::Refused(_) => false,
+        }
+    }
+
+    /// How the answers of shards become one, if not by the steps above.
+    fn scatter(&self) -> &'static str {
+        match self.plan.merge {
+            None => "Scatter concat",
+            Some(_) => "Scatter",
+        }
+    }
+
     /// What the session must take care of.
     fn flags(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.plan.access == Access::Write {
@@ -71,12 +95,15 @@ impl Tree<'_> {
     }
 
     fn keyed(&self, keyed: &Keyed, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let several = matches!(keyed.spread, Spread::Scatter(_))
-            && keyed
-                .proofs
-                .iter()
-                .any(|proof| proof.parts.iter().any(|part| part.values.len() > 1));
-        write!(f, "{}", if several { "Scatter concat" } else { "Single" })?;
+        write!(
+            f,
+            "{}",
+            if self.is_scatter() {
+                self.scatter()
+            } else {
+                "Single"
+            }
+        )?;
         if let Some(home) = keyed.home {
             write!(f, " {}", self.shard(home))?;
         }

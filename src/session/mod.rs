@@ -44,6 +44,7 @@ mod local;
 pub mod login;
 mod loss;
 mod many;
+mod merge;
 pub mod metrics;
 mod named;
 pub mod operations;

@@ -77,6 +77,10 @@ impl Session {
             return self.end_query(&tag).await;
         }
         let joins = self.check_scatter(plan)?;
+        if let Some(merge) = &plan.merge {
+            let rows = self.merge_query(text, merge, (&shards, joins)).await?;
+            return self.end_query(&format!("SELECT {rows}")).await;
+        }
         let gathered = self.gather(&shards, joins, &[]).await?;
         let request = |lease: &mut Lease| {
             lease.unnamed = None;
@@ -134,10 +138,17 @@ impl Session {
         if is_about_cursor(&portal.prepared.plan.statement) {
             return self.execute_cursor_call(&portal).await;
         }
+        let merge = portal.prepared.plan.merge.as_ref();
         if max_rows > 0 {
+            if merge.is_some() {
+                return Err(merged_in_parts().into());
+            }
             return self.execute_in_parts(portal, max_rows).await;
         }
         let joins = self.check_scatter(&portal.prepared.plan)?;
+        if let Some(merge) = merge {
+            return self.merge_portal(&portal, merge, joins).await;
+        }
         let needed = needed(&portal.prepared);
         let gathered = self.gather(&portal.shards, joins, &needed).await?;
         self.acknowledge_bind();
@@ -397,6 +408,14 @@ fn second_shard() -> Error {
     )
 }
 
+fn merged_in_parts() -> Error {
+    Error::refused(
+        "fetching the rows of a merge of several shards in parts is not supported",
+        "The Execute message has a row limit, and the rows of several shards are to be merged.",
+        "Fetch all rows at once, or write LIMIT.",
+    )
+}
+
 fn shared_batch() -> Error {
     Error::refused(
         "a statement over several shards can't share its batch with statements that write",
@@ -406,7 +425,7 @@ fn shared_batch() -> Error {
 }
 
 /// Parse if the server does not know the statement, then Bind, Describe, Execute and Sync.
-fn portal_request(lease: &mut Lease, prepared: &Prepared, bind: &Bind<'_>) -> Vec<u8> {
+pub(super) fn portal_request(lease: &mut Lease, prepared: &Prepared, bind: &Bind<'_>) -> Vec<u8> {
     let mut out = statement_and_bind(lease, prepared, bind);
     describe_and_execute(&mut out, bind.portal);
     out
@@ -438,7 +457,7 @@ pub(super) fn statement_and_bind(
     out
 }
 
-fn describe_and_execute(out: &mut Vec<u8>, portal: &[u8]) {
+pub(super) fn describe_and_execute(out: &mut Vec<u8>, portal: &[u8]) {
     frontend::write_subject(out, b'D', Subject::Portal, portal);
     frontend::write_execute(out, portal, 0);
     frontend::write_sync(out);

@@ -292,6 +292,7 @@ pub(super) fn unplanned(statement: Statement, route: Route, access: Access) -> A
         session: SessionUse::NONE,
         epoch: 0,
         own: Box::default(),
+        merge: None,
     })
 }
 

@@ -55,7 +55,8 @@ const BUILTINS: [(char, char, &str); 8] = [
     (
         'i',
         'a',
-        "count sum avg min max array_agg string_agg jsonb_agg bool_and percentile_cont",
+        "count sum avg min max array_agg string_agg jsonb_agg bool_and percentile_cont bool_or \
+         every bit_and bit_or bit_xor",
     ),
     ('i', 'w', "row_number rank lag lead ntile first_value"),
     ('s', 'a', "json_agg"),
@@ -255,6 +256,7 @@ impl Reader {
             }
         }
         self.raw.default_search_path = vec!["public".to_owned()];
+        self.raw.bytewise = true;
         let mut yaml = "
 listen: 127.0.0.1:6432
 auth: { method: trust }
@@ -296,7 +298,7 @@ fn column(definition: &str) -> RawColumn {
         "smallint" => 21,
         "int" => 23,
         "bigint" => 20,
-        "text" | "ci" => 25,
+        "text" | "ci" | "icu" => 25,
         "varchar" => 1043,
         "bpchar" => 1042,
         "uuid" => 2950,
@@ -307,6 +309,8 @@ fn column(definition: &str) -> RawColumn {
         "bool" => 16,
         "jsonb" => 3802,
         "bytea" => 17,
+        "float" => 701,
+        "interval" => 1186,
         other => panic!("unknown type {other}"),
     };
     RawColumn {
@@ -314,6 +318,7 @@ fn column(definition: &str) -> RawColumn {
         type_oid,
         typmod: -1,
         collation_deterministic: words[1] != "ci",
+        bytewise: !matches!(words[1], "ci" | "icu"),
         not_null: false,
         has_default: words.contains(&"seq"),
         sequence_default: words.contains(&"seq"),

@@ -215,7 +215,7 @@ fn column(expression: &Expr, scope: &Scope) -> Option<Column> {
 }
 
 /// OIDs of `pg_type.dat`.
-fn cast_type(data_type: &DataType) -> CastType {
+pub(super) fn cast_type(data_type: &DataType) -> CastType {
     let oid = match data_type {
         DataType::SmallInt(None) | DataType::Int2(None) => 21,
         DataType::Int(None) | DataType::Integer(None) | DataType::Int4(None) => 23,

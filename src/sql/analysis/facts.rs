@@ -338,6 +338,13 @@ impl Clauses {
         self.0 & clauses.0 == clauses.0
     }
 
+    /// Those that are not among `others`.
+    #[must_use]
+    pub fn without(self, others: &[Clauses]) -> Clauses {
+        let others = others.iter().fold(0, |all, clauses| all | clauses.0);
+        Clauses(self.0 & !others)
+    }
+
     /// The name of the first one there is.
     pub fn first_name(self) -> Option<&'static str> {
         Clauses::NAMES

@@ -8,6 +8,7 @@ mod expression;
 mod facts;
 mod from;
 mod modify;
+pub mod outline;
 mod query;
 
 use sqlparser::ast::Ident;

@@ -31,6 +31,27 @@ macro_rules! of_users {
     };
 }
 
+/// Whether a locale of the C library orders by bytes. C.UTF-8 orders by code points, as do the bytes of
+/// clients, which get them in UTF-8, if the server's encoding is one of these.
+macro_rules! bytewise {
+    ($locale:literal) => {
+        concat!(
+            "(current_setting('server_encoding') IN ('UTF8', 'LATIN1', 'SQL_ASCII') AND (",
+            $locale,
+            " IN ('C', 'POSIX') OR lower(",
+            $locale,
+            ") IN ('c.utf8', 'c.utf-8') AND current_setting('server_encoding') = 'UTF8'))"
+        )
+    };
+}
+
+/// Whether the database's own collation orders by bytes. Servers before 15 have only the C library's.
+const BYTEWISE: &str = concat!(
+    "SELECT CASE coalesce(to_jsonb(d)->>'datlocprovider', 'c') WHEN 'b' THEN true WHEN 'c' THEN ",
+    bytewise!("d.datcollate"),
+    " ELSE false END FROM pg_database d WHERE d.datname = current_database()"
+);
+
 /// Row versions of everything that the catalogue is made of: any DDL changes one of them.
 const DIGEST: &str = concat!(
     "WITH mine AS MATERIALIZED (SELECT c.oid, c.xmin FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE ",
@@ -64,7 +85,11 @@ const COLUMNS: &str = concat!(
     "SELECT a.attrelid, a.attname, a.atttypid, a.atttypmod, coalesce(k.collisdeterministic, true), a.attnotnull, \
             a.atthasdef AND a.attgenerated = '' OR a.attidentity <> '', \
             a.attidentity <> '' OR coalesce(d.adbin::text, '') LIKE '%:funcid 1574 %', \
-            a.attgenerated <> '' \
+            a.attgenerated <> '', \
+            CASE a.attcollation WHEN 0 THEN true WHEN 100 THEN NULL ELSE k.oid IS NOT NULL AND \
+                (to_jsonb(k)->>'collprovider' = 'b' OR (to_jsonb(k)->>'collprovider' = 'c' AND ",
+    bytewise!("k.collcollate"),
+    ")) END \
      FROM pg_attribute a \
      JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
      LEFT JOIN pg_collation k ON k.oid = a.attcollation \
@@ -163,12 +188,14 @@ async fn load_in_transaction(
             stored_placements.push(placement(stored(&row)?, database)?);
         }
     }
+    let bytewise: bool = client.query_one(BYTEWISE, &[]).await?.try_get(0)?;
     Ok(RawCatalog {
-        relations: relations(client).await?,
+        relations: relations(client, bytewise).await?,
         functions,
         default_search_path,
         server_version: u32::try_from(version).unwrap_or(0),
         stored_placements,
+        bytewise,
     })
 }
 
@@ -215,7 +242,7 @@ async fn may_read_placements(client: &Client) -> Result<bool, ControlError> {
         .try_get(0)?)
 }
 
-async fn relations(client: &Client) -> Result<Vec<RawRelation>, ControlError> {
+async fn relations(client: &Client, bytewise: bool) -> Result<Vec<RawRelation>, ControlError> {
     let mut relations = Vec::new();
     let mut by_oid = HashMap::new();
     for row in client.query(RELATIONS, &[]).await? {
@@ -226,7 +253,7 @@ async fn relations(client: &Client) -> Result<Vec<RawRelation>, ControlError> {
     for row in client.query(COLUMNS, &[]).await? {
         let of: u32 = row.try_get(0)?;
         if let Some(relation) = by_oid.get(&of).and_then(|&i| relations.get_mut(i)) {
-            relation.columns.push(column(&row)?);
+            relation.columns.push(column(&row, bytewise)?);
         }
     }
     for row in client.query(DEPENDENCIES, &[]).await? {
@@ -254,7 +281,8 @@ fn relation(row: &Row) -> Result<RawRelation, ControlError> {
     })
 }
 
-fn column(row: &Row) -> Result<RawColumn, ControlError> {
+/// `bytewise` is that of columns that have the database's collation.
+fn column(row: &Row, bytewise: bool) -> Result<RawColumn, ControlError> {
     Ok(RawColumn {
         name: row.try_get(1)?,
         type_oid: row.try_get(2)?,
@@ -264,6 +292,7 @@ fn column(row: &Row) -> Result<RawColumn, ControlError> {
         has_default: row.try_get(6)?,
         sequence_default: row.try_get(7)?,
         generated: row.try_get(8)?,
+        bytewise: row.try_get::<_, Option<bool>>(9)?.unwrap_or(bytewise),
     })
 }
 

@@ -1,0 +1,210 @@
+//! Queries whose rows of several shards are merged, beside one PostgreSQL with all rows.
+
+use crate::harness::compare::{Mode, Outcome, Pair, frames, outcome};
+use crate::harness::raw::{Frame, Raw};
+use crate::harness::{Cluster, message};
+
+const SCHEMA: &str = "
+CREATE TABLE things (id int8, i2 int2, i4 int4, i8 int8, f4 float4, f8 float8, n numeric,
+    b bool, d date, t time, tz timetz, ts timestamp, tstz timestamptz, iv interval, u uuid,
+    by bytea, o oid, c \"char\", tx text, vc varchar, bp bpchar(6), nm name, m money,
+    ic text COLLATE \"en-x-icu\");
+CREATE TABLE parts (id int8, no int4, weight numeric, label text);
+CREATE TABLE kinds (i2 int2, name text)";
+
+const ROWS: &str = "
+INSERT INTO things
+SELECT i, (i % 5)::int2 - 2, nullif(i % 7, 3), (i * 7919) % 13 - 6, (i % 6)::float4 / 4,
+    CASE i % 9 WHEN 0 THEN 'NaN' WHEN 1 THEN '-0' WHEN 2 THEN 'Infinity' ELSE i / 3.0 END::float8,
+    CASE i % 11 WHEN 0 THEN 'NaN' WHEN 1 THEN NULL WHEN 2 THEN 0.00 WHEN 3 THEN -10000.5
+        WHEN 4 THEN 1e20 ELSE (i % 4) / 100.0 END::numeric,
+    CASE i % 3 WHEN 0 THEN true WHEN 1 THEN false END, '2024-01-01'::date + (i % 8)::int - 4,
+    '10:00'::time + (i % 4) * '7 minutes'::interval,
+    ('10:00:0' || i % 3 || CASE i % 2 WHEN 0 THEN '+01' ELSE '-02' END)::timetz,
+    CASE i % 10 WHEN 0 THEN '-infinity' ELSE '1999-12-31'::timestamp + i % 6 * '1 hour'::interval END,
+    CASE i % 10 WHEN 0 THEN 'infinity' ELSE '2001-01-01'::timestamptz - i % 6 * '1 s'::interval END,
+    CASE i % 4 WHEN 0 THEN '1 month' WHEN 1 THEN '30 days' WHEN 2 THEN '-1 hour' ELSE '29 days 25 hours' END::interval,
+    md5((i % 6)::text)::uuid,
+    decode(CASE i % 4 WHEN 0 THEN '' WHEN 1 THEN '00' WHEN 2 THEN '0000' ELSE 'ff00' END, 'hex'),
+    (i % 5 * 800000000)::oid, chr(97 + (i % 3)::int)::\"char\",
+    CASE i % 6 WHEN 0 THEN '' WHEN 1 THEN 'Zebra' WHEN 2 THEN 'zebra' WHEN 3 THEN 'éa' WHEN 4 THEN NULL ELSE 'a' END,
+    CASE i % 4 WHEN 0 THEN 'b ' WHEN 1 THEN 'b' ELSE 'B' END,
+    CASE i % 3 WHEN 0 THEN 'x' WHEN 1 THEN 'x ' ELSE 'X' END,
+    'n' || i % 4, (i % 5)::numeric::money,
+    CASE i % 5 WHEN 0 THEN 'b' WHEN 1 THEN 'A' WHEN 2 THEN 'a' WHEN 3 THEN 'Ä' ELSE 'B' END
+FROM generate_series(1::int8, 97) AS i;
+INSERT INTO parts
+SELECT i % 50 + 1, i % 4, round((i % 9) / 8.0, i % 5), 'part ' || i % 6 FROM generate_series(1, 140) AS i;
+INSERT INTO kinds SELECT i, 'kind ' || i FROM generate_series(-3, 1) AS i";
+
+/// Rows of every type that can be put in order, with ties and NULLs.
+fn cluster_of(shards: usize) -> Cluster {
+    Cluster::new()
+        .shards(shards)
+        .schema(SCHEMA)
+        .rows(ROWS)
+        .sharded("things", &["id"])
+        .sharded("parts", &["id"])
+        .replicated("kinds")
+        .start()
+}
+
+fn cluster() -> Cluster {
+    cluster_of(2)
+}
+
+const COLUMNS: [&str; 22] = [
+    "i2", "i4", "i8", "f4", "f8", "n", "b", "d", "t", "tz", "ts", "tstz", "iv", "u", "by", "o",
+    "c", "tx", "vc", "bp", "nm", "m",
+];
+
+#[test]
+fn rows_come_in_order_of_every_type() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    for column in COLUMNS {
+        pair.same(&format!(
+            "SELECT id, {column} FROM things ORDER BY {column}, id"
+        ));
+        pair.same(&format!(
+            "SELECT {column} AS x, * FROM things ORDER BY 1 DESC NULLS LAST, things.id DESC"
+        ));
+        pair.same(&format!(
+            "SELECT id FROM things ORDER BY {column} NULLS FIRST, id LIMIT 20 OFFSET 11"
+        ));
+    }
+    pair.same("SELECT id FROM things ORDER BY ic COLLATE \"C\", id");
+    pair.same("SELECT id FROM things ORDER BY lower(tx) COLLATE \"POSIX\" DESC, id");
+    pair.same("SELECT upper(label) AS id, parts.no AS k FROM parts ORDER BY id, k");
+    pair.refused("SELECT id FROM things ORDER BY ic");
+    pair.refused("SELECT id FROM things ORDER BY lower(tx), id");
+    pair.refused("SELECT id FROM things ORDER BY ROW(id)");
+}
+
+#[test]
+fn limits_count_the_rows_of_all_shards() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    for sql in [
+        "SELECT id FROM things ORDER BY id LIMIT 5",
+        "SELECT id FROM things ORDER BY id LIMIT 5 OFFSET 90",
+        "SELECT id FROM things ORDER BY id LIMIT 50 OFFSET 90",
+        "SELECT id FROM things ORDER BY id OFFSET 96",
+        "SELECT id FROM things ORDER BY id OFFSET 97",
+        "SELECT id FROM things ORDER BY id OFFSET 1000",
+        "SELECT id FROM things ORDER BY id LIMIT 0",
+        "SELECT id FROM things ORDER BY id LIMIT ALL OFFSET 90",
+        "SELECT id FROM things ORDER BY id LIMIT NULL",
+        "SELECT id FROM things ORDER BY id OFFSET 3 ROWS FETCH NEXT 2 ROWS ONLY",
+        "SELECT id FROM things ORDER BY id FETCH FIRST ROW ONLY",
+        "SELECT id FROM things ORDER BY id LIMIT 9223372036854775807 OFFSET 95",
+        "SELECT id FROM things WHERE id IN (1, 2, 3, 4, 5, 6, 7, 8) ORDER BY id DESC LIMIT 3",
+        "SELECT id FROM things WHERE id < 0 ORDER BY id LIMIT 3",
+        "SELECT t.id, p.no FROM things t, parts p WHERE t.id = 7 AND p.id = t.id ORDER BY 2 LIMIT 2",
+        "SELECT id, k.name FROM things t JOIN kinds k ON k.i2 = t.i2 ORDER BY k.name DESC, id LIMIT 30",
+        "SELECT id FROM things ORDER BY id LIMIT 5 /* c */ OFFSET /* d */ 2 -- e",
+        "SELECT id -- e\n, i2 FROM things ORDER BY id -- f\n LIMIT 2;",
+    ] {
+        pair.same(sql);
+    }
+    for sql in [
+        "SELECT id FROM things LIMIT 5",
+        "SELECT id FROM things LIMIT 50 OFFSET 90",
+        "SELECT id FROM things OFFSET 30",
+    ] {
+        pair.same_rows(sql);
+    }
+    let limited = "SELECT id FROM things ORDER BY id LIMIT $1 OFFSET $2";
+    for (limit, offset) in [
+        (Some("3"), Some("5")),
+        (Some("3"), None),
+        (None, Some("90")),
+        (Some("9223372036854775807"), Some("96")),
+        (Some("0"), Some("0")),
+    ] {
+        pair.same_with(limited, &[limit, offset]);
+    }
+    for values in [["-1", "0"], ["1", "-1"], ["x", "1"]] {
+        let values = values.map(Some);
+        let [got, wanted] = [&mut pair.proxy, &mut pair.oracle]
+            .map(|raw| outcome(&frames(raw, Mode::Text, limited, &values)).reports);
+        assert_eq!(got, wanted);
+    }
+    pair.same_with("SELECT id FROM things ORDER BY id OFFSET $1", &[Some("93")]);
+    pair.same_with(
+        "SELECT id FROM things ORDER BY id LIMIT $1::int",
+        &[Some("2")],
+    );
+    pair.same_with(
+        "SELECT id FROM things ORDER BY id LIMIT 4 OFFSET $1",
+        &[Some("2")],
+    );
+    pair.same_with(
+        "SELECT id, $1 AS x FROM parts ORDER BY x, id LIMIT 4",
+        &[Some("2")],
+    );
+}
+
+#[test]
+fn errors_of_merged_statements_are_postgresqls() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    let reports = |raw: &mut Raw, sql| outcome(&raw.query(sql)).reports;
+    for sql in [
+        "SELECT id FROM things ORDER BY 2",
+        "SELECT id FROM things ORDER BY nothing",
+        "SELECT id AS a, i2 AS a FROM things ORDER BY a",
+        "SELECT 1 / (id - id) FROM things ORDER BY id",
+        "SELECT id FROM things ORDER BY 1 / (id - id) LIMIT 1",
+        "SELECT DISTINCT ON (i2) id FROM things ORDER BY id",
+    ] {
+        let (got, wanted) = (
+            reports(&mut pair.proxy, sql),
+            reports(&mut pair.oracle, sql),
+        );
+        let is_refused = got.first().is_some_and(|(code, _)| code == "0A000");
+        assert!(got == wanted || is_refused, "{sql}\n{got:?}\n{wanted:?}");
+    }
+    // What follows an error is answered.
+    pair.same("SELECT id FROM things ORDER BY id LIMIT 1");
+    let at = |outcome: &Outcome| outcome.reports.clone();
+    let sql = "SELECT id FROM things WHERE nothing = 3 ORDER BY i2 LIMIT 7";
+    let (got, wanted) = (pair.proxy.query(sql), pair.oracle.query(sql));
+    assert_eq!(at(&outcome(&got)), at(&outcome(&wanted)));
+    let position = |frames: &[Frame]| frames.iter().find_map(|frame| frame.field(b'P'));
+    assert_eq!(position(&got), position(&wanted));
+}
+
+#[test]
+fn merges_take_part_in_transactions_and_prepared_statements() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    pair.once("BEGIN");
+    pair.same("SELECT id FROM things ORDER BY i8, id LIMIT 9");
+    pair.same("SELECT id FROM things WHERE id = 3 ORDER BY i8, id LIMIT 9");
+    pair.once("COMMIT");
+    for raw in [&mut pair.proxy, &mut pair.oracle] {
+        raw.send(
+            &[
+                message::parse("p", "SELECT id FROM things ORDER BY i2, id LIMIT $1", &[]),
+                message::sync(),
+            ]
+            .concat(),
+        );
+        raw.read_until(b'Z', 1);
+    }
+    for limit in ["1", "5", "97"] {
+        for format in [0, 1] {
+            let run = |raw: &mut Raw| {
+                let values = [Some(limit.as_bytes().to_vec())];
+                let mut out = message::bind("", "p", &[], &values, &[format]);
+                out.extend(message::describe(b'P', ""));
+                out.extend(message::execute("", 0));
+                out.extend(message::sync());
+                raw.send(&out);
+                outcome(&raw.read_until(b'Z', 1))
+            };
+            assert_eq!(run(&mut pair.proxy), run(&mut pair.oracle));
+        }
+    }
+}

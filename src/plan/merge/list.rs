@@ -1,0 +1,105 @@
+//! The columns that a select list gives, wildcards expanded.
+
+use crate::plan::query::Query;
+use crate::sql::analysis::Block;
+use crate::sql::analysis::Column;
+use crate::sql::analysis::Source;
+use crate::sql::analysis::SourceKind;
+use crate::sql::analysis::outline::Form;
+use crate::sql::analysis::outline::Outline;
+use crate::sql::literal::quote_identifier;
+
+use super::edit::Piece;
+
+/// The columns of a select list.
+pub(super) struct List {
+    pub columns: Vec<ListColumn>,
+}
+
+/// A column of a select list.
+pub(super) struct ListColumn {
+    /// Its name, if it is known.
+    pub label: Option<String>,
+    /// Its expression.
+    pub pieces: Vec<Piece>,
+    pub form: Form,
+}
+
+impl List {
+    /// None if a wildcard's columns are not known.
+    pub fn new(query: &Query<'_>, outline: &Outline) -> Option<List> {
+        let mut columns = Vec::new();
+        for item in &outline.items {
+            match &item.expression.form {
+                Form::Wildcard => columns.extend(expanded(query, &[])?),
+                Form::WildcardOf(qualifier) => columns.extend(expanded(query, qualifier)?),
+                form => columns.push(ListColumn {
+                    label: item.label.clone(),
+                    pieces: vec![Piece::Copy(item.expression.tokens.clone())],
+                    form: form.clone(),
+                }),
+            }
+        }
+        Some(List { columns })
+    }
+
+    /// The column that a bare name in `ORDER BY` means: the outer none if that is not known, the
+    /// inner if it is none of these.
+    pub fn named(&self, name: &str) -> Option<Option<&ListColumn>> {
+        let label = |column: &&ListColumn| column.label.as_deref() == Some(name);
+        match self.columns.iter().find(label) {
+            // If another column has the name too, PostgreSQL says so.
+            Some(column) => Some(Some(column)),
+            None if self.columns.iter().any(|column| column.label.is_none()) => None,
+            None => Some(None),
+        }
+    }
+}
+
+/// The columns of `*` or `qualifier.*`.
+fn expanded(query: &Query<'_>, qualifier: &[String]) -> Option<Vec<ListColumn>> {
+    let block = query.facts.blocks.first()?;
+    let mut columns = Vec::new();
+    let mut found = 0;
+    // Merged columns come first, and once.
+    if qualifier.is_empty() && !block.merges.is_empty() {
+        return None;
+    }
+    for (index, source) in block.sources.iter().enumerate() {
+        let name = name_of(block, source)?;
+        match qualifier {
+            [] => {}
+            [table] if table == name => found += 1,
+            [_] => continue,
+            _ => return None,
+        }
+        let relation = query.bound.source(0, index)?.relation()?;
+        for (number, column) in relation.columns.iter().enumerate() {
+            let label = source.columns.get(number).unwrap_or(&column.name);
+            let written = format!("{}.{}", quote_identifier(name), quote_identifier(label));
+            columns.push(ListColumn {
+                label: Some(label.clone()),
+                pieces: vec![Piece::Text(written.into())],
+                form: Form::Column(Column {
+                    qualifier: vec![name.to_owned()],
+                    name: label.clone(),
+                    visible: 0..usize::MAX,
+                }),
+            });
+        }
+    }
+    (qualifier.is_empty() || found == 1).then_some(columns)
+}
+
+/// The name of a source in its block; none if it is not visible.
+fn name_of<'a>(block: &Block, source: &'a Source) -> Option<&'a str> {
+    // A `*` of an aliased join has no merges of its own here.
+    if source.hidden || block.sources.iter().any(|source| source.hidden) {
+        return None;
+    }
+    match (&source.alias, &source.kind) {
+        (Some(alias), _) => Some(alias),
+        (None, SourceKind::Relation(name)) => Some(&name.name),
+        (None, SourceKind::Opaque) => None,
+    }
+}

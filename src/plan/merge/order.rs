@@ -1,0 +1,200 @@
+//! `ORDER BY`: what each key is, and whether its strings are ordered by their bytes.
+
+use crate::error::Result;
+use crate::plan::bind::ColumnId;
+use crate::plan::query::Query;
+use crate::sql::analysis::Column;
+use crate::sql::analysis::Name;
+use crate::sql::analysis::SourceKind;
+use crate::sql::analysis::outline;
+use crate::sql::analysis::outline::Form;
+
+use super::Builder;
+use super::SortKey;
+use super::edit::Piece;
+use super::unordered;
+
+/// `text`, `varchar`, `bpchar`.
+const STRINGS: [u32; 3] = [25, 1043, 1042];
+
+/// `smallint`, `integer`, `bigint`, `real`, `double precision`, `numeric`, `boolean`, `date`, `time`,
+/// `timetz`, `timestamp`, `timestamptz`, `interval`, `uuid`, `bytea`, `oid`, `"char"`, `name`,
+/// `money`, `pg_lsn`: [`crate::plan::merge`] leaves it to the executor to compare them.
+const ORDERED: [u32; 20] = [
+    21, 23, 20, 700, 701, 1700, 16, 1082, 1083, 1266, 1114, 1184, 1186, 2950, 17, 26, 18, 19, 790,
+    3220,
+];
+
+/// What a sort key or group key is, once names and ordinals are followed.
+pub(super) struct Meant {
+    pub pieces: Vec<Piece>,
+    pub form: Form,
+    pub name: String,
+}
+
+impl Builder<'_> {
+    /// The keys of `ORDER BY` as hidden columns.
+    pub fn order(&mut self) -> Result<Vec<SortKey>> {
+        let mut keys = Vec::new();
+        for key in &self.outline.order_by {
+            // What is no column's number PostgreSQL rejects on every shard.
+            let Some(meant) = self.meant_by_order(key)? else {
+                continue;
+            };
+            let bytewise = self.bytewise(&meant)?;
+            let column = self.hide(meant.pieces);
+            keys.push(SortKey {
+                column,
+                descending: key.descending,
+                nulls_first: key.nulls_first,
+                bytewise,
+                name: meant.name.into(),
+            });
+        }
+        Ok(keys)
+    }
+
+    /// What a key of `ORDER BY` means: a name is first that of a column of the answer.
+    pub fn meant_by_order(&self, key: &outline::SortKey) -> Result<Option<Meant>> {
+        let expression = &key.expression;
+        let listed = match &expression.form {
+            Form::Number(number) => return Ok(self.ordinal(number)),
+            Form::Column(Column {
+                qualifier, name, ..
+            }) if qualifier.is_empty() => self
+                .list
+                .named(name)
+                .ok_or_else(|| unordered("a name that may be that of a computed column"))?
+                .and_then(|column| self.position(column)),
+            _ => None,
+        };
+        Ok(Some(match listed.and_then(|index| self.listed(index)) {
+            Some(meant) => meant,
+            None => self.written(expression),
+        }))
+    }
+
+    fn position(&self, column: &super::list::ListColumn) -> Option<usize> {
+        let mut columns = self.list.columns.iter();
+        columns.position(|known| std::ptr::eq(known, column))
+    }
+
+    /// The column of the answer with this number.
+    pub fn ordinal(&self, number: &str) -> Option<Meant> {
+        let number: usize = number.parse().ok()?;
+        self.listed(number.checked_sub(1)?)
+    }
+
+    pub fn listed(&self, index: usize) -> Option<Meant> {
+        let column = self.list.columns.get(index)?;
+        let name = column.label.clone();
+        Some(Meant {
+            pieces: column.pieces.clone(),
+            form: column.form.clone(),
+            name: name.unwrap_or_else(|| format!("column {}", index + 1)),
+        })
+    }
+
+    /// An expression as it is written.
+    pub fn written(&self, expression: &outline::Expression) -> Meant {
+        let name = match &expression.form {
+            Form::Column(column) => column.name.clone(),
+            _ => "an expression".to_owned(),
+        };
+        Meant {
+            pieces: vec![Piece::Copy(expression.tokens.clone())],
+            form: expression.form.clone(),
+            name,
+        }
+    }
+
+    /// Whether strings of an expression are ordered by their bytes, if it is a string.
+    ///
+    /// # Errors
+    /// Its order is not one that the proxy knows.
+    fn bytewise(&self, meant: &Meant) -> Result<bool> {
+        match &meant.form {
+            Form::Collated(inner, collation) => {
+                if !is_bytewise(collation) {
+                    return Err(unordered("a string of a collation other than C"));
+                }
+                self.check_type(inner)?;
+                Ok(true)
+            }
+            Form::Column(column) => match self.column(column) {
+                Some(id) => {
+                    let relation = self.query.bound.source(id.block, id.source);
+                    let relation = relation.and_then(|source| source.relation());
+                    let column = relation.and_then(|relation| relation.columns.get(id.column));
+                    let bytewise = column.is_some_and(|column| column.bytewise);
+                    let is_string = column.is_some_and(|column| STRINGS.contains(&column.type_oid));
+                    if is_string && !bytewise {
+                        return Err(unordered("a string of a collation other than C"));
+                    }
+                    self.check_type(&meant.form)?;
+                    Ok(bytewise)
+                }
+                None => Ok(is_all_bytewise(self.query)),
+            },
+            _ => Ok(is_all_bytewise(self.query)),
+        }
+    }
+
+    /// Fails if it is a column of a type that the proxy can't compare.
+    fn check_type(&self, form: &Form) -> Result<()> {
+        let Form::Column(column) = form else {
+            return Ok(());
+        };
+        let known = self.column(column).and_then(|id| {
+            let relation = self.query.bound.source(id.block, id.source)?.relation()?;
+            relation.columns.get(id.column)
+        });
+        match known {
+            // Domains have OIDs of their own; the shards describe what they are made of.
+            Some(column)
+                if column.type_oid < FIRST_USER_OID
+                    && !STRINGS.contains(&column.type_oid)
+                    && !ORDERED.contains(&column.type_oid) =>
+            {
+                Err(unordered("a column of this type"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The column of a table that a name means.
+    pub fn column(&self, column: &Column) -> Option<ColumnId> {
+        let block = self.query.facts.blocks.first()?;
+        let column = Column {
+            visible: 0..block.sources.len(),
+            ..column.clone()
+        };
+        self.query.bound.resolve(0, &column)
+    }
+}
+
+/// OIDs from here on are of types that users made.
+const FIRST_USER_OID: u32 = 16_384;
+
+fn is_bytewise(collation: &Name) -> bool {
+    let is_builtin = matches!(collation.schema.as_deref(), None | Some("pg_catalog"));
+    is_builtin && matches!(collation.name.as_str(), "C" | "POSIX" | "ucs_basic")
+}
+
+/// Whether every string that a query can make is ordered by its bytes.
+fn is_all_bytewise(query: &Query<'_>) -> bool {
+    let text = query.request.text;
+    let has_collation = query
+        .tokens
+        .iter()
+        .any(|token| token.is_word(text, "collate"));
+    let sources = query.facts.blocks.iter().flat_map(|block| &block.sources);
+    let is_opaque = |kind: &SourceKind| matches!(kind, SourceKind::Opaque);
+    query.request.catalog.is_bytewise()
+        && !has_collation
+        && !sources.into_iter().any(|source| is_opaque(&source.kind))
+        && query.bound.occurrences().all(|(_, _, source)| {
+            let relation = source.relation();
+            relation.is_some_and(|relation| relation.columns.iter().all(|column| column.bytewise))
+        })
+}
