@@ -240,7 +240,11 @@ fn a_server_keeps_only_so_many_statements() {
         raw.send(&[parse, message::sync()].concat());
         raw.read_until(b'Z', 1);
     }
-    let count = "SELECT count(*) <= 5 FROM pg_catalog.pg_prepared_statement()";
+    // A function's body is not the client's text: it sees what the server has.
+    let count = "SELECT kept() <= 5";
+    let function = "CREATE FUNCTION kept() RETURNS bigint LANGUAGE sql AS \
+                    'SELECT count(*) FROM pg_catalog.pg_prepared_statement()'";
+    answer(&mut raw, function);
     for number in 0..12 {
         assert_eq!(answer(&mut raw, count), "t");
         assert_eq!(
@@ -332,4 +336,161 @@ fn a_text_is_read_anew_when_a_change_was_undone() {
     a.once("BEGIN");
     both(&mut a, "p1");
     a.once("COMMIT");
+}
+
+/// What `pg_prepared_statements` shows of a session, but for times.
+const STORED: &str = "SELECT name, statement, parameter_types, from_sql, \
+    prepare_time <= now() AND prepare_time > now() - interval '1 minute' AS is_recent \
+    FROM pg_prepared_statements ORDER BY name";
+
+/// Prepares a text on both sides by the protocol.
+fn prepare(pair: &mut Pair, name: &str, sql: &str, types: &[u32]) {
+    let messages = [message::parse(name, sql, types), message::sync()];
+    let got = lines(&mut pair.proxy, &messages);
+    assert_eq!(got, lines(&mut pair.oracle, &messages), "{sql}");
+}
+
+#[test]
+fn a_client_sees_the_statements_that_it_has_prepared() {
+    for shards in [1, 2] {
+        let cluster = cluster(shards);
+        let mut other = cluster.proxy().raw();
+        answer(&mut other, "PREPARE theirs AS SELECT 'secret'");
+        let mut pair = Pair::new(&cluster);
+        pair.same(STORED);
+        for statement in [
+            "PREPARE byid AS SELECT name FROM users WHERE user_id = $1;",
+            "  PREPARE \"By Text\" (text) AS SELECT v FROM texts WHERE k = $1",
+            "PREPARE quoted AS SELECT 'it''s', E'\\\\', '\\', $a$'$a$",
+            "PREPARE typed (int, date) AS SELECT $1",
+            "PREPARE one AS SELECT 1; PREPARE two AS SELECT $1::money",
+        ] {
+            pair.once(statement);
+        }
+        prepare(
+            &mut pair,
+            "p1",
+            "SELECT name FROM users WHERE user_id = $1",
+            &[],
+        );
+        prepare(&mut pair, "p2", "SELECT $1, $2::date -- ü", &[23]);
+        prepare(
+            &mut pair,
+            "p3",
+            "INSERT INTO notes VALUES ($1, $2)",
+            &[0, 25],
+        );
+        prepare(&mut pair, "p4", "SELECT 1", &[]);
+        prepare(&mut pair, "", "SELECT 'unnamed'", &[]);
+        pair.same(STORED);
+        for statement in [
+            "SELECT * FROM pg_prepared_statements WHERE false",
+            "SELECT p.name FROM pg_catalog.pg_prepared_statements AS p WHERE p.from_sql ORDER BY 1",
+            "SELECT a, b FROM pg_prepared_statements s (a, b, c) WHERE a LIKE 'p%' ORDER BY a",
+            "SELECT pg_prepared_statements.name FROM ONLY pg_prepared_statements ORDER BY 1",
+            "SELECT count(*), bool_and(statement LIKE 'PREPARE%') FROM \"pg_prepared_statements\" \
+             WHERE from_sql",
+            "SELECT name FROM pg_prepared_statement() ORDER BY name",
+            "SELECT f.name FROM pg_catalog.pg_prepared_statement() f ORDER BY 1",
+            "SELECT count(*) FROM (TABLE pg_catalog.pg_prepared_statements) t",
+            "SELECT a.name FROM pg_prepared_statements a JOIN pg_prepared_statements b USING (name) \
+             WHERE b.name IN (SELECT name FROM pg_prepared_statements WHERE NOT from_sql) ORDER BY 1",
+            "SELECT n.body, s.name FROM notes n JOIN pg_prepared_statements s ON s.name = 'p' || n.id",
+            "SELECT u.name, s.name FROM users u, pg_prepared_statements s \
+             WHERE u.user_id = 3 ORDER BY 2",
+            "WITH s AS (SELECT * FROM pg_prepared_statements) SELECT name FROM s ORDER BY 1",
+            "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = 'p1'), \
+             EXISTS (SELECT FROM pg_prepared_statements WHERE name = 'theirs')",
+            "SELECT name, nosuch FROM pg_prepared_statements",
+        ] {
+            pair.same(statement);
+        }
+        let by_name =
+            "SELECT statement, parameter_types::text FROM pg_prepared_statements WHERE name = $1";
+        pair.same_with(by_name, &[Some("p2")]);
+        pair.once("COPY (SELECT name FROM pg_prepared_statements ORDER BY 1) TO STDOUT");
+        pair.once("DEALLOCATE p1");
+        pair.same(STORED);
+        pair.once("DEALLOCATE ALL");
+        pair.same(STORED);
+    }
+}
+
+#[test]
+fn the_statements_of_a_session_are_shown_in_its_transactions() {
+    for shards in [1, 2] {
+        let cluster = cluster(shards);
+        let mut other = cluster.proxy().raw();
+        let mut pair = Pair::new(&cluster);
+        pair.once("CREATE TABLE passing (a int)");
+        pair.once("PREPARE s AS SELECT body FROM notes WHERE id = $1");
+        prepare(&mut pair, "open", "SELECT $1 + 1, $2::text", &[]);
+        prepare(
+            &mut pair,
+            "lost",
+            "SELECT a FROM passing WHERE a = $1",
+            &[23],
+        );
+        pair.once("DROP TABLE passing");
+        // Now the server has forgotten them.
+        answer(&mut other, "DEALLOCATE ALL; DISCARD ALL");
+        pair.once("BEGIN ISOLATION LEVEL REPEATABLE READ");
+        pair.same(STORED);
+        pair.once("UPDATE notes SET body = 'changed'");
+        prepare(
+            &mut pair,
+            "late",
+            "SELECT body FROM notes WHERE id = $1",
+            &[],
+        );
+        pair.same(STORED);
+        pair.once("DECLARE c CURSOR FOR SELECT name FROM pg_prepared_statements ORDER BY 1");
+        pair.once("FETCH ALL FROM c");
+        pair.once("ROLLBACK");
+        pair.same(STORED);
+        // In one batch with what is prepared and asked before.
+        let asks = "SELECT name, parameter_types FROM pg_prepared_statements ORDER BY name";
+        let batch = [
+            message::parse("early", "INSERT INTO notes VALUES (7, 'seven')", &[]),
+            message::bind("", "early", &[], &[], &[]),
+            message::execute("", 0),
+            message::parse("asks", asks, &[]),
+            message::describe(b'S', "asks"),
+            message::bind("", "asks", &[], &[], &[]),
+            message::execute("", 0),
+            message::sync(),
+        ];
+        answer(&mut other, "DEALLOCATE ALL; DISCARD ALL");
+        let rows = |raw: &mut Raw| {
+            let all = lines(raw, &batch);
+            all.into_iter()
+                .filter(|line| line.starts_with("DataRow"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(rows(&mut pair.proxy), rows(&mut pair.oracle));
+    }
+}
+
+#[test]
+fn statements_that_cannot_be_shown_are_not_those_of_others() {
+    for shards in [1, 2] {
+        let cluster = cluster(shards);
+        let mut pair = Pair::new(&cluster);
+        pair.once("PREPARE s AS SELECT 1");
+        for statement in [
+            "SELECT pg_prepared_statement()",
+            "SELECT (pg_prepared_statement()).name",
+            "SELECT * FROM pg_prepared_statement() WITH ORDINALITY",
+            "SELECT * FROM ONLY (pg_prepared_statements)",
+            "CREATE TABLE kept AS SELECT name FROM pg_prepared_statements",
+            "PREPARE asks AS SELECT name FROM pg_prepared_statements",
+        ] {
+            pair.refused(statement);
+        }
+        pair.same("SELECT name FROM pg_prepared_statements");
+    }
+    let cluster = cluster(2);
+    let mut pair = Pair::new(&cluster);
+    pair.refused("SELECT u.user_id, s.name FROM users u, pg_prepared_statements s");
+    prepare(&mut pair, "lost", "SELECT a FROM nosuch WHERE a = $1", &[]);
 }

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::plan::SessionUse;
 use crate::plan::effects::Effects;
 use crate::plan::names;
+use crate::plan::own::stored;
 use crate::plan::query::FIRST_SHARD;
 use crate::plan::query::Planned;
 use crate::plan::refusal;
@@ -30,10 +31,15 @@ pub(super) fn plan(part: Part<'_>, ddl: Ddl) -> Planned {
     } else {
         SessionUse::NONE
     };
-    if !part.is_sharded() {
-        return finish(part, Ok((FIRST_SHARD, session)));
+    let mut planned = match part.is_sharded() {
+        true => finish(part, shard(part, ddl).map(|shard| (shard, session))),
+        false => finish(part, Ok((FIRST_SHARD, session))),
+    };
+    if matches!(ddl.object, DdlObject::TableAs | DdlObject::MaterializedView) {
+        // It would keep what a server shows.
+        planned.own = stored::mentions(part.request.text, part.all);
     }
-    finish(part, shard(part, ddl).map(|shard| (shard, session)))
+    planned
 }
 
 fn shard(part: Part<'_>, ddl: Ddl) -> Result<ShardIndex> {

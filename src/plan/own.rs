@@ -4,6 +4,8 @@
 //! reach the client. No server knows it. Where a call's name would name a column, the answer that takes
 //! its place does so too: it is a scalar subquery whose column has the function's name.
 
+pub mod stored;
+
 use std::ops::Range;
 
 use crate::catalog::Catalog;
@@ -54,6 +56,11 @@ pub enum Question {
     /// `set_config(name, value, is_local)` of arguments that are known: a server does it, and the proxy
     /// remembers it.
     SetConfig,
+    /// `pg_prepared_statements`, or the function behind that view.
+    Prepared {
+        /// The view.
+        is_view: bool,
+    },
 }
 
 impl Question {
@@ -66,6 +73,8 @@ impl Question {
             Question::Size(measure) => measure.name(),
             Question::CurrentSetting => "current_setting",
             Question::SetConfig => "set_config",
+            Question::Prepared { is_view: true } => stored::VIEW,
+            Question::Prepared { is_view: false } => stored::FUNCTION,
         }
     }
 
@@ -77,6 +86,7 @@ impl Question {
             ("pg_terminate_backend", 1 | 2) => Question::TerminateBackend,
             ("current_setting", 1 | 2) => Question::CurrentSetting,
             ("set_config", 3) => Question::SetConfig,
+            (stored::FUNCTION, 0) => Question::Prepared { is_view: false },
             _ => return Measure::of(name, arguments).map(Question::Size),
         })
     }
@@ -90,23 +100,27 @@ pub(super) fn find(
     (text, all): (&str, &[Token]),
 ) -> Box<[OwnCall]> {
     let is_asked = |call: &Call| Question::of(&call.name.name, call.arguments).is_some();
-    if !facts.calls.iter().any(is_asked) {
+    let mut found = stored::views(facts, catalog, search_path, (text, all));
+    if found.is_empty() && !facts.calls.iter().any(is_asked) {
         return Box::default();
     }
     let about_servers = speaks_of_servers(facts);
-    let mut found = Vec::new();
     for call in &facts.calls {
         let Some(question) = Question::of(&call.name.name, call.arguments) else {
             continue;
         };
-        if call.place == Place::Other
+        let is_stored = matches!(question, Question::Prepared { .. });
+        if (call.place == Place::Other && !is_stored)
             || !is_builtin(catalog, search_path, &call.name)
             || (question == Question::BackendPid && about_servers)
             || (matches!(question, Question::Size(_)) && catalog.shards().len() == 1)
         {
             continue;
         }
-        found.extend(locate(text, all, call, question));
+        match locate(text, all, call, question) {
+            None if is_stored => found.push(stored::unanswered()),
+            located => found.extend(located),
+        }
     }
     found.sort_by_key(|call| call.tokens.start);
     let is_certain = reads_nothing_else(facts, &found) && is_calls_only(text, all, &found);

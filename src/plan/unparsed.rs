@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::plan::SessionUse;
 use crate::plan::effects::Effects;
 use crate::plan::names;
+use crate::plan::own::stored;
 use crate::plan::query::FIRST_SHARD;
 use crate::plan::query::Planned;
 use crate::plan::refusal;
@@ -29,7 +30,9 @@ pub(super) fn plan(part: Part<'_>, query: Query, stopped: Stopped) -> Planned {
     } else {
         Ok(FIRST_SHARD)
     };
-    finish(part, shard.map(|shard| (shard, session)))
+    let mut planned = finish(part, shard.map(|shard| (shard, session)));
+    planned.own = stored::mentions(part.request.text, part.all);
+    planned
 }
 
 fn shard(part: Part<'_>, query: Query, stopped: Stopped) -> Result<usize> {

@@ -86,7 +86,7 @@ pub(super) fn needed(prepared: &Arc<Prepared>) -> Vec<Arc<Prepared>> {
 }
 
 /// Makes the server have a statement: a round trip if it has it not.
-async fn ensure_one(lease: &mut Lease, prepared: &Prepared) -> Result<(), Failed> {
+pub(super) async fn ensure_one(lease: &mut Lease, prepared: &Prepared) -> Result<(), Failed> {
     if lease.knows(prepared.id) {
         return Ok(());
     }

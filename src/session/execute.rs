@@ -39,7 +39,7 @@ impl Session {
             self.dispatch(sent.as_bytes(), need, Expect::Query(None));
             return Ok(true);
         }
-        let Some(named) = self.named(text, plan)? else {
+        let Some(named) = self.named((text, text), plan)? else {
             return Ok(false);
         };
         let target = self.target_of_named(&named, hint)?;

@@ -14,6 +14,7 @@ use crate::session::others;
 use crate::session::prepared::{Needs, Prepared};
 use crate::session::replies::{Effects, Expect};
 use crate::session::route::Need;
+use crate::session::stored;
 use crate::session::study::{effect_of, is_query};
 use crate::session::wording::Rewrite;
 use crate::session::{Session, Stop};
@@ -72,6 +73,9 @@ impl Session {
         self.statements.set_names(names);
         let mut survey = survey?;
         let need = survey.need.take().unwrap_or(ANYWHERE);
+        if plans.iter().any(|(_, plan)| stored::asks(plan)) {
+            self.hold_for_stored(need).await?;
+        }
         self.answer_in_many(&mut survey.edits, text, plans, need.shard)
             .await?;
         self.unit.make_final();
@@ -213,7 +217,7 @@ impl Session {
             all.edits.push(moved(edit, range));
             return Ok(None);
         }
-        let Some(named) = self.named(statement, plan)? else {
+        let Some(named) = self.named((statement, text), plan)? else {
             return Ok(None);
         };
         all.names.push(named.names());

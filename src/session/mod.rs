@@ -63,6 +63,7 @@ mod simple;
 mod spread;
 pub mod start;
 mod statements;
+mod stored;
 mod study;
 mod unit;
 mod view;

@@ -72,16 +72,20 @@ pub(super) fn no_statement(name: &str) -> Error {
 
 impl Session {
     /// What must be replaced in a statement of `text` that names a prepared one; none if it names none,
-    /// or one that only the server knows.
+    /// or one that only the server knows. `message` is all that the client sent with it.
     ///
     /// # Errors
     /// `26000` for a name that does not exist, `0A000` for what can't be executed by its name.
-    pub(super) fn named(&mut self, text: &str, plan: &Arc<Plan>) -> Result<Option<Named>> {
+    pub(super) fn named(
+        &mut self,
+        (text, message): (&str, &str),
+        plan: &Arc<Plan>,
+    ) -> Result<Option<Named>> {
         if !may_name(&plan.statement) {
             return Ok(None);
         }
         if let Statement::Prepare { name, .. } = &plan.statement {
-            return self.named_prepare(text, name, plan).map(Some);
+            return self.named_prepare((text, message), name, plan).map(Some);
         }
         let options = Database::lex_options(self.settings.context());
         let tokens = tokenize(text.as_bytes(), options).unwrap_or_default();
@@ -115,7 +119,12 @@ impl Session {
         is_unknown.then_some((edit, executed.name))
     }
 
-    fn named_prepare(&mut self, text: &str, name: &str, plan: &Arc<Plan>) -> Result<Named> {
+    fn named_prepare(
+        &mut self,
+        (text, message): (&str, &str),
+        name: &str,
+        plan: &Arc<Plan>,
+    ) -> Result<Named> {
         // The server is to say that the name exists, once it has found nothing else to say.
         let (prepared, needs) = match self.statements.get(name.as_bytes()).is_some() {
             true => {
@@ -124,7 +133,7 @@ impl Session {
             }
             false => {
                 self.check_new_name(name.as_bytes())?;
-                let prepared = self.declare(text, plan)?;
+                let prepared = self.declare((text, message), plan)?;
                 let needs = Needs::Absent(prepared.id);
                 (prepared, needs)
             }
@@ -143,7 +152,7 @@ impl Session {
     }
 
     /// The statement that a PREPARE makes.
-    fn declare(&mut self, text: &str, plan: &Plan) -> Result<Arc<Prepared>> {
+    fn declare(&mut self, (text, message): (&str, &str), plan: &Plan) -> Result<Arc<Prepared>> {
         let Statement::Prepare {
             name,
             name_range,
@@ -163,6 +172,7 @@ impl Session {
         let declared = Declared {
             name: name.clone(),
             declaration: format!("{head}{}", self.lasting_answers(&plan, body)?),
+            source: message.to_owned(),
         };
         let id = self.identify_declared(&declared);
         Ok(Arc::new(Prepared {
@@ -313,7 +323,7 @@ impl Session {
             return Ok(None);
         }
         let text = prepared.sql();
-        let Some(named) = self.named(text, &prepared.plan)? else {
+        let Some(named) = self.named((text, text), &prepared.plan)? else {
             return Ok(None);
         };
         let target = self.target_of_named(&named, prepared.hint.as_deref())?;

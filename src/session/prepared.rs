@@ -50,6 +50,8 @@ pub struct Declared {
     pub name: String,
     /// What stands behind the name: types and body.
     pub declaration: String,
+    /// The message that it came in.
+    pub source: String,
 }
 
 impl Declared {

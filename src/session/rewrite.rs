@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::backend::connection::StatementId;
 use crate::error::{Error, Result};
-use crate::plan::own::{Question, tokens_of};
+use crate::plan::own::{Question, stored, tokens_of};
 use crate::plan::sizes::Sizes;
 use crate::plan::{OwnCall, Parameters, Plan};
 use crate::session::channels::concerns_channels;
@@ -67,6 +67,10 @@ impl Session {
                     .as_ref()
                     .map(|sizes| call.size((text, &tokens), measure, sizes)),
                 Question::SetConfig => None,
+                Question::Prepared { .. } => {
+                    let table = self.stored_table().await?;
+                    Some(call.stored((text, &tokens), &table)?)
+                }
                 Question::CurrentSetting => self.own_setting(call, (text, &tokens))?,
                 Question::CancelBackend | Question::TerminateBackend => {
                     let numbers = [0, 1].map(|argument| match call.argument(argument, &tokens) {
@@ -102,6 +106,7 @@ impl Session {
                 Question::BackendPid => {}
                 Question::Size(_) => return Err(passing(call.question.name())),
                 Question::CurrentSetting | Question::SetConfig => continue,
+                Question::Prepared { .. } => return Err(stored::refused("in PREPARE")),
                 _ => return Err(uncertain(call.question.name())),
             }
             if let Some(range) = call.range(&tokens) {

@@ -14,6 +14,7 @@ use crate::session::held::Held;
 use crate::session::prepared::{Portal, Prepared};
 use crate::session::replies::Expect;
 use crate::session::route::Need;
+use crate::session::stored;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::statement::Statement;
@@ -116,6 +117,9 @@ impl Session {
         shards: ShardSet,
     ) -> Result<(), Stop> {
         let bind = Bind::read(frame::body(frame))?;
+        if stored::asks(&prepared.plan) {
+            return Err(stored::of_several_shards().into());
+        }
         let stays = !self.transaction.is_on_shard() && !self.may_leave_batch();
         if self.batch.is_sent() && stays {
             return Err(shared_batch().into());

@@ -10,6 +10,7 @@ use crate::session::explain::Explained;
 use crate::session::local::Local;
 use crate::session::replies::{Effects, Expect};
 use crate::session::route::Need;
+use crate::session::stored;
 use crate::session::study::Study;
 use crate::session::{Session, Stop};
 use crate::sql::statement::{QueryKind, Statement};
@@ -97,6 +98,10 @@ impl Session {
         if self.explains(plan) {
             let explained = self.explain(plan, &target, (text, &self.shape.literals))?;
             return self.query_explain(frame, plan, (explained, text)).await;
+        }
+        if stored::asks(plan) {
+            let shard = stored::shard(&target)?;
+            self.hold_for_stored(self.need(plan, shard, text)).await?;
         }
         let planned = match target {
             Target::One(shard) if self.shape.hint.is_none() => Some(shard),

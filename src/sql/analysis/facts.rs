@@ -125,6 +125,8 @@ pub struct Source {
     pub hidden: bool,
     /// `TABLESAMPLE`.
     pub sampled: bool,
+    /// Offset of the last part of a relation's name, if that stands in the text.
+    pub offset: Option<u32>,
 }
 
 /// The kinds of sources.

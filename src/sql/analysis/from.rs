@@ -247,6 +247,7 @@ impl Walker<'_> {
         self.add_source(block, SourceKind::Relation(relation), alias.as_ref())?;
         if let Some(source) = self.block(block)?.sources.last_mut() {
             source.sampled = sample.is_some();
+            source.offset = offset;
         }
         Ok(())
     }
@@ -290,6 +291,7 @@ impl Walker<'_> {
             columns: Vec::new(),
             hidden: false,
             sampled: false,
+            offset: None,
         };
         if let Some(alias) = alias {
             absent(

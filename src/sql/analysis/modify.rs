@@ -68,6 +68,7 @@ impl Walker<'_> {
             columns: Vec::new(),
             hidden: false,
             sampled: false,
+            offset: None,
         });
         let rows = match &insert.source {
             None => Rows::Default,
