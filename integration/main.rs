@@ -27,6 +27,7 @@ mod listen;
 mod login;
 mod merge;
 mod operators;
+mod pipelines;
 mod prepared;
 mod processes;
 mod replicas;

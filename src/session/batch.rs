@@ -15,6 +15,8 @@ pub struct Batch {
     pub(super) sent: bool,
     /// It failed: the rest, up to its Sync, is ignored.
     skipping: bool,
+    /// A transaction block has begun or ended within it; only ReadyForQuery tells what is now.
+    pub(super) has_turned: bool,
     /// Parses that wait for a server.
     pub(super) pending: Vec<(Box<[u8]>, Arc<Prepared>)>,
     /// Rows of the proxy's own that the EXPLAIN at hand begins with.
@@ -33,7 +35,7 @@ impl Batch {
 
     /// A simple Query was sent behind it and ends it, as Sync would.
     pub fn end_by_query(&mut self) {
-        self.sent = false;
+        self.note_left();
     }
 
     /// Whether a message of the extended protocol is at hand.
@@ -58,7 +60,7 @@ impl Batch {
 
     /// Notes that the server has been left.
     pub fn note_left(&mut self) {
-        self.sent = false;
+        (self.sent, self.has_turned) = (false, false);
     }
 
     /// Ignores the rest.
@@ -80,7 +82,8 @@ impl Batch {
     /// Ends it; returns whether part of it was sent.
     pub fn clear(&mut self) -> bool {
         let sent = self.sent;
-        (self.sent, self.skipping) = (false, false);
+        self.note_left();
+        self.skipping = false;
         self.pending.clear();
         self.scatter = None;
         sent

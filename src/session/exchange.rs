@@ -13,12 +13,10 @@ use crate::backend::connection::LARGEST_HELD_FRAME_BYTES;
 use crate::net::buffer::Buffer;
 use crate::session::activity::State;
 use crate::session::control::Signal;
-use crate::session::draws::Draws;
 use crate::session::effect::Effect;
 use crate::session::replies::{Expect, Reply};
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
-use crate::txn::commit::Work;
-use crate::txn::{Opening, Transaction};
+use crate::txn::Transaction;
 use crate::wire::backend::{Status, command_complete, ready_for_query};
 use crate::wire::frame::{self, HEADER_BYTES};
 use crate::wire::frontend;
@@ -63,10 +61,19 @@ impl Session {
     /// the notifications of a transaction that must reach the client before the next one's.
     pub(super) async fn settle(&mut self) -> Result<(), Stop> {
         let awaits_mail = self.client.mail.is_subscribed() && !self.batch.is_open();
-        match &self.server {
-            Some(held) if held.replies.has_effects() || awaits_mail => self.drain().await,
-            _ => Ok(()),
+        if awaits_mail
+            || self
+                .server
+                .as_ref()
+                .is_some_and(|held| held.replies.has_effects())
+        {
+            self.drain().await?;
         }
+        if self.batch.has_turned && self.batch.is_sent() && !self.is_skipping() {
+            // What follows is no part of what came before, or is another transaction's.
+            self.leave_batch().await?;
+        }
+        Ok(())
     }
 
     /// Waits until every request that was sent has its answer, or the server takes COPY data.
@@ -339,19 +346,14 @@ impl Session {
                 *run = 0;
                 self.client.socket.output.push(&words);
             }
-            Reply::Completed(effect) => {
-                let tag = effect.as_ref().and_then(Effect::tag);
-                if let Some(effect) = effect {
-                    self.complete(effect, frame.get(HEADER_BYTES..).unwrap_or(&[]));
-                }
-                if let Some(tag) = tag {
-                    self.leave_out(input, run, header.frame_bytes);
-                    command_complete(self.client.socket.output.tail(), tag);
-                } else {
-                    *run = range.end;
-                }
-            }
+            Reply::Completed(effect) => self.take_completed(input, run, header, effect),
             Reply::Drop => {
+                self.leave_out(input, run, header.frame_bytes);
+            }
+            Reply::Quiet(status) => {
+                if !held.is_detached() {
+                    self.transaction.report(status);
+                }
                 self.leave_out(input, run, header.frame_bytes);
             }
             Reply::Notification => {
@@ -373,6 +375,7 @@ impl Session {
                 }
             }
             Reply::Ready(status) => {
+                self.batch.has_turned = false;
                 let seen = self.ready(status);
                 if seen == Status::Idle && self.awaits_mail() {
                     self.leave_out(input, run, header.frame_bytes);
@@ -395,71 +398,26 @@ impl Session {
         Ok(())
     }
 
-    /// A statement has completed: does what it does to the session.
-    pub(super) fn complete(&mut self, effect: Effect, tag: &[u8]) {
-        self.note_for_others(&effect);
-        if effect == Effect::End {
-            self.others.opening.chain();
-            self.memory.cursors.end(!tag.starts_with(b"ROLLBACK"));
-            self.note_written();
+    /// Takes a CommandComplete or EmptyQueryResponse.
+    fn take_completed(
+        &mut self,
+        input: &mut Buffer,
+        run: &mut usize,
+        header: frame::Header,
+        effect: Option<Effect>,
+    ) {
+        let tag = effect.as_ref().and_then(Effect::tag);
+        let end = *run + header.frame_bytes;
+        if let Some(effect) = effect {
+            let said = input.bytes().get(*run + HEADER_BYTES..end);
+            self.complete(effect, said.unwrap_or(&[]));
         }
-        self.note_definitions(&effect);
-        match effect {
-            Effect::End if tag.starts_with(b"ROLLBACK") => {
-                self.settings.roll_back();
-                if let Some(held) = &mut self.server {
-                    held.is_lost |= held.is_reset;
-                }
+        match tag {
+            Some(tag) => {
+                self.leave_out(input, run, header.frame_bytes);
+                command_complete(self.client.socket.output.tail(), tag);
             }
-            Effect::End => self.settings.commit(),
-            Effect::Schema => self.note_schema(),
-            Effect::Pin => self.pin(),
-            Effect::Declare { name, hold } => {
-                if let Some(held) = &self.server {
-                    self.memory.cursors.declared(&name, hold, held.shard);
-                }
-                if hold {
-                    self.pin();
-                }
-            }
-            Effect::Close(name) => self.memory.cursors.close(name.as_deref()),
-            Effect::Begin if self.transaction == Transaction::Idle => {
-                self.others.opening = Opening::unknown();
-            }
-            Effect::DiscardAll | Effect::Deallocate(None) => {
-                self.statements.clear_named();
-                if let Some(held) = &mut self.server {
-                    held.lease.forget_statements();
-                }
-                if effect == Effect::DiscardAll {
-                    self.unpin();
-                    self.memory.temporary_tables = false;
-                    self.memory.cursors.close(None);
-                    self.memory.draws.fill(Draws::Nowhere);
-                    // The proxy's own settings were checked when they were made.
-                    let _ = self.settings.complete(&effect);
-                    self.note_reset(true);
-                }
-            }
-            Effect::Prepared(name) => self.note_prepared(&name),
-            Effect::Deallocate(Some(name)) => self.note_deallocated(&name),
-            Effect::ResetAll => {
-                // As above.
-                let _ = self.settings.complete(&effect);
-                self.note_reset(false);
-            }
-            // As above.
-            other => drop(self.settings.complete(&other)),
-        }
-    }
-
-    /// What the connection has written is committed: it must be read from now on.
-    fn note_written(&mut self) {
-        if let Some(held) = &mut self.server
-            && std::mem::take(&mut held.work) == Work::Writes
-            && let Some(wrote_at) = self.memory.wrote_at.get_mut(held.shard)
-        {
-            *wrote_at = Some(std::time::Instant::now());
+            None => *run = end,
         }
     }
 
@@ -475,41 +433,6 @@ impl Session {
             frontend::write_sync(held.lease.socket.output.tail());
             held.replies.push(Expect::QuietSync);
         }
-    }
-
-    /// ReadyForQuery: returns the status that the client is to see.
-    fn ready(&mut self, status: Status) -> Status {
-        let Some(held) = &mut self.server else {
-            return status;
-        };
-        if held.is_detached() {
-            self.unit.end();
-            return self.transaction.status();
-        }
-        self.transaction.report(status);
-        if status == Status::Idle {
-            if self.unit.has_failed {
-                // What a RESET ALL did is undone, and what stands now is not known.
-                held.is_lost |= held.is_reset;
-                self.settings.roll_back();
-            } else {
-                self.settings.commit();
-            }
-            self.statements.clear_portals();
-            self.memory.cursors.end(!self.unit.has_failed);
-            self.memory.may_have_drawn = false;
-            if self.memory.definitions.end() {
-                self.database.note_change();
-            }
-            self.note_written();
-        }
-        if let Some(began) = self.unit.end() {
-            let elapsed = began.elapsed();
-            self.database.metrics.latency.observe(elapsed.as_secs_f64());
-            let is_done = status == Status::Idle;
-            self.registered.tally.served(began, elapsed, is_done);
-        }
-        status
     }
 }
 

@@ -408,6 +408,13 @@ impl Session {
         prepared: &Prepared,
         formats: &Formats,
     ) -> Result<(), Stop> {
+        if self.batch.is_sent() {
+            // It does nothing if what stands before it fails.
+            self.drain().await?;
+            if self.is_skipping() {
+                return Err(Stop::Skip);
+            }
+        }
         let text = prepared.sql();
         let Some(local) = self.local(&prepared.plan, text).await? else {
             return Err(Error::refused(

@@ -26,6 +26,8 @@ pub(super) enum Local {
     Begin { opening: Opening, tag: &'static str },
     /// Ends a transaction that no shard knows of.
     End { commit: bool, chain: bool },
+    /// Goes back to a savepoint of a transaction that failed before a shard knew of it.
+    RollBackTo(String),
     /// Remembers a statement for the shard that joins the transaction.
     Remember {
         statement: String,
@@ -75,8 +77,10 @@ impl Session {
     /// # Errors
     /// `25P02` in a transaction that is broken, `42704` for settings that do not exist.
     pub(super) async fn local(&mut self, plan: &Plan, text: &str) -> Result<Option<Local>> {
-        if self.transaction == Transaction::Broken {
-            return broken(&plan.statement).map(Some);
+        if let Transaction::Broken(opening) = &self.transaction {
+            let begun = opening.as_ref();
+            let may_chain = begun.is_some() || !self.others.opening.is_unknown();
+            return broken(&plan.statement, begun, may_chain).map(Some);
         }
         Ok(match &plan.statement {
             Statement::Query(_) => None,
@@ -225,6 +229,7 @@ impl Session {
                 }
                 Ok(self.end_unopened(commit, chain))
             }
+            Local::RollBackTo(name) => Ok(self.roll_back_unopened(name)?),
             Local::Remember {
                 statement,
                 effect,
@@ -379,16 +384,33 @@ impl Session {
         takes_part.then(|| statements.to_owned())
     }
 
+    /// Goes back to a savepoint of a transaction that no shard knows of.
+    fn roll_back_unopened(&mut self, name: String) -> Result<Answer> {
+        if let Transaction::Broken(opening) = &mut self.transaction {
+            let mut opening = opening.take().unwrap_or_default();
+            opening.roll_back_to(&name);
+            self.transaction = Transaction::Begun(opening);
+        }
+        self.settings.complete(&Effect::RollbackTo(name))?;
+        Ok(tagged("ROLLBACK"))
+    }
+
     /// Ends a transaction that no shard knows of.
     fn end_unopened(&mut self, commit: bool, chain: bool) -> Answer {
-        let committed = commit && self.transaction != Transaction::Broken;
+        let committed = commit && !self.transaction.is_broken();
         if committed {
             self.settings.commit();
         } else {
             self.settings.roll_back();
         }
-        if !chain {
-            self.transaction = Transaction::Idle;
+        let before = std::mem::take(&mut self.transaction);
+        if chain {
+            let mut opening = match before {
+                Transaction::Begun(opening) | Transaction::Broken(Some(opening)) => opening,
+                _ => self.others.opening.clone(),
+            };
+            opening.chain();
+            self.transaction = Transaction::Begun(opening);
         }
         self.memory.cursors.end(committed);
         tagged(if committed { "COMMIT" } else { "ROLLBACK" })
@@ -396,15 +418,27 @@ impl Session {
 }
 
 /// What is left in a transaction that failed with no shard in it.
-fn broken(statement: &Statement) -> Result<Local> {
+fn broken(statement: &Statement, begun: Option<&Opening>, may_chain: bool) -> Result<Local> {
+    match (statement, begun) {
+        (Statement::RollbackTo(name), Some(opening)) if opening.has_savepoint(name) => {
+            return Ok(Local::RollBackTo(name.clone()));
+        }
+        (Statement::RollbackTo(name), Some(_)) => {
+            return Err(Error::new(
+                SqlState::INVALID_SAVEPOINT_SPECIFICATION,
+                format!("savepoint \"{name}\" does not exist"),
+            ));
+        }
+        _ => {}
+    }
     match statement {
-        Statement::Commit { chain: false } => Ok(Local::End {
+        Statement::Commit { chain } if may_chain || !chain => Ok(Local::End {
             commit: true,
-            chain: false,
+            chain: *chain,
         }),
-        Statement::Rollback { chain: false } => Ok(Local::End {
+        Statement::Rollback { chain } if may_chain || !chain => Ok(Local::End {
             commit: false,
-            chain: false,
+            chain: *chain,
         }),
         _ => Err(Error::new(
             SqlState::IN_FAILED_SQL_TRANSACTION,

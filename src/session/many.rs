@@ -40,6 +40,10 @@ struct Survey {
     absent: Vec<StatementId>,
     /// A statement before has drawn from a sequence.
     drew: bool,
+    /// Statements run from here on: the transaction has not failed, or what failed of it has ended.
+    is_live: bool,
+    /// One of them ends the transaction.
+    ends: bool,
 }
 
 impl Survey {
@@ -73,6 +77,9 @@ impl Session {
         self.statements.set_names(names);
         let mut survey = survey?;
         let need = survey.need.take().unwrap_or(ANYWHERE);
+        if survey.ends {
+            self.check_end_in_many(&need)?;
+        }
         if plans.iter().any(|(_, plan)| stored::asks(plan)) {
             self.hold_for_stored(need).await?;
         }
@@ -124,7 +131,10 @@ impl Session {
 
     /// Looks at every statement of a message.
     fn survey(&mut self, text: &str, plans: &[(Range<u32>, Arc<Plan>)]) -> Result<Survey> {
-        let mut all = Survey::default();
+        let mut all = Survey {
+            is_live: self.transaction != Transaction::Failed,
+            ..Survey::default()
+        };
         // A hint before the first statement is for the whole message.
         let hint = self.shape.hint.clone().map(|range| slice(text, range));
         for (number, (range, plan)) in plans.iter().enumerate() {
@@ -145,8 +155,14 @@ impl Session {
         let named = self.name_in_many(all, (text, range), plan)?;
         let plan = named.as_ref().map_or(plan, |named| &named.plan);
         let mut need = all.need.unwrap_or(ANYWHERE);
-        if self.transaction != Transaction::Failed {
+        let effect = effect_of(&plan.statement);
+        all.ends |= effect == Effect::End;
+        let was_live = all.is_live;
+        all.is_live |= matches!(effect, Effect::End | Effect::RollbackTo(_));
+        if all.is_live {
             self.check_in_many(plan, is_last)?;
+        }
+        if was_live {
             let target = match &named {
                 Some(named) => self.target_of_named(named, hint)?,
                 None => self.target_in_many(plan, statement, hint)?,
@@ -264,6 +280,17 @@ impl Session {
                 Some((self.settings.revert_statement(name)?, effect))
             }
             _ => None,
+        }
+    }
+
+    /// A transaction is ended where it is open.
+    fn check_end_in_many(&self, need: &Need) -> Result<()> {
+        let at_work = self.server.as_ref().filter(|held| self.takes_part(held));
+        match at_work {
+            Some(held) if need.shard.is_some_and(|shard| shard != held.shard) => {
+                Err(others::several_shards("COMMIT among other statements"))
+            }
+            _ => Ok(()),
         }
     }
 

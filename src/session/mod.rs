@@ -22,6 +22,7 @@ mod batch;
 pub mod census;
 mod channels;
 mod commit;
+mod completion;
 mod configure;
 pub mod console;
 pub mod control;

@@ -27,6 +27,7 @@ use crate::session::activity::Link;
 use crate::session::effect::Effect;
 use crate::session::held::Held;
 use crate::session::route::Need;
+use crate::session::study::effect_of;
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
 use crate::sql::statement::Statement;
@@ -434,8 +435,14 @@ impl Session {
     /// # Errors
     /// As [`Session::commit_together`]; `0A000` for what can't be done with several shards.
     pub(super) async fn before_end(&mut self, statement: &Statement) -> Result<bool, Stop> {
-        if !self.others.has_joined() {
+        let ends = effect_of(statement) == Effect::End;
+        if !ends || !self.others.has_joined() {
             return Ok(false);
+        }
+        self.drain().await?;
+        if self.is_skipping() {
+            // An error stands before it in its batch: it ends nothing.
+            return Err(Stop::Skip);
         }
         match statement {
             Statement::Commit { chain } => self.commit_others(*chain).await,

@@ -87,3 +87,19 @@ impl Session {
         }
     }
 }
+
+pub(super) fn on_secondary() -> Error {
+    Error::refused(
+        "a read-only transaction that began on a secondary can't run this statement",
+        "The statement locks or writes, or might.",
+        "Use BEGIN READ WRITE, or SET shardwire.read_preference TO 'primary' before.",
+    )
+}
+
+pub(super) fn sequence_elsewhere() -> Error {
+    Error::refused(
+        "currval and lastval need the connection that drew from the sequence",
+        "Another client may have used that connection meanwhile.",
+        "Use RETURNING, run both statements in one transaction, or set pool.mode to session.",
+    )
+}

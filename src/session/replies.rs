@@ -100,6 +100,8 @@ pub enum Reply {
     ForwardWith(Box<[u8]>),
     /// Drop it.
     Drop,
+    /// ReadyForQuery out of the client's sight: drop it.
+    Quiet(Status),
     /// Pass it on; a statement has completed and did this to the session.
     Completed(Option<Effect>),
     /// An error: pass it on, or these bytes in its place.
@@ -206,8 +208,12 @@ impl Replies {
             (b'A', _) => Reply::Notification,
             (b'E', _) => self.take_error(given_up),
             (b'C', Some(Expect::Opening)) => Reply::Drop,
-            (b'Z', Some(Expect::QuietSync)) | (b'C', Some(Expect::Prepared(_))) => {
-                self.answered(Reply::Drop)
+            (b'C', Some(Expect::Prepared(_))) => self.answered(Reply::Drop),
+            (b'Z', Some(Expect::QuietSync)) => {
+                match body.first().copied().and_then(Status::from_byte) {
+                    Some(status) => self.answered(Reply::Quiet(status)),
+                    None => Reply::OutOfStep,
+                }
             }
             (tag, Some(Expect::Quiet(awaited))) if tag == *awaited => self.answered(Reply::Drop),
             (b'Z', Some(Expect::Opening)) if body == b"T" => self.answered(Reply::Drop),
@@ -499,7 +505,7 @@ mod tests {
             replies.take(b'E', b"", &mut Vec::new()),
             Reply::Failed(None)
         );
-        assert_eq!(run(&mut replies, b"Z"), [Reply::Drop]);
+        assert_eq!(run(&mut replies, b"Z"), [Reply::Quiet(Status::Idle)]);
         assert!(!replies.is_skipping() && replies.is_empty());
     }
 

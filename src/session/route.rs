@@ -13,6 +13,7 @@ use crate::session::draws::Draws;
 use crate::session::held::{Held, Part, Seat};
 use crate::session::lease::{lease_for, no_such_shard, unless_cancelled};
 use crate::session::others::Woken;
+use crate::session::refusal::{on_secondary, sequence_elsewhere};
 use crate::session::replies::{Expect, Replies};
 use crate::session::settings::SessionSettings;
 use crate::session::simple::aborted;
@@ -22,6 +23,7 @@ use crate::topology::Server;
 use crate::topology::{self, Role, Want};
 use crate::txn::Transaction;
 use crate::txn::commit::Work;
+use crate::wire::backend::Status;
 use crate::wire::frontend;
 
 /// What a statement needs of a server connection.
@@ -81,7 +83,7 @@ impl Session {
     }
 
     async fn find_seat(&mut self, need: Need) -> Result<(), Stop> {
-        if self.transaction == Transaction::Broken {
+        if self.transaction.is_broken() {
             // No shard is in it any more, and none may join.
             return Err(aborted().into());
         }
@@ -103,11 +105,14 @@ impl Session {
             if self.suits(&need) {
                 return self.reapply().await;
             }
+            let before = self.transaction.status();
             self.drain().await?;
             if self.is_skipping() {
                 // An error has ended the batch meanwhile, and this message with it.
                 return Err(Stop::Skip);
             }
+            self.check_unfailed(before)?;
+            self.tell_others().await?;
             if self.may_leave_batch() {
                 self.leave_batch().await?;
             }
@@ -135,6 +140,19 @@ impl Session {
                 taken?;
                 self.prepare_held().await
             }
+        }
+    }
+
+    /// After what was under way has been answered: a statement that was to run in the client's
+    /// transaction must not run when that has failed meanwhile.
+    ///
+    /// # Errors
+    /// `25P02`.
+    pub(super) fn check_unfailed(&self, before: Status) -> Result<()> {
+        let is_failed = self.transaction.status() == Status::Failed;
+        match is_failed && before != Status::Failed {
+            true => Err(aborted()),
+            false => Ok(()),
         }
     }
 
@@ -564,20 +582,4 @@ impl Session {
         self.others.drop_joined();
         self.discard_others().await;
     }
-}
-
-fn on_secondary() -> Error {
-    Error::refused(
-        "a read-only transaction that began on a secondary can't run this statement",
-        "The statement locks or writes, or might.",
-        "Use BEGIN READ WRITE, or SET shardwire.read_preference TO 'primary' before.",
-    )
-}
-
-fn sequence_elsewhere() -> Error {
-    Error::refused(
-        "currval and lastval need the connection that drew from the sequence",
-        "Another client may have used that connection meanwhile.",
-        "Use RETURNING, run both statements in one transaction, or set pool.mode to session.",
-    )
 }

@@ -253,7 +253,13 @@ impl Session {
         joins: bool,
         needed: &[Arc<Prepared>],
     ) -> Result<Gathered, Stop> {
+        let before = self.transaction.status();
         self.drain().await?;
+        if self.is_skipping() {
+            return Err(Stop::Skip);
+        }
+        self.check_unfailed(before)?;
+        self.tell_others().await?;
         if self.batch.is_sent() {
             if !self.transaction.is_on_shard() && !self.may_leave_batch() {
                 return Err(shared_batch().into());
@@ -378,7 +384,7 @@ impl Session {
                 self.keep(held);
             }
         }
-        if self.transaction == Transaction::Broken {
+        if self.transaction.is_broken() {
             self.others.drop_joined();
         } else if let Some(shard) = failed.filter(|_| self.transaction.is_on_shard()) {
             self.transaction = Transaction::Failed;

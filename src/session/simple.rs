@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Parameters, Plan, SessionUse, Target};
 use crate::session::effect::Effect;
 use crate::session::explain::Explained;
+use crate::session::held::Held;
 use crate::session::local::Local;
 use crate::session::replies::{Effects, Expect};
 use crate::session::route::Need;
@@ -27,14 +28,17 @@ impl Session {
     pub(super) async fn query(&mut self, frame: &[u8]) -> Result<(), Stop> {
         let text = frontend::query(frame::body(frame))?;
         self.place_pending().await?;
+        if self.server.as_ref().is_some_and(Held::is_detached) {
+            // What runs beside the transaction may yet break it.
+            self.drain().await?;
+        }
         self.batch.start_simple();
         self.statements.remove(b"");
         self.unit.note(frame);
         let read = self.settings.context().encoding.read(text);
         let study = self.study(read.as_deref(), &[])?;
         let text = read.as_deref().unwrap_or_default();
-        if self.transaction == Transaction::Broken && !matches!(study, Study::One(_) | Study::Empty)
-        {
+        if self.transaction.is_broken() && !matches!(study, Study::One(_) | Study::Empty) {
             return Err(aborted().into());
         }
         match study {
@@ -234,7 +238,7 @@ impl Session {
     /// Handles FunctionCall, whose function is named by an OID of one server.
     pub(super) async fn function_call(&mut self, frame: &[u8]) -> Result<(), Stop> {
         self.batch.start_simple();
-        if self.transaction == Transaction::Broken {
+        if self.transaction.is_broken() {
             return Err(aborted().into());
         }
         let is_chosen = self.database.is_plain() || self.settings.context().shard.is_some();

@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::plan::{Access, Arguments, Plan, Route, SessionUse, Target};
+use crate::plan::own::Question as AskedOfProxy;
+use crate::plan::{Access, Arguments, OwnCall, Plan, Route, SessionUse, Target};
 use crate::session::Session;
 use crate::session::channels::check_home;
 use crate::session::database::{Database, Question};
@@ -250,6 +251,7 @@ impl Session {
         let is_show = matches!(plan.statement, Statement::Show(_));
         let is_read = plan.access == Access::Read
             && is_query(plan)
+            && !makes_settings(plan)
             && !self.has_own_snapshot()
             && !(self.may_detach() && may_ask_time(text));
         let may_detach = shard.is_none() && (is_show || is_read);
@@ -354,6 +356,12 @@ fn hinted_shard(hint: &str) -> Result<&str> {
         )
         .hint("Write /* shardwire: shard=NAME */.")),
     }
+}
+
+/// Whether a statement calls `set_config`, which is of the transaction as much as SET is.
+fn makes_settings(plan: &Plan) -> bool {
+    let is_set = |call: &OwnCall| call.question == AskedOfProxy::SetConfig;
+    plan.own.iter().any(is_set) || plan.session.contains(SessionUse::SET_CONFIG)
 }
 
 /// Whether a statement may ask for its transaction's time, which must be the same in all of them. Words

@@ -11,6 +11,8 @@
 //!    └───── ROLLBACK, COMMIT ◀───────────────────────────────────┴───────┘
 //! ```
 //!
+//! `ROLLBACK TO` leads from Failed to Open, and from Broken to Begun if no shard had joined.
+//!
 //! `Open` and `Failed` are what the shard itself reports that the session works with at the time;
 //! `Begun` and `Broken` exist only here, so no shard has a transaction open that never needed it. What
 //! the transaction has said before a shard joins it is its [`Opening`].
@@ -36,8 +38,9 @@ pub enum Transaction {
     Open,
     /// Failed on the shard that the session holds.
     Failed,
-    /// Failed with no shard in it: everything but its end is refused (`25P02`).
-    Broken,
+    /// Failed with no shard in it: everything but its end is refused (`25P02`), and the way back to a
+    /// savepoint of what was said before any shard joined it.
+    Broken(Option<Opening>),
 }
 
 impl Transaction {
@@ -46,7 +49,7 @@ impl Transaction {
         match self {
             Transaction::Idle => Status::Idle,
             Transaction::Begun(_) | Transaction::Open => Status::Transaction,
-            Transaction::Failed | Transaction::Broken => Status::Failed,
+            Transaction::Failed | Transaction::Broken(_) => Status::Failed,
         }
     }
 
@@ -66,9 +69,16 @@ impl Transaction {
 
     /// Takes an error that no shard reported: a transaction block is broken by it.
     pub fn fail(&mut self) {
-        if *self != Transaction::Idle {
-            *self = Transaction::Broken;
-        }
+        *self = match std::mem::take(self) {
+            Transaction::Begun(opening) => Transaction::Broken(Some(opening)),
+            Transaction::Open | Transaction::Failed => Transaction::Broken(None),
+            other => other,
+        };
+    }
+
+    /// Whether it has failed with no shard in it.
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Transaction::Broken(_))
     }
 }
 
@@ -90,6 +100,13 @@ mod tests {
         assert_eq!(transaction, Transaction::Idle);
         let mut transaction = Transaction::Open;
         transaction.fail();
+        transaction.fail();
+        assert_eq!(transaction, Transaction::Broken(None));
         assert_eq!(transaction.status(), Status::Failed);
+        let opening = Opening::plain("BEGIN");
+        let mut transaction = Transaction::Begun(opening.clone());
+        transaction.fail();
+        transaction.fail();
+        assert_eq!(transaction, Transaction::Broken(Some(opening)));
     }
 }

@@ -69,6 +69,11 @@ impl Opening {
         }
     }
 
+    /// Whether it is not known how the transaction began.
+    pub fn is_unknown(&self) -> bool {
+        self.steps.is_empty()
+    }
+
     /// Says that all statements share one snapshot (REPEATABLE READ, SERIALIZABLE).
     #[must_use]
     pub fn sharing_a_snapshot(mut self, is_shared: bool) -> Opening {
@@ -108,6 +113,11 @@ impl Opening {
         if let Some(at) = self.position(name) {
             self.steps.truncate(at + 1);
         }
+    }
+
+    /// Whether there is a savepoint of this name.
+    pub fn has_savepoint(&self, name: &str) -> bool {
+        self.position(name).is_some()
     }
 
     /// `RELEASE`: forgets the savepoint and those made since; their settings stay.
