@@ -208,3 +208,48 @@ fn merges_take_part_in_transactions_and_prepared_statements() {
         }
     }
 }
+
+/// What goes whole to every shard, because rows of one shard never meet those of another.
+const PUSHED: &[&str] = &[
+    "SELECT t.id, p.no, p.label FROM things t JOIN parts p ON p.id = t.id",
+    "SELECT t.id, p.no FROM things t LEFT JOIN parts p ON p.id = t.id AND p.no > 1",
+    "SELECT t.id, p.no FROM parts p RIGHT JOIN things t USING (id)",
+    "SELECT t.id, p.no FROM things t LEFT JOIN parts p ON true WHERE p.id = t.id",
+    "SELECT * FROM things NATURAL JOIN parts",
+    "SELECT t.id, p.no, q.no FROM things t LEFT JOIN parts p ON p.id = t.id LEFT JOIN parts q ON q.id = p.id AND q.no = 2",
+    "SELECT t.id, k.name, p.no FROM things t JOIN kinds k ON k.i2 = t.i2 LEFT JOIN parts p ON p.id = t.id AND p.no = k.i2",
+    "SELECT t.id, k.name FROM things t LEFT JOIN kinds k ON k.i2 = t.i4",
+    "SELECT t.id, p.no FROM things t LEFT JOIN parts p ON p.id = t.id AND p.id IN (1, 3, 9) WHERE t.id IN (1, 2, 3, 60, 61, 62)",
+    "SELECT id, count(*), sum(weight), string_agg(label, ',' ORDER BY no, label) FROM parts GROUP BY id",
+    "SELECT id, no, count(*) FROM parts GROUP BY no, 1 HAVING count(*) > 1",
+    "SELECT t.id, count(p.no) FROM things t LEFT JOIN parts p ON p.id = t.id GROUP BY t.id",
+    "SELECT id, no, count(*) FROM parts GROUP BY id, ROLLUP (no)",
+    "SELECT DISTINCT id FROM parts",
+    "SELECT DISTINCT label, id FROM parts",
+    "SELECT id, no, rank() OVER (PARTITION BY id ORDER BY no, weight, label) FROM parts",
+    "SELECT sum(count(*)) OVER (PARTITION BY id) AS n, id, no FROM parts GROUP BY id, no",
+];
+
+/// The same in order.
+const PUSHED_IN_ORDER: &[&str] = &[
+    "SELECT id, count(*) FROM parts GROUP BY id ORDER BY count(*) DESC, id LIMIT 7",
+    "SELECT id, avg(weight) AS a FROM parts GROUP BY id ORDER BY a, 1",
+    "SELECT DISTINCT id FROM parts ORDER BY id DESC OFFSET 40",
+    "SELECT DISTINCT ON (id) id, no, label FROM parts ORDER BY id, no DESC, label",
+    "SELECT id, row_number() OVER (PARTITION BY id ORDER BY no, weight, label) AS n FROM parts ORDER BY n DESC, id LIMIT 12",
+    "SELECT t.id, p.no, p.label, p.weight FROM things t JOIN parts p ON p.id = t.id ORDER BY p.no DESC, t.id, p.label, p.weight LIMIT 25",
+];
+
+#[test]
+fn what_stays_on_one_shard_is_pushed_down() {
+    for shards in [2, 4] {
+        let cluster = cluster_of(shards);
+        let mut pair = Pair::new(&cluster);
+        for sql in PUSHED {
+            pair.same_rows(sql);
+        }
+        for sql in PUSHED_IN_ORDER {
+            pair.same(sql);
+        }
+    }
+}

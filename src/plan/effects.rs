@@ -54,6 +54,11 @@ impl Effects {
         self.0 & effects.0 != 0
     }
 
+    /// Those that are not among `others`.
+    pub fn without(self, others: Effects) -> Effects {
+        Effects(self.0 & !others.0)
+    }
+
     /// Whether the caller may only run on a primary.
     pub fn write(self) -> bool {
         self.any(Effects::WRITES | Effects::HOME | Effects::SET_CONFIG | Effects::UNKNOWN)
@@ -195,7 +200,7 @@ fn builtin_effects(name: &str, arguments: usize, volatility: Volatility) -> Effe
     }
     match volatility {
         Volatility::Immutable => Effects::NONE,
-        Volatility::Stable if is_plain_stable(name) => Effects::NONE,
+        Volatility::Stable if is_plain_stable(name) || is_json_aggregate(name) => Effects::NONE,
         Volatility::Stable => Effects::SERVER,
         Volatility::Volatile => Effects::WRITES | Effects::RANDOM | Effects::SERVER,
     }
@@ -272,6 +277,13 @@ fn listed_effects(name: &str, arguments: usize) -> Option<Effects> {
         }
         _ => return None,
     })
+}
+
+fn is_json_aggregate(name: &str) -> bool {
+    matches!(
+        name,
+        "json_agg" | "jsonb_agg" | "json_object_agg" | "jsonb_object_agg"
+    )
 }
 
 /// Stable functions whose result depends on arguments and on settings that all shards share:

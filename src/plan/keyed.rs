@@ -114,15 +114,17 @@ impl Keyed {
     /// The shards of one execution.
     pub(super) fn target(&self, arguments: &Arguments<'_>) -> Result<Target> {
         let mut shard = self.home;
+        // Which shards the rows may be on that the proofs allow, once those are several.
+        let mut several: Option<ShardSet> = None;
         for proof in &self.proofs {
             match proof.places(arguments) {
                 Ok(Places::None) => {}
                 Ok(Places::One(one)) if shard.is_none_or(|shard| shard == one) => shard = Some(one),
-                Ok(Places::One(_)) => return self.spread(None, arguments),
-                Ok(Places::Many(set)) => return self.spread(Some(set), arguments),
+                Ok(Places::One(one)) => several.get_or_insert_default().extend([one]),
+                Ok(Places::Many(set)) => several.get_or_insert_default().extend(set.iter()),
                 Err((KeyError::Unprovable(why), _)) if proof.use_ == KeyUse::Compare => {
                     return match &self.spread {
-                        Spread::Scatter(all) => self.spread(Some(all.clone()), arguments),
+                        Spread::Scatter(all) => scatter(all.clone(), arguments),
                         Spread::Refuse(_) => Err(refusal::unprovable(&proof.table, why)),
                     };
                 }
@@ -132,14 +134,13 @@ impl Keyed {
                 Err((error, column)) => return Err(error.store_error(&proof.table, column)),
             }
         }
-        Ok(shard.map_or(Target::Any, Target::One))
-    }
-
-    fn spread(&self, shards: Option<ShardSet>, arguments: &Arguments<'_>) -> Result<Target> {
-        match (&self.spread, shards) {
-            (Spread::Scatter(_), Some(shards)) => scatter(shards, arguments),
-            (Spread::Scatter(all), None) => scatter(all.clone(), arguments),
-            (Spread::Refuse(error), _) => Err(error.clone()),
+        match (several, &self.spread) {
+            (None, _) => Ok(shard.map_or(Target::Any, Target::One)),
+            (Some(mut shards), Spread::Scatter(_)) => {
+                shards.extend(shard);
+                scatter(shards, arguments)
+            }
+            (Some(_), Spread::Refuse(error)) => Err(error.clone()),
         }
     }
 }

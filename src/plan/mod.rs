@@ -9,6 +9,7 @@
 //! text and the bytes of the Bind message.
 
 mod bind;
+mod colocation;
 mod definition;
 mod effects;
 mod insert;

@@ -111,6 +111,35 @@ impl<'a> Prover<'a> {
         best
     }
 
+    /// Whether rows of the source of `column` matter only where it equals `to`.
+    pub fn links(&self, column: ColumnId, to: ColumnId) -> bool {
+        let mut linked = vec![column];
+        let mut next = 0;
+        while let Some(at) = linked.get(next).copied() {
+            if at == to {
+                return true;
+            }
+            next += 1;
+            let Some(column_type) = self.query.bound.key_type(at) else {
+                continue;
+            };
+            for equation in self.usable(column, at) {
+                let other = match equation.equals {
+                    Equal::Column(other) if equation.column == at => other,
+                    Equal::Column(other) if other == at => equation.column,
+                    _ => continue,
+                };
+                let is_key = self.query.bound.key_type(other);
+                let is_key =
+                    is_key.is_some_and(|other| same_family(other.key_type, column_type.key_type));
+                if is_key && !linked.contains(&other) {
+                    linked.push(other);
+                }
+            }
+        }
+        false
+    }
+
     /// The equalities of column `at` that may restrict the table of `column`, to which it is linked.
     ///
     /// A column that is linked to another is not null where the other is not: then its own source is

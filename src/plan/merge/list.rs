@@ -10,6 +10,7 @@ use crate::sql::analysis::outline::Outline;
 use crate::sql::literal::quote_identifier;
 
 use super::edit::Piece;
+use super::order::Meant;
 
 /// The columns of a select list.
 pub(super) struct List {
@@ -17,12 +18,24 @@ pub(super) struct List {
 }
 
 /// A column of a select list.
+#[derive(Clone)]
 pub(super) struct ListColumn {
     /// Its name, if it is known.
     pub label: Option<String>,
     /// Its expression.
     pub pieces: Vec<Piece>,
     pub form: Form,
+}
+
+impl ListColumn {
+    /// What a key that names it means.
+    pub fn meant(&self) -> Meant {
+        Meant {
+            pieces: self.pieces.clone(),
+            form: self.form.clone(),
+            name: self.label.clone().unwrap_or_else(|| "a column".to_owned()),
+        }
+    }
 }
 
 impl List {

@@ -9,6 +9,7 @@
 
 mod cut;
 mod edit;
+mod group;
 mod list;
 mod order;
 
@@ -16,6 +17,8 @@ use std::fmt;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::plan::colocation::Joined;
+use crate::plan::effects::Effects;
 use crate::plan::query::Query;
 use crate::plan::refusal;
 use crate::sql::analysis::Clauses;
@@ -76,21 +79,37 @@ impl SortKey {
     }
 }
 
-/// The merge of a query whose rows on one shard are independent of those on others; none if its
-/// answer is the concatenation of theirs.
+/// The merge of a query over several shards; none if its answer is the concatenation of theirs.
 ///
 /// # Errors
 /// Why there is none.
-pub(super) fn of_rows(query: &Query<'_>) -> Result<Option<Merge>> {
+pub(super) fn of(query: &Query<'_>, joined: &Joined<'_>) -> Result<Option<Merge>> {
     let Some(block) = query.facts.blocks.first() else {
         return Err(refusal::several_shards());
     };
-    let clauses = [Clauses::ORDER_BY, Clauses::LIMIT, Clauses::OFFSET];
-    if !clauses.iter().any(|clause| block.clauses.has(*clause)) {
+    if !joined.holds_windows(block, 0) {
+        return Err(refusal::combine(
+            "a window that is not partitioned by the shard key",
+        ));
+    }
+    let has_aggregate = has_aggregate(query);
+    if block.clauses.without(&[Clauses::WINDOW]) == Clauses::default() && !has_aggregate {
         return Ok(None);
     }
     let outline = outlined(query)?;
-    Builder::new(query, &outline)?.rows().map(Some)
+    let builder = Builder::new(query, &outline);
+    builder.check_groups(joined, has_aggregate)?;
+    let orders = [Clauses::ORDER_BY, Clauses::LIMIT, Clauses::OFFSET];
+    if orders.iter().any(|clause| block.clauses.has(*clause)) {
+        return builder.rows().map(Some);
+    }
+    Ok(None)
+}
+
+/// Whether a query calls an aggregate, or what may be one, that is no window function.
+fn has_aggregate(query: &Query<'_>) -> bool {
+    let mut calls = query.facts.calls.iter().zip(&query.calls);
+    calls.any(|(call, effects)| !call.windowed && effects.any(Effects::AGGREGATE))
 }
 
 fn outlined(query: &Query<'_>) -> Result<Outline> {
@@ -102,24 +121,28 @@ fn outlined(query: &Query<'_>) -> Result<Outline> {
 struct Builder<'a> {
     query: &'a Query<'a>,
     outline: &'a Outline,
-    list: List,
+    /// The client's columns; none if they are not all known.
+    list: Option<List>,
     /// The hidden columns.
     hidden: Vec<Vec<Piece>>,
     changes: Vec<Change>,
 }
 
 impl<'a> Builder<'a> {
-    fn new(query: &'a Query<'a>, outline: &'a Outline) -> Result<Builder<'a>> {
-        let list = List::new(query, outline).ok_or_else(|| {
-            refusal::combine("a select list whose columns are not all known to the proxy")
-        })?;
-        Ok(Builder {
+    fn new(query: &'a Query<'a>, outline: &'a Outline) -> Builder<'a> {
+        Builder {
             query,
             outline,
-            list,
+            list: List::new(query, outline),
             hidden: Vec::new(),
             changes: Vec::new(),
-        })
+        }
+    }
+
+    /// The client's columns.
+    fn list(&self) -> Result<&List> {
+        let unknown = "a select list whose columns are not all known to the proxy";
+        self.list.as_ref().ok_or_else(|| refusal::combine(unknown))
     }
 
     fn rows(mut self) -> Result<Merge> {
@@ -129,13 +152,13 @@ impl<'a> Builder<'a> {
     }
 
     /// The column of an expression that is added behind the client's.
-    fn hide(&mut self, pieces: Vec<Piece>) -> usize {
+    fn hide(&mut self, pieces: Vec<Piece>) -> Result<usize> {
         let known = self.hidden.iter().position(|known| *known == pieces);
         let index = known.unwrap_or_else(|| {
             self.hidden.push(pieces);
             self.hidden.len() - 1
         });
-        self.list.columns.len() + index
+        Ok(self.list()?.columns.len() + index)
     }
 
     fn finish(mut self, order: Vec<SortKey>, cut: Cut) -> Result<Merge> {
@@ -154,7 +177,7 @@ impl<'a> Builder<'a> {
             self.changes.push(Change::new(at..at, added));
         }
         Ok(Merge {
-            visible: self.list.columns.len(),
+            visible: self.list()?.columns.len(),
             hidden: self.hidden.len(),
             order: order.into(),
             cut,

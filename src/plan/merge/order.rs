@@ -12,6 +12,7 @@ use crate::sql::analysis::outline::Form;
 use super::Builder;
 use super::SortKey;
 use super::edit::Piece;
+use super::list::ListColumn;
 use super::unordered;
 
 /// `text`, `varchar`, `bpchar`.
@@ -42,7 +43,7 @@ impl Builder<'_> {
                 continue;
             };
             let bytewise = self.bytewise(&meant)?;
-            let column = self.hide(meant.pieces);
+            let column = self.hide(meant.pieces)?;
             keys.push(SortKey {
                 column,
                 descending: key.descending,
@@ -58,41 +59,30 @@ impl Builder<'_> {
     pub fn meant_by_order(&self, key: &outline::SortKey) -> Result<Option<Meant>> {
         let expression = &key.expression;
         let listed = match &expression.form {
-            Form::Number(number) => return Ok(self.ordinal(number)),
+            Form::Number(number) => return self.ordinal(number),
             Form::Column(Column {
                 qualifier, name, ..
             }) if qualifier.is_empty() => self
-                .list
+                .list()?
                 .named(name)
                 .ok_or_else(|| unordered("a name that may be that of a computed column"))?
-                .and_then(|column| self.position(column)),
+                .cloned(),
             _ => None,
         };
-        Ok(Some(match listed.and_then(|index| self.listed(index)) {
-            Some(meant) => meant,
+        Ok(Some(match listed {
+            Some(column) => column.meant(),
             None => self.written(expression),
         }))
     }
 
-    fn position(&self, column: &super::list::ListColumn) -> Option<usize> {
-        let mut columns = self.list.columns.iter();
-        columns.position(|known| std::ptr::eq(known, column))
-    }
-
     /// The column of the answer with this number.
-    pub fn ordinal(&self, number: &str) -> Option<Meant> {
-        let number: usize = number.parse().ok()?;
-        self.listed(number.checked_sub(1)?)
-    }
-
-    pub fn listed(&self, index: usize) -> Option<Meant> {
-        let column = self.list.columns.get(index)?;
-        let name = column.label.clone();
-        Some(Meant {
-            pieces: column.pieces.clone(),
-            form: column.form.clone(),
-            name: name.unwrap_or_else(|| format!("column {}", index + 1)),
-        })
+    pub fn ordinal(&self, number: &str) -> Result<Option<Meant>> {
+        let index = number.parse::<usize>().ok();
+        let index = index.and_then(|number| number.checked_sub(1));
+        let columns = &self.list()?.columns;
+        Ok(index
+            .and_then(|index| columns.get(index))
+            .map(ListColumn::meant))
     }
 
     /// An expression as it is written.

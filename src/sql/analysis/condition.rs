@@ -197,7 +197,8 @@ fn is_null(expression: &Expr) -> bool {
     matches!(expression, Expr::Value(value) if value.value == ParsedValue::Null)
 }
 
-fn column(expression: &Expr, scope: &Scope) -> Option<Column> {
+/// The column that an expression is.
+pub(super) fn column(expression: &Expr, scope: &Scope) -> Option<Column> {
     let (qualifier, name) = match expression {
         Expr::Identifier(name) => (Vec::new(), name.value.clone()),
         Expr::CompoundIdentifier(parts) => {

@@ -29,6 +29,8 @@ use super::Scope;
 use super::Walk;
 use super::Walker;
 use super::absent;
+use super::condition::column;
+use super::condition::plain;
 use super::name;
 use super::no_keyword;
 use super::parts;
@@ -325,6 +327,7 @@ impl Walker<'_> {
             block,
             offset,
             place,
+            windowed: false,
         });
     }
 
@@ -354,6 +357,9 @@ impl Walker<'_> {
             }
             FunctionArguments::List(list) => {
                 self.call(called, list.args.len(), scope.block, at);
+                if let Some(call) = self.facts.calls.last_mut() {
+                    call.windowed = function.over.is_some();
+                }
                 self.arguments(&list.args, scope)?;
                 self.argument_clauses(list, scope)?;
             }
@@ -414,6 +420,14 @@ impl Walker<'_> {
     pub(super) fn window(&mut self, window: &WindowSpec, scope: &Scope) -> Walk {
         self.expressions(&window.partition_by, scope)?;
         self.sort_keys(&window.order_by, scope)?;
+        // One that is made of another is partitioned as that is.
+        if window.window_name.is_none() {
+            let columns = window.partition_by.iter();
+            let columns = columns
+                .filter_map(|key| column(plain(key), scope))
+                .collect();
+            self.block(scope.block)?.partitions.push(columns);
+        }
         let Some(frame) = &window.window_frame else {
             return Ok(());
         };

@@ -45,6 +45,8 @@ pub struct Block {
     pub conditions: Vec<Condition>,
     /// Its clauses.
     pub clauses: Clauses,
+    /// The columns by which each of its windows is partitioned.
+    pub partitions: Vec<Vec<Column>>,
 }
 
 /// The kinds of blocks.
@@ -271,6 +273,8 @@ pub struct Call {
     pub offset: Option<u32>,
     /// Where it stands.
     pub place: Place,
+    /// It has an `OVER`.
+    pub windowed: bool,
 }
 
 /// Where a function is called.

@@ -1,0 +1,103 @@
+//! `GROUP BY` and `DISTINCT`: whether each group's rows are on one shard.
+
+use crate::error::Result;
+use crate::plan::bind::ColumnId;
+use crate::plan::colocation::Joined;
+use crate::plan::refusal;
+use crate::sql::analysis::Clauses;
+use crate::sql::analysis::Column;
+use crate::sql::analysis::SourceKind;
+use crate::sql::analysis::outline::Distinct;
+use crate::sql::analysis::outline::Expression;
+use crate::sql::analysis::outline::Form;
+
+use super::Builder;
+
+impl Builder<'_> {
+    /// Fails unless every group, and every row that `DISTINCT` keeps, is made of rows of one shard.
+    pub fn check_groups(&self, joined: &Joined<'_>, has_aggregate: bool) -> Result<()> {
+        let outline = self.outline;
+        let clauses = self.query.facts.blocks.first().map(|block| block.clauses);
+        let clauses = clauses.unwrap_or_default();
+        if !outline.group_by.is_empty() {
+            if !joined.is_within(&self.columns_of(&outline.group_by)) {
+                return Err(refusal::combine("GROUP BY"));
+            }
+        } else if has_aggregate
+            || clauses.has(Clauses::HAVING)
+            || clauses.has(Clauses::GROUP_BY)
+            || clauses.has(Clauses::AGGREGATE)
+        {
+            return Err(refusal::combine("an aggregate"));
+        }
+        let is_within = match &outline.distinct {
+            Distinct::No => true,
+            Distinct::All => {
+                let columns = self.list()?.columns.iter();
+                let columns: Vec<ColumnId> = columns
+                    .filter_map(|listed| match &listed.form {
+                        Form::Column(column) => self.column(column),
+                        _ => None,
+                    })
+                    .collect();
+                joined.is_within(&columns)
+            }
+            Distinct::On(keys) => joined.is_within(&self.columns_of_order(keys)),
+        };
+        match is_within {
+            true => Ok(()),
+            false => Err(refusal::combine("DISTINCT")),
+        }
+    }
+
+    /// The columns of tables among the keys of `GROUP BY`: a bare name is first that of such a column.
+    fn columns_of(&self, keys: &[Expression]) -> Vec<ColumnId> {
+        let columns = keys.iter().filter_map(|key| match &key.form {
+            Form::Number(number) => self.column_numbered(number),
+            Form::Column(column) => self.column(column).or_else(|| self.column_named(column)),
+            _ => None,
+        });
+        columns.collect()
+    }
+
+    /// The columns of tables among the keys of `DISTINCT ON`, whose names mean what those of `ORDER BY`
+    /// mean.
+    fn columns_of_order(&self, keys: &[Expression]) -> Vec<ColumnId> {
+        let columns = keys.iter().filter_map(|key| match &key.form {
+            Form::Number(number) => self.column_numbered(number),
+            Form::Column(column) if column.qualifier.is_empty() => {
+                match self.list.as_ref()?.named(&column.name)? {
+                    Some(listed) => match &listed.form {
+                        Form::Column(column) => self.column(column),
+                        _ => None,
+                    },
+                    None => self.column(column),
+                }
+            }
+            Form::Column(column) => self.column(column),
+            _ => None,
+        });
+        columns.collect()
+    }
+
+    fn column_numbered(&self, number: &str) -> Option<ColumnId> {
+        match self.ordinal(number).ok()??.form {
+            Form::Column(column) => self.column(&column),
+            _ => None,
+        }
+    }
+
+    /// The column that a name of the select list stands for, if no source can have one of that name.
+    fn column_named(&self, column: &Column) -> Option<ColumnId> {
+        let block = self.query.facts.blocks.first()?;
+        let mut sources = block.sources.iter();
+        let is_known = sources.all(|source| !matches!(source.kind, SourceKind::Opaque));
+        if !is_known || !column.qualifier.is_empty() {
+            return None;
+        }
+        match &self.list.as_ref()?.named(&column.name)??.form {
+            Form::Column(column) => self.column(column),
+            _ => None,
+        }
+    }
+}
