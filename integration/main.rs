@@ -21,6 +21,7 @@ mod drivers;
 mod encodings;
 mod harness;
 mod hostile;
+mod implicit;
 mod launcher;
 mod leaks;
 mod listen;

@@ -121,7 +121,7 @@ fn what_an_execute_needs_and_cannot_be_known_is_refused() {
     let mut raw = cluster.proxy().raw();
     for statement in [
         "PREPARE byid (int) AS SELECT name FROM users WHERE user_id = $1",
-        "PREPARE rename (bpchar) AS UPDATE texts SET v = 0 WHERE k = $1",
+        "PREPARE rename (bpchar) AS SELECT count(*) FROM texts WHERE k = $1",
         "PREPARE everyone AS SELECT $1::int FROM users",
         "PREPARE counted AS SELECT count(*) FROM users",
     ] {

@@ -289,7 +289,7 @@ fn nothing_of_a_batch_runs_behind_an_error_in_it() {
 }
 
 #[test]
-fn a_batch_that_writes_on_two_shards_is_refused_at_once() {
+fn a_batch_that_writes_on_two_shards_is_one_transaction() {
     let cluster = cluster(2);
     let mut raw = cluster.proxy().raw();
     let sql = "UPDATE users SET name = 'x' WHERE user_id = $1";
@@ -305,11 +305,11 @@ fn a_batch_that_writes_on_two_shards_is_refused_at_once() {
             message::sync(),
         ],
     );
-    assert_eq!(answers, "12CEZ");
-    assert_eq!(
-        value(&mut raw, "SELECT name FROM users WHERE user_id = 1"),
-        "user 1"
-    );
+    assert_eq!(answers, "12C2CZ");
+    for id in [1, 4] {
+        let sql = format!("SELECT name FROM users WHERE user_id = {id}");
+        assert_eq!(value(&mut raw, &sql), "x");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Queries whose answer is made of the shards' answers.
+//! Queries whose answer is made of the shards' answers, and changes of rows that each shard makes by itself.
 
 use crate::error::Result;
 use crate::plan::colocation::Joined;
@@ -31,8 +31,9 @@ pub(super) fn shards(query: &Query<'_>) -> Result<(ShardSet, Option<Merge>)> {
     let [block] = query.facts.blocks.as_slice() else {
         return Err(refusal::combine("subqueries, WITH or set operations"));
     };
-    if block.kind != BlockKind::Select {
-        return Err(refusal::several_shards());
+    match block.kind {
+        BlockKind::Select | BlockKind::Update(_) | BlockKind::Delete => {}
+        _ => return Err(refusal::several_shards()),
     }
     if let Some(clause) = block.clauses.without(&SERVED).first_name() {
         return Err(refusal::combine(clause));

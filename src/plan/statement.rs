@@ -215,6 +215,8 @@ fn plan_explain(part: Part<'_>, analyze: bool, body: &Range<u32>) -> Planned {
         planned.session = SessionUse::NONE;
         // What is shown is the plan of what was written.
         planned.own = Box::default();
+    } else if planned.access == Access::Write {
+        one_shard_only(&mut planned.route, "EXPLAIN ANALYZE of a change");
     }
     planned
 }

@@ -59,7 +59,7 @@ fn bytes_of_a_parameter_used_elsewhere_prove_nothing() {
 #[test]
 fn missing_parameters_are_refused() {
     let (fixture, _) = Fixture::parse(SCHEMA);
-    let text = "DELETE FROM users WHERE user_id = $1";
+    let text = "SELECT count(*) FROM users WHERE user_id = $1";
     let plan = fixture.plan(text, &[]);
     let target = fixture.target(&plan, text, Parameters::none());
     assert!(target.starts_with("0A000"), "{target}");
@@ -78,8 +78,8 @@ fn by_text(fixture: &Fixture, text: &str, value: &str) -> String {
 fn a_cast_parameter_used_elsewhere_proves_nothing() {
     let (fixture, _) = Fixture::parse(SCHEMA);
     for text in [
-        "DELETE FROM users WHERE length(name) > $1::numeric AND user_id = $1::bigint",
-        "DELETE FROM users WHERE length(name) > $1 AND user_id = $1::int",
+        "SELECT count(*) FROM users WHERE length(name) > $1::numeric AND user_id = $1::bigint",
+        "SELECT count(*) FROM users WHERE length(name) > $1 AND user_id = $1::int",
     ] {
         for value in ["1.4", "1"] {
             let target = by_text(&fixture, text, value);

@@ -125,6 +125,21 @@ impl Session {
         }
     }
 
+    /// Rolls the transaction back on all its shards, beyond the client's sight. Every answer must have
+    /// come.
+    pub(super) async fn roll_back_together(&mut self) {
+        if self.transaction.is_on_shard() {
+            let mut participants = self.participants();
+            let pinned = participants.iter().filter(|one| one.is_pinned());
+            let pinned: Vec<ShardIndex> = pinned.map(|one| one.shard).collect();
+            join_all(participants.iter_mut().map(Participant::roll_back)).await;
+            self.note_end(Outcome::RolledBack, &[], false);
+            self.keep_participants(participants, Outcome::RolledBack, &pinned);
+        } else {
+            self.note_end(Outcome::RolledBack, &[], false);
+        }
+    }
+
     /// Takes the connections that take part in the transaction.
     fn participants(&mut self) -> Vec<Participant> {
         let undisturbed = self.registered.control.end();
@@ -236,6 +251,9 @@ impl Session {
         self.memory.cursors.end(is_committed);
         self.memory.may_have_drawn = false;
         self.statements.clear_portals();
+        if self.memory.definitions.end() {
+            self.database.note_change();
+        }
         if is_committed {
             self.settings.commit();
         } else {
@@ -246,6 +264,7 @@ impl Session {
                 *wrote_at = Some(Instant::now());
             }
         }
+        self.others.is_implicit = false;
         self.others.opening.chain();
         self.transaction = match chain && is_committed {
             true => Transaction::Begun(self.others.opening.clone()),

@@ -68,8 +68,12 @@ impl Session {
                 let _ = self.settings.complete(&effect);
                 self.note_reset(false);
             }
-            // As above.
-            other => drop(self.settings.complete(&other)),
+            Effect::None => {}
+            other => {
+                self.unit.has_settings = true;
+                // As above.
+                let _ = self.settings.complete(&other);
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use crate::exec::scatter::Scatter;
 use crate::exec::walk::Walk;
 use crate::pool::Lease;
 use crate::session::others::quoted;
-use crate::session::scatter::Answered;
+use crate::session::scatter::{Answered, Joins};
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::statement::{Fetch, Statement};
@@ -167,7 +167,7 @@ impl Session {
         name: &str,
         hold: bool,
     ) -> Result<(), Stop> {
-        let gathered = self.gather(shards, true, &[]).await?;
+        let gathered = self.gather(shards, Joins::Reading, &[]).await?;
         let request = |lease: &mut Lease| {
             let mut out = unnamed(lease, call.text, &[]);
             frontend::write_execute(&mut out, b"", 0);
@@ -191,7 +191,7 @@ impl Session {
 
     /// Runs a statement that returns nothing on each shard.
     async fn everywhere(&mut self, text: &[u8], shards: &ShardSet) -> Result<Answered, Stop> {
-        let gathered = self.gather(shards, true, &[]).await?;
+        let gathered = self.gather(shards, Joins::Reading, &[]).await?;
         let request = |lease: &mut Lease| {
             let mut out = unnamed(lease, text, &[]);
             frontend::write_execute(&mut out, b"", 0);
@@ -250,7 +250,7 @@ impl Session {
         is_described: bool,
     ) -> Result<u64, Stop> {
         let gathered = self
-            .gather(&ShardSet::from_iter([shard]), true, &[])
+            .gather(&ShardSet::from_iter([shard]), Joins::Reading, &[])
             .await?;
         let request = |lease: &mut Lease| {
             let mut out = unnamed(lease, sql.as_bytes(), formats);

@@ -377,9 +377,8 @@ impl Session {
             Reply::Ready(status) => {
                 self.batch.has_turned = false;
                 let seen = self.ready(status);
-                if seen == Status::Idle && self.awaits_mail() {
+                if self.must_wait(seen) {
                     self.leave_out(input, run, header.frame_bytes);
-                    self.client.mail.is_ready_due = true;
                     return Ok(());
                 }
                 if let Some(byte) = input.bytes_mut().get_mut(range.end - 1) {
@@ -419,6 +418,17 @@ impl Session {
             }
             None => *run = end,
         }
+    }
+
+    /// Whether the client is not to hear yet that a server is ready: the next statement of the same
+    /// message, or its notifications, come first.
+    fn must_wait(&mut self, seen: Status) -> bool {
+        if self.unit.is_script {
+            return true;
+        }
+        let is_due = seen == Status::Idle && self.awaits_mail();
+        self.client.mail.is_ready_due |= is_due;
+        is_due
     }
 
     /// Asks something whose answer is certain, behind which no doubtful ReadyForQuery can come.

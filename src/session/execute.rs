@@ -12,13 +12,13 @@ use crate::session::named::Named;
 use crate::session::prepared::Needs;
 use crate::session::replies::Expect;
 use crate::session::route::Need;
+use crate::session::scatter::tag;
 use crate::session::study::effects;
 use crate::session::wording::Rewrite;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::ShardSet;
 use crate::sql::statement::Statement;
 use crate::sql::token::slice;
-use crate::wire::backend::{command_complete, ready_for_query};
 use crate::wire::frontend::{self, Subject};
 
 impl Session {
@@ -119,7 +119,7 @@ impl Session {
         (shards, rewrite): (ShardSet, Rewrite),
     ) -> Result<(), Stop> {
         self.rest_pinned();
-        let joins = self.check_scatter(&named.plan)?;
+        let joins = self.check_scatter(&named.plan, &shards).await?;
         let needed: &[_] = match &named.needs {
             Needs::Present(prepared) => std::slice::from_ref(prepared),
             _ => &[],
@@ -140,11 +140,6 @@ impl Session {
             Stop::Words(words) => Stop::Words(rewrite.restore(&words)),
             other => other,
         })?;
-        let mut words = Vec::new();
-        command_complete(&mut words, &format!("SELECT {}", answered.rows));
-        ready_for_query(&mut words, self.transaction.status());
-        self.say(words);
-        self.unit.end();
-        Ok(())
+        self.end_query(&tag(&named.prepared.plan, &answered)).await
     }
 }

@@ -487,6 +487,16 @@ impl Session {
         self.place_pending().await
     }
 
+    /// Ends what the batch was as a transaction on several shards.
+    async fn end_batch(&mut self) -> Result<(), Stop> {
+        let is_failed = self.is_skipping();
+        match self.end_implicit(is_failed).await {
+            Err(Stop::Statement(error)) => self.refuse(&error).await,
+            Err(Stop::Words(words)) => self.fail_with(words).await,
+            other => other,
+        }
+    }
+
     async fn sync(&mut self, body: &[u8]) -> Result<(), Stop> {
         if let Err(error) = frontend::empty(body) {
             // PostgreSQL is ready again at once: there is no other Sync to wait for.
@@ -500,6 +510,9 @@ impl Session {
                 Err(Stop::Statement(error)) => self.refuse(&error).await?,
                 Err(other) => return Err(other),
             }
+        }
+        if self.others.is_implicit {
+            self.end_batch().await?;
         }
         let sent = self.batch.clear();
         let status = self.transaction.status();

@@ -28,6 +28,10 @@ pub(super) enum Local {
     End { commit: bool, chain: bool },
     /// Goes back to a savepoint of a transaction that failed before a shard knew of it.
     RollBackTo(String),
+    /// Has the client's own transaction go on where one that it had not begun did work.
+    Adopt { tag: &'static str },
+    /// Ends a transaction that the client has not begun.
+    EndImplicit { commit: bool },
     /// Remembers a statement for the shard that joins the transaction.
     Remember {
         statement: String,
@@ -81,6 +85,11 @@ impl Session {
             let begun = opening.as_ref();
             let may_chain = begun.is_some() || !self.others.opening.is_unknown();
             return broken(&plan.statement, begun, may_chain).map(Some);
+        }
+        if self.others.is_implicit
+            && let Some(local) = self.local_implicit(&plan.statement, text)?
+        {
+            return Ok(Some(local));
         }
         Ok(match &plan.statement {
             Statement::Query(_) => None,
@@ -219,7 +228,13 @@ impl Session {
         formats: &Formats,
     ) -> Result<Answer, Stop> {
         match local {
+            Local::Adopt { tag } => {
+                self.others.is_implicit = false;
+                Ok(tagged(tag))
+            }
+            Local::EndImplicit { commit } => self.end_without_begin(commit).await.map(tagged),
             Local::Begin { opening, tag } => {
+                self.others.is_implicit = false;
                 self.transaction = Transaction::Begun(opening);
                 Ok(tagged(tag))
             }
@@ -396,7 +411,7 @@ impl Session {
     }
 
     /// Ends a transaction that no shard knows of.
-    fn end_unopened(&mut self, commit: bool, chain: bool) -> Answer {
+    pub(super) fn end_unopened(&mut self, commit: bool, chain: bool) -> Answer {
         let committed = commit && !self.transaction.is_broken();
         if committed {
             self.settings.commit();
@@ -468,6 +483,16 @@ fn lazy_begin(begin: &Begin, text: &str) -> Local {
         } else {
             "BEGIN"
         },
+    }
+}
+
+impl Local {
+    /// BEGIN where a transaction is under way that the client has not begun; `is_new` if no shard knows.
+    pub(super) fn adopting(begin: &Begin, text: &str, is_new: bool) -> Local {
+        match lazy_begin(begin, text) {
+            Local::Begin { tag, .. } if !is_new => Local::Adopt { tag },
+            local => local,
+        }
     }
 }
 

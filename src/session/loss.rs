@@ -136,7 +136,9 @@ impl Session {
         let out = self.client.socket.output.tail();
         for _ in 0..units {
             error_response(out, error);
-            ready_for_query(out, status);
+            if !self.unit.is_script {
+                ready_for_query(out, status);
+            }
         }
         if in_batch {
             error_response(out, error);

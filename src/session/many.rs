@@ -10,7 +10,6 @@ use crate::plan::{Access, Arguments, Parameters, Plan, SessionUse, Target};
 use crate::session::database::Database;
 use crate::session::effect::Effect;
 use crate::session::named::{Named, missing};
-use crate::session::others;
 use crate::session::prepared::{Needs, Prepared};
 use crate::session::replies::{Effects, Expect};
 use crate::session::route::Need;
@@ -44,6 +43,8 @@ struct Survey {
     is_live: bool,
     /// One of them ends the transaction.
     ends: bool,
+    /// They need several shards.
+    is_spread: bool,
 }
 
 impl Survey {
@@ -77,8 +78,8 @@ impl Session {
         self.statements.set_names(names);
         let mut survey = survey?;
         let need = survey.need.take().unwrap_or(ANYWHERE);
-        if survey.ends {
-            self.check_end_in_many(&need)?;
+        if survey.is_spread || (survey.ends && self.ends_elsewhere(&need)) {
+            return self.query_script(text, plans).await;
         }
         if plans.iter().any(|(_, plan)| stored::asks(plan)) {
             self.hold_for_stored(need).await?;
@@ -167,7 +168,12 @@ impl Session {
                 Some(named) => self.target_of_named(named, hint)?,
                 None => self.target_in_many(plan, statement, hint)?,
             };
-            need.shard = agree(need.shard, &target)?;
+            match agree(need.shard, &target) {
+                Some(shard) => need.shard = shard,
+                None => all.is_spread = true,
+            }
+            // Its COMMIT is one of several shards.
+            all.is_spread |= self.others.has_joined() && effect_of(&plan.statement) == Effect::End;
         }
         if plan.access == Access::Write || !is_query(plan) {
             need.access = Access::Write;
@@ -283,15 +289,10 @@ impl Session {
         }
     }
 
-    /// A transaction is ended where it is open.
-    fn check_end_in_many(&self, need: &Need) -> Result<()> {
-        let at_work = self.server.as_ref().filter(|held| self.takes_part(held));
-        match at_work {
-            Some(held) if need.shard.is_some_and(|shard| shard != held.shard) => {
-                Err(others::several_shards("COMMIT among other statements"))
-            }
-            _ => Ok(()),
-        }
+    /// Whether a transaction is open on another shard than what may end it runs on.
+    fn ends_elsewhere(&self, need: &Need) -> bool {
+        let mut at_work = self.server.iter().filter(|held| self.takes_part(held));
+        at_work.any(|held| need.shard.is_some_and(|shard| shard != held.shard))
     }
 
     /// What can't stand among several statements of one message, because the proxy would have to
@@ -303,9 +304,6 @@ impl Session {
             && !is_last;
         // The statements behind it were planned as if it were not there.
         let is_early_change = !self.is_plain() && !is_last && changes_planning(&plan.statement);
-        if self.others.has_joined() && effect_of(&plan.statement) == Effect::End {
-            return Err(others::several_shards("COMMIT among other statements"));
-        }
         if self.is_own_statement(plan) || is_early_reset || is_early_change {
             return Err(Error::refused(
                 "this statement can't be sent together with others",
@@ -335,22 +333,14 @@ fn moved(edit: Edit, statement: &Range<u32>) -> Edit {
     }
 }
 
-/// The shard that both a statement and those before it need.
-fn agree(shard: Option<usize>, target: &Target) -> Result<Option<usize>> {
+/// The shard that both a statement and those before it need; none if there is no such shard.
+fn agree(shard: Option<usize>, target: &Target) -> Option<Option<usize>> {
     match (shard, target) {
-        (shard, Target::Any) => Ok(shard),
-        (None, Target::One(one)) => Ok(Some(*one)),
-        (Some(shard), Target::One(one)) if shard == *one => Ok(Some(shard)),
-        _ => Err(several_shards()),
+        (shard, Target::Any) => Some(shard),
+        (None, Target::One(one)) => Some(Some(*one)),
+        (Some(shard), Target::One(one)) if shard == *one => Some(Some(shard)),
+        _ => None,
     }
-}
-
-fn several_shards() -> Error {
-    Error::refused(
-        "the statements of one message need several shards",
-        "They form one transaction, and a transaction can't use a second shard yet.",
-        "Send the statements one by one.",
-    )
 }
 
 /// Whether statements are planned differently once this one has run.

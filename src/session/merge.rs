@@ -12,7 +12,7 @@ use crate::session::database::Database;
 use crate::session::held::Held;
 use crate::session::prepared::{Needs, Prepared, server_name, statement_id};
 use crate::session::scatter::{
-    Answered, Gathered, ScatterPortal, describe_and_execute, portal_request,
+    Answered, Gathered, Joins, ScatterPortal, describe_and_execute, portal_request,
 };
 use crate::session::wording::Rewrite;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
@@ -41,7 +41,7 @@ impl Session {
         &mut self,
         text: &[u8],
         merge: &Arc<Merge>,
-        (shards, joins): (&ShardSet, bool),
+        (shards, joins): (&ShardSet, Joins),
     ) -> Result<u64, Stop> {
         let read = self.settings.context().encoding.read(text);
         let read = read.unwrap_or_default().into_owned();
@@ -79,7 +79,7 @@ impl Session {
         &mut self,
         portal: &ScatterPortal,
         merge: &Arc<Merge>,
-        joins: bool,
+        joins: Joins,
     ) -> Result<(), Stop> {
         let bind = Bind::read(frame::body(&portal.bind))?;
         let arguments = Arguments {

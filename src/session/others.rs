@@ -47,6 +47,8 @@ pub struct Others {
     is_behind: bool,
     /// DISCARD ALL has run on the connection that works; those that rest need it too.
     is_discarded: bool,
+    /// The transaction is one that the client has not begun: it ends with its batch or message.
+    pub is_implicit: bool,
     /// Some of the connections that a statement needs are there, and the next is being leased.
     pub is_gathering: bool,
 }

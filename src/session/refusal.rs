@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::session::{Session, Stop};
 use crate::txn::Transaction;
-use crate::wire::backend::{error_response, ready_for_query};
+use crate::wire::backend::{Status, error_response, ready_for_query};
 
 impl Session {
     /// Whether requests are ignored until the client's next Sync, after an error in its batch.
@@ -33,9 +33,13 @@ impl Session {
             // stands.
             self.drain().await?;
         }
+        let is_extended = self.batch.is_extended();
+        if self.others.is_implicit && !is_extended {
+            self.drain().await?;
+            self.roll_back_together().await;
+        }
         let mut words = self.acknowledge_pending();
         words.extend_from_slice(&error);
-        let is_extended = self.batch.is_extended();
         let is_sent = self.batch.is_sent();
         let is_on_shard = self.transaction.is_on_shard();
         match &mut self.server {
@@ -60,14 +64,21 @@ impl Session {
                 if is_extended {
                     self.batch.skip();
                 } else {
-                    if self.awaits_mail() {
-                        self.before_ready().await?;
-                    }
-                    ready_for_query(self.client.socket.output.tail(), status);
-                    self.unit.end();
+                    self.ready_after_failure(status).await?;
                 }
             }
         }
+        Ok(())
+    }
+
+    async fn ready_after_failure(&mut self, status: Status) -> Result<(), Stop> {
+        if !self.unit.is_script {
+            if self.awaits_mail() {
+                self.before_ready().await?;
+            }
+            ready_for_query(self.client.socket.output.tail(), status);
+        }
+        self.unit.end();
         Ok(())
     }
 

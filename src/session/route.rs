@@ -122,6 +122,7 @@ impl Session {
             } else if self.suits(&need) {
                 return Ok(());
             } else if self.server.is_some() {
+                self.upgrade_for(&need).await?;
                 self.make_way(&need).await?;
             }
         }

@@ -11,16 +11,17 @@ use crate::session::announce::needed;
 use crate::session::control::Signal;
 use crate::session::cursors::{CursorCall, is_about_cursor};
 use crate::session::held::Held;
+use crate::session::implicit::stays;
 use crate::session::prepared::{Portal, Prepared};
 use crate::session::replies::Expect;
 use crate::session::route::Need;
 use crate::session::stored;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
-use crate::sql::statement::Statement;
-use crate::sqlstate::SqlState;
+use crate::sql::statement::{QueryKind, Statement};
 use crate::txn::Transaction;
-use crate::wire::backend::{Status, bind_complete, command_complete, no_data, ready_for_query};
+use crate::txn::commit::Work;
+use crate::wire::backend::{Status, bind_complete, command_complete, no_data};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
@@ -43,6 +44,17 @@ pub struct ScatterPortal {
     pub bind: Box<[u8]>,
     /// Where it runs.
     pub shards: ShardSet,
+}
+
+/// Whether the shards of a statement take part in the client's transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joins {
+    /// They serve it beside the transaction, or there is none.
+    Not,
+    /// They do.
+    Reading,
+    /// They do, and are written.
+    Writing,
 }
 
 /// What became of a statement on several shards.
@@ -77,7 +89,7 @@ impl Session {
             let tag = self.call_cursor(call, &shards).await?;
             return self.end_query(&tag).await;
         }
-        let joins = self.check_scatter(plan)?;
+        let joins = self.check_scatter(plan, &shards).await?;
         if let Some(merge) = &plan.merge {
             let rows = self.merge_query(text, merge, (&shards, joins)).await?;
             return self.end_query(&format!("SELECT {rows}")).await;
@@ -92,21 +104,21 @@ impl Session {
             out
         };
         let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES);
-        let rows = self.drive(scatter).await?.rows;
-        self.end_query(&format!("SELECT {rows}")).await
+        let answered = self.drive(scatter).await?;
+        self.end_query(&tag(plan, &answered)).await
     }
 
-    async fn end_query(&mut self, tag: &str) -> Result<(), Stop> {
+    /// Ends a Query that was answered over several shards, and what it was as a transaction.
+    ///
+    /// # Errors
+    /// Why that could not be committed.
+    pub(super) async fn end_query(&mut self, tag: &str) -> Result<(), Stop> {
+        if !self.unit.is_script {
+            self.end_implicit(false).await?;
+        }
         let mut words = Vec::new();
         command_complete(&mut words, tag);
-        if self.awaits_mail() {
-            self.say(std::mem::take(&mut words));
-            self.before_ready().await?;
-        }
-        ready_for_query(&mut words, self.transaction.status());
-        self.say(words);
-        self.unit.end();
-        Ok(())
+        self.finish_simple(words).await
     }
 
     /// Keeps a Bind over several shards until its Execute.
@@ -119,10 +131,6 @@ impl Session {
         let bind = Bind::read(frame::body(frame))?;
         if stored::asks(&prepared.plan) {
             return Err(stored::of_several_shards().into());
-        }
-        let stays = !self.transaction.is_on_shard() && !self.may_leave_batch();
-        if self.batch.is_sent() && stays {
-            return Err(shared_batch().into());
         }
         *self.batch_scatter() = Some(ScatterPortal {
             portal: bind.portal.into(),
@@ -149,7 +157,8 @@ impl Session {
             }
             return self.execute_in_parts(portal, max_rows).await;
         }
-        let joins = self.check_scatter(&portal.prepared.plan)?;
+        let plan = &portal.prepared.plan;
+        let joins = self.check_scatter(plan, &portal.shards).await?;
         if let Some(merge) = merge {
             return self.merge_portal(&portal, merge, joins).await;
         }
@@ -159,9 +168,9 @@ impl Session {
         let bind = Bind::read(frame::body(&portal.bind))?;
         let request = |lease: &mut Lease| portal_request(lease, &portal.prepared, &bind);
         let scatter = Scatter::start(gathered, request, portal.is_described, HIGH_WATER_BYTES);
-        let rows = self.drive(scatter).await?.rows;
+        let answered = self.drive(scatter).await?;
         let mut words = Vec::new();
-        command_complete(&mut words, &format!("SELECT {rows}"));
+        command_complete(&mut words, &tag(&portal.prepared.plan, &answered));
         self.say(words);
         Ok(())
     }
@@ -226,23 +235,37 @@ impl Session {
     }
 
     /// Whether a statement over several shards may run now, and whether its shards take part in the
-    /// client's transaction.
-    pub(super) fn check_scatter(&self, plan: &Plan) -> Result<bool> {
-        if plan.access == Access::Write {
-            return Err(Error::new(
-                SqlState::INTERNAL_ERROR,
-                "a statement that writes was planned for several shards",
-            ));
+    /// client's transaction. One that writes begins a transaction if there is none, which ends with the
+    /// batch or message at hand.
+    ///
+    /// # Errors
+    /// `0A000` if the transaction must stay on its shard, or the shards can't be written together.
+    pub(super) async fn check_scatter(
+        &mut self,
+        plan: &Plan,
+        shards: &ShardSet,
+    ) -> Result<Joins, Stop> {
+        let writes = plan.access == Access::Write;
+        if writes {
+            let shards: Vec<ShardIndex> = shards.iter().collect();
+            self.check_writers(&shards)?;
+        }
+        let before = self.transaction.status();
+        self.drain().await?;
+        self.check_unfailed(before)?;
+        let shares_batch = self.batch.is_sent() && !self.may_leave_batch();
+        if writes || shares_batch {
+            self.begin_implicit().await?;
         }
         let joins = match &self.transaction {
-            Transaction::Idle => false,
-            Transaction::Begun(_) if !self.has_own_snapshot() => false,
-            Transaction::Begun(opening) if self.may_be_joined(opening) => true,
-            Transaction::Open if self.may_be_joined(&self.others.opening) => true,
-            _ => return Err(second_shard()),
+            Transaction::Idle => Joins::Not,
+            Transaction::Begun(_) if !writes && !self.has_own_snapshot() => Joins::Not,
+            Transaction::Begun(opening) if self.may_be_joined(opening) => Joins::Reading,
+            Transaction::Open if self.may_be_joined(&self.others.opening) => Joins::Reading,
+            _ => return Err(second_shard().into()),
         };
         self.database.metrics.scatter.inc();
-        Ok(joins)
+        Ok(if writes { Joins::Writing } else { joins })
     }
 
     /// Takes a connection to each shard, in the order of shards, so that two clients can't wait for
@@ -250,7 +273,7 @@ impl Session {
     pub(super) async fn gather(
         &mut self,
         shards: &ShardSet,
-        joins: bool,
+        joins: Joins,
         needed: &[Arc<Prepared>],
     ) -> Result<Gathered, Stop> {
         let before = self.transaction.status();
@@ -262,7 +285,7 @@ impl Session {
         self.tell_others().await?;
         if self.batch.is_sent() {
             if !self.transaction.is_on_shard() && !self.may_leave_batch() {
-                return Err(shared_batch().into());
+                return Err(stays().into());
             }
             self.leave_batch().await?;
         }
@@ -287,17 +310,25 @@ impl Session {
     async fn gather_one(
         &mut self,
         shard: ShardIndex,
-        joins: bool,
+        joins: Joins,
         needed: &[Arc<Prepared>],
     ) -> Result<(), Stop> {
         self.hold(Need {
             shard: Some(shard),
-            access: Access::Read,
-            writes: false,
+            access: match joins {
+                Joins::Writing => Access::Write,
+                _ => Access::Read,
+            },
+            writes: joins == Joins::Writing,
             is_sticky: false,
-            may_detach: !joins,
+            may_detach: joins == Joins::Not,
         })
         .await?;
+        if joins == Joins::Writing
+            && let Some(held) = &mut self.server
+        {
+            held.note(Work::Writes);
+        }
         self.ensure_held(needed, &[]).await?;
         // The BEGIN that went ahead must be answered before the connection is another's to read.
         self.drain().await
@@ -426,12 +457,19 @@ fn merged_in_parts() -> Error {
     )
 }
 
-fn shared_batch() -> Error {
-    Error::refused(
-        "a statement over several shards can't share its batch with statements that write",
-        "The statements up to Sync are one transaction, which can't be committed on several shards yet.",
-        "Send Sync between them.",
-    )
+/// The command tag of a statement over several shards.
+pub(super) fn tag(plan: &Plan, answered: &Answered) -> String {
+    let Statement::Query(query) = &plan.statement else {
+        return format!("SELECT {}", answered.rows);
+    };
+    let word = match query.kind {
+        QueryKind::Insert => "INSERT 0",
+        QueryKind::Update => "UPDATE",
+        QueryKind::Delete => "DELETE",
+        QueryKind::Merge => "MERGE",
+        _ => return format!("SELECT {}", answered.rows),
+    };
+    format!("{word} {}", answered.affected)
 }
 
 /// Parse if the server does not know the statement, then Bind, Describe, Execute and Sync.

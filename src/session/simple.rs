@@ -65,7 +65,12 @@ impl Session {
         }
     }
 
-    async fn query_one(&mut self, frame: &[u8], text: &str, plan: &Arc<Plan>) -> Result<(), Stop> {
+    pub(super) async fn query_one(
+        &mut self,
+        frame: &[u8],
+        text: &str,
+        plan: &Arc<Plan>,
+    ) -> Result<(), Stop> {
         if self.transaction != Transaction::Failed
             && let Some(local) = self.local(plan, text).await?
         {
@@ -214,13 +219,15 @@ impl Session {
     }
 
     /// Answers a Query with words of the proxy's own.
-    async fn finish_simple(&mut self, mut words: Vec<u8>) -> Result<(), Stop> {
+    pub(super) async fn finish_simple(&mut self, mut words: Vec<u8>) -> Result<(), Stop> {
         self.drain().await?;
-        if self.awaits_mail() {
+        if !self.unit.is_script && self.awaits_mail() {
             self.say(std::mem::take(&mut words));
             self.before_ready().await?;
         }
-        ready_for_query(&mut words, self.transaction.status());
+        if !self.unit.is_script {
+            ready_for_query(&mut words, self.transaction.status());
+        }
         self.say(words);
         self.unit.end();
         Ok(())

@@ -11,7 +11,7 @@ use crate::exec::scatter::Scatter;
 use crate::pool::Lease;
 use crate::session::announce::needed;
 use crate::session::prepared::Portal;
-use crate::session::scatter::{Answered, ScatterPortal, statement_and_bind};
+use crate::session::scatter::{Answered, Joins, ScatterPortal, statement_and_bind};
 use crate::session::simple::aborted;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
@@ -40,9 +40,10 @@ impl Session {
         if self.transaction == Transaction::Idle {
             return self.execute_once(portal, max_rows).await;
         }
-        self.check_scatter(&portal.prepared.plan)?;
+        let plan = &portal.prepared.plan;
+        self.check_scatter(plan, &portal.shards).await?;
         let gathered = self
-            .gather(&portal.shards, true, &needed(&portal.prepared))
+            .gather(&portal.shards, Joins::Reading, &needed(&portal.prepared))
             .await?;
         self.acknowledge_bind();
         let bind = Bind::read(frame::body(&portal.bind))?;
@@ -69,7 +70,8 @@ impl Session {
 
     /// Serves a part of a portal that ends with it.
     async fn execute_once(&mut self, portal: ScatterPortal, max_rows: i32) -> Result<(), Stop> {
-        let joins = self.check_scatter(&portal.prepared.plan)?;
+        let plan = &portal.prepared.plan;
+        let joins = self.check_scatter(plan, &portal.shards).await?;
         let gathered = self
             .gather(&portal.shards, joins, &needed(&portal.prepared))
             .await?;
@@ -120,7 +122,9 @@ impl Session {
     }
 
     async fn part_on(&mut self, portal: &SpreadPortal, limit: u64) -> Result<Answered, Stop> {
-        let gathered = self.gather(&portal.on_shard()?, true, &[]).await?;
+        let gathered = self
+            .gather(&portal.on_shard()?, Joins::Reading, &[])
+            .await?;
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let request = |_: &mut Lease| {
             let mut out = Vec::new();
@@ -134,7 +138,9 @@ impl Session {
 
     /// Describes a portal that is open on several shards.
     pub(super) async fn describe_spread(&mut self, portal: &SpreadPortal) -> Result<(), Stop> {
-        let gathered = self.gather(&portal.on_shard()?, true, &[]).await?;
+        let gathered = self
+            .gather(&portal.on_shard()?, Joins::Reading, &[])
+            .await?;
         let request = |_: &mut Lease| {
             let mut out = Vec::new();
             frontend::write_subject(&mut out, b'D', Subject::Portal, portal.name.as_bytes());

@@ -25,6 +25,12 @@ pub struct Unit {
     pub given_up: Vec<Expect>,
     /// The statement of it that was rewritten last.
     pub rewritten: Option<Rewritten>,
+    /// The statements of its message run one by one: only the last is followed by ReadyForQuery.
+    pub is_script: bool,
+    /// One of them has failed, and the client has been told.
+    pub is_script_failed: bool,
+    /// It has made settings outside a transaction block.
+    pub has_settings: bool,
     /// How many units have ended.
     ended: u64,
     /// When the one before this began.
@@ -67,7 +73,9 @@ impl Unit {
         self.log.clear();
         self.is_final = false;
         self.is_repeated = false;
+        self.is_script_failed |= self.is_script && self.has_failed;
         self.has_failed = false;
+        self.has_settings = false;
         self.rewritten = None;
         self.before = self.began.or(self.before);
         self.ended += u64::from(self.began.is_some());

@@ -104,7 +104,7 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// A commit of participants that have done this; `decider` must have written, and `readers_vote` says
+    /// A commit of participants that have done this; `decider` must have written if any has, and `readers_vote` says
     /// that a failure to commit what was only read must be one of the whole.
     pub fn new(works: Vec<Work>, decider: usize, readers_vote: bool) -> Commit {
         Commit {
@@ -172,6 +172,7 @@ impl Commit {
                 Work::Writes if !several => return None,
                 Work::Writes if participant == self.decider => Order::Decide,
                 Work::Writes => Order::Prepare,
+                _ if participant == self.decider => return None,
                 Work::Locks if !self.readers_vote => return None,
                 Work::Locks | Work::Reads => Order::Commit,
             };

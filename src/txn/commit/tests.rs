@@ -286,6 +286,15 @@ fn whoever_may_object_is_asked_first() {
 }
 
 #[test]
+fn a_transaction_that_wrote_nothing_is_committed_too() {
+    assert_eq!(rounds(&[R], 0, false), [vec![(0, Order::Commit)]]);
+    assert_eq!(
+        rounds(&[L, R], 0, false),
+        [vec![(1, Order::Commit)], vec![(0, Order::Commit)]]
+    );
+}
+
+#[test]
 fn a_lost_commit_of_one_writer_is_not_known() {
     let mut commit = Commit::new(vec![W, L], 0, false);
     commit.start();
