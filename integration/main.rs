@@ -10,6 +10,7 @@
 mod access;
 mod catalog_queries;
 mod clients;
+mod combine;
 mod commits;
 mod configure;
 mod console;

@@ -260,7 +260,7 @@ pub const CASES: &[&str] = &[
     "SELECT FROM users",
     "SELECT * FROM users WHERE user_id = 5 AND EXISTS (TABLE orders)",
     "VALUES ((SELECT count(*) FROM users))",
-    "SELECT ARRAY(SELECT user_id FROM users)",
+    "SELECT ARRAY(SELECT user_id FROM users ORDER BY 1)",
     "SELECT * FROM users, (TABLE orders) o WHERE users.user_id = 5 AND o.user_id = 5",
     "SELECT name FROM users ORDER BY name USING <",
     "SELECT user_id FROM users WHERE user_id = 5 WINDOW w AS (ORDER BY name)",
@@ -547,7 +547,10 @@ pub const WITH_PARAMETERS: &[(&str, &[(u32, &str)])] = &[
         "SELECT * FROM users WHERE user_id = $1 LIMIT $2",
         &[(0, "5"), (0, "0")],
     ),
-    ("SELECT * FROM users LIMIT $1", &[(0, "3")]),
+    (
+        "SELECT count(*) FROM (SELECT * FROM users LIMIT $1) x",
+        &[(0, "3")],
+    ),
     (
         "SELECT * FROM users u JOIN orders o ON o.user_id = u.user_id AND o.user_id = $1",
         &[(0, "5")],

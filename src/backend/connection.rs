@@ -280,7 +280,11 @@ impl Connection {
         self.ask(messages, &mut |_, _| {}).await
     }
 
-    async fn ask(
+    /// Sends messages as [`Connection::send`] does; `note` gets the tag and body of each answer.
+    ///
+    /// # Errors
+    /// As [`Connection::run`].
+    pub async fn ask(
         &mut self,
         messages: &[u8],
         note: &mut (dyn FnMut(u8, &[u8]) + Send),

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::sqlstate::SqlState;
-use crate::wire::buffer::Reader;
+use crate::wire::buffer::{Reader, cstring};
 
 /// A column as far as clients can tell shards apart by it.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,6 +20,31 @@ struct Column<'a> {
 /// # Errors
 /// `0A000` that names the first difference.
 pub fn compare(first: &[u8], other: &[u8], shard: &str) -> Result<()> {
+    compare_by(first, other, shard, |one, other| one == other)
+}
+
+/// As [`compare`], for rows that a server is sent in binary format: only types matter, and OIDs of types
+/// that users made differ between servers.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_shipped(first: &[u8], other: &[u8], shard: &str) -> Result<()> {
+    compare_by(first, other, shard, |one, other| {
+        one.typmod == other.typmod
+            && (one.type_oid == other.type_oid
+                || one.type_oid.min(other.type_oid) >= FIRST_USER_OID)
+    })
+}
+
+/// `FirstNormalObjectId`.
+const FIRST_USER_OID: u32 = 16_384;
+
+fn compare_by(
+    first: &[u8],
+    other: &[u8],
+    shard: &str,
+    is_same: impl Fn(&Column<'_>, &Column<'_>) -> bool,
+) -> Result<()> {
     let (mut a, mut b) = (Reader::new(first), Reader::new(other));
     let (columns, others) = (a.u16()?, b.u16()?);
     if columns != others {
@@ -30,7 +55,7 @@ pub fn compare(first: &[u8], other: &[u8], shard: &str) -> Result<()> {
     }
     for number in 1..=columns {
         let (one, two) = (column(&mut a)?, column(&mut b)?);
-        if one != two {
+        if !is_same(&one, &two) {
             let name = String::from_utf8_lossy(one.name);
             return Err(differs(
                 shard,
@@ -39,6 +64,34 @@ pub fn compare(first: &[u8], other: &[u8], shard: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A RowDescription body that says of the same columns where they come from as `original` does; none if
+/// their types differ. The formats stay.
+pub fn with_origins(body: &[u8], original: &[u8]) -> Option<Vec<u8>> {
+    let (mut a, mut b) = (Reader::new(body), Reader::new(original));
+    let count = a.u16().ok()?;
+    if b.u16().ok()? != count {
+        return None;
+    }
+    let mut out = count.to_be_bytes().to_vec();
+    for _ in 0..count {
+        let name = a.cstring().ok()?;
+        a.bytes(6).ok()?;
+        let kind = a.bytes(10).ok()?;
+        let format = a.bytes(2).ok()?;
+        let known_as = b.cstring().ok()?;
+        let origin = b.bytes(6).ok()?;
+        if b.bytes(10).ok()? != kind || name != known_as {
+            return None;
+        }
+        b.bytes(2).ok()?;
+        cstring(&mut out, name);
+        out.extend_from_slice(origin);
+        out.extend_from_slice(kind);
+        out.extend_from_slice(format);
+    }
+    Some(out)
 }
 
 fn column<'a>(reader: &mut Reader<'a>) -> Result<Column<'a>> {

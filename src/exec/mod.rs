@@ -1,5 +1,6 @@
-//! Runs plans over several shards: scatter, and merge.
+//! Runs plans over several shards: scatter, merge, combine on a hub.
 
+pub mod combine;
 pub mod description;
 pub mod merge;
 pub mod scatter;

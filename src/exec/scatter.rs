@@ -161,6 +161,12 @@ pub struct Scatter<C> {
     high_water_bytes: usize,
     /// Decides which row is next; none if any is.
     merger: Option<Merger>,
+    /// Rows pass as COPY data for a server whose columns are described so.
+    copied: Option<Vec<u8>>,
+    /// Bytes of rows that have passed or begun to.
+    bytes: u64,
+    /// Describes the columns as the client named them.
+    original: Option<Vec<u8>>,
 }
 
 /// Why a scatter ended without its answer.
@@ -208,6 +214,9 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             left: u64::MAX,
             high_water_bytes,
             merger: None,
+            copied: None,
+            bytes: 0,
+            original: None,
         }
     }
 
@@ -216,6 +225,26 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
     pub fn merged(mut self, merger: Option<Merger>) -> Scatter<C> {
         self.merger = merger;
         self
+    }
+
+    /// Has rows in binary format pass as data of a binary COPY: a row of the one is a tuple of the other,
+    /// byte for byte. `columns` is the RowDescription of what they are copied into.
+    #[must_use]
+    pub fn copied_into(mut self, columns: Vec<u8>) -> Scatter<C> {
+        self.copied = Some(columns);
+        self
+    }
+
+    /// Has the client's RowDescription say where columns come from as the frame `original` does.
+    #[must_use]
+    pub fn described_as(mut self, original: Vec<u8>) -> Scatter<C> {
+        self.original = Some(original);
+        self
+    }
+
+    /// Bytes of rows that have passed.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Does something to each connection.
@@ -361,7 +390,13 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 }
                 self.left -= 1;
                 branch.rows += 1;
+                self.bytes += header.frame_bytes as u64;
                 self.current = Some((index, header.frame_bytes));
+                if self.copied.is_some() {
+                    branch.socket().input.consume(1);
+                    out.push(b"d");
+                    self.current = Some((index, header.frame_bytes - 1));
+                }
                 continue;
             }
             if bytes.len() < header.frame_bytes {
@@ -399,6 +434,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 return Ok(true);
             }
             b'C' | b'I' | b's' if !self.is_released => return Ok(false),
+            b'N' if self.copied.is_some() => {}
             b'N' => out.push(frame),
             b'E' => {
                 if self.failure.is_none() {
@@ -438,6 +474,11 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             let Some(description) = &branch.description else {
                 return Ok(());
             };
+            if let Some(copied) = &self.copied {
+                let (one, other) = (frame::body(copied), frame::body(description));
+                description::compare_shipped(one, other, &branch.shard)?;
+                continue;
+            }
             match first {
                 None => first = Some(description),
                 Some(first) if first.first() != description.first() => {
@@ -455,7 +496,11 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             first = Cow::Owned(merger.describe(&first)?);
         }
         if self.is_described {
-            out.push(&first);
+            let original = self.original.as_deref().map(frame::body);
+            match original.and_then(|body| description::with_origins(frame::body(&first), body)) {
+                Some(body) => message(out.tail(), b'T', |frame| frame.extend_from_slice(&body)),
+                None => out.push(&first),
+            }
         }
         self.is_released = true;
         Ok(())

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Arguments;
+use crate::plan::Combine;
 use crate::plan::Target;
 use crate::plan::refusal;
 use crate::sharding::ColumnType;
@@ -44,6 +45,8 @@ pub(super) enum Spread {
     Scatter(ShardSet),
     /// It is refused.
     Refuse(Error),
+    /// A hub finishes it.
+    Combine(Arc<Combine>),
 }
 
 /// That one occurrence of a sharded table is restricted to the keys listed.
@@ -125,6 +128,7 @@ impl Keyed {
                 Err((KeyError::Unprovable(why), _)) if proof.use_ == KeyUse::Compare => {
                     return match &self.spread {
                         Spread::Scatter(all) => scatter(all.clone(), arguments),
+                        Spread::Combine(_) => Ok(Target::Combine),
                         Spread::Refuse(_) => Err(refusal::unprovable(&proof.table, why)),
                     };
                 }
@@ -141,6 +145,7 @@ impl Keyed {
                 scatter(shards, arguments)
             }
             (Some(_), Spread::Refuse(error)) => Err(error.clone()),
+            (Some(_), Spread::Combine(_)) => Ok(Target::Combine),
         }
     }
 }
@@ -150,18 +155,20 @@ pub(super) fn scatter(shards: ShardSet, arguments: &Arguments<'_>) -> Result<Tar
     if let Some(shard) = shards.single() {
         return Ok(Target::One(shard));
     }
+    match names_moment(arguments) {
+        true => Err(refusal::relative_time()),
+        false => Ok(Target::Many(shards)),
+    }
+}
+
+/// Whether a constant may mean another moment on each server.
+pub(super) fn names_moment(arguments: &Arguments<'_>) -> bool {
     let literals = arguments.literals.iter();
-    let strings = literals.filter(|literal| literal.kind.is_string());
-    for literal in strings {
+    let mut strings = literals.filter(|literal| literal.kind.is_string());
+    strings.any(|literal| {
         let value = literal_value(arguments.text, literal);
-        if value.is_some_and(|value| is_relative_time(value.as_bytes())) {
-            return Err(refusal::relative_time());
-        }
-    }
-    if arguments.parameters.texts().any(is_relative_time) {
-        return Err(refusal::relative_time());
-    }
-    Ok(Target::Many(shards))
+        value.is_some_and(|value| is_relative_time(value.as_bytes()))
+    }) || arguments.parameters.texts().any(is_relative_time)
 }
 
 /// Whether a date or time type would read the string as a moment relative to the transaction's start.
@@ -173,6 +180,15 @@ fn is_relative_time(value: &[u8]) -> bool {
 }
 
 impl Proof {
+    /// The shards of the keys listed; none if they can't be known.
+    pub(super) fn shards(&self, arguments: &Arguments<'_>) -> Option<ShardSet> {
+        match self.places(arguments).ok()? {
+            Places::None => Some(ShardSet::default()),
+            Places::One(shard) => Some(ShardSet::from_iter([shard])),
+            Places::Many(shards) => Some(shards),
+        }
+    }
+
     /// The shards of the keys listed; an error comes with the name of its column.
     fn places(&self, arguments: &Arguments<'_>) -> Result<Places, (KeyError, &str)> {
         let mut keys = Keys::new();

@@ -10,6 +10,7 @@
 
 mod bind;
 mod colocation;
+mod combine;
 mod definition;
 mod effects;
 mod insert;
@@ -47,6 +48,9 @@ use crate::sql::token::Token;
 
 use statement::Part;
 
+pub use combine::Combine;
+pub use combine::Execution;
+pub use combine::Intermediate;
 pub use keyed::Keyed;
 pub use merge::Merge;
 pub use own::OwnCall;
@@ -106,6 +110,8 @@ pub enum Route {
     Keyed(Box<Keyed>),
     /// All these shards; their answers are merged as [`Plan::merge`] says.
     Scatter(ShardSet),
+    /// Its relations on shards, the rest on a hub.
+    Combine(Arc<Combine>),
     /// Nowhere: the error for the client.
     Refused(Error),
 }
@@ -141,6 +147,8 @@ pub enum Target {
     One(ShardIndex),
     /// These shards, at least two; their answers are merged as [`Plan::merge`] says.
     Many(ShardSet),
+    /// A hub finishes it: see [`Plan::combine`].
+    Combine,
 }
 
 /// Plans one statement. Total: what can't be served is a plan too.
@@ -207,7 +215,20 @@ impl Plan {
             Route::Shard(shard) => Ok(Target::One(*shard)),
             Route::Keyed(keyed) => keyed.target(arguments),
             Route::Scatter(shards) => keyed::scatter(shards.clone(), arguments),
+            Route::Combine(_) => Ok(Target::Combine),
             Route::Refused(error) => Err(error.clone()),
+        }
+    }
+
+    /// What a hub finishes, if it can't be served in a simpler way.
+    pub fn combine(&self) -> Option<&Arc<Combine>> {
+        match &self.route {
+            Route::Combine(combine) => Some(combine),
+            Route::Keyed(keyed) => match &keyed.spread {
+                keyed::Spread::Combine(combine) => Some(combine),
+                _ => None,
+            },
+            _ => None,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::plan::Route;
 use crate::plan::SessionUse;
 use crate::plan::bind::Bound;
 use crate::plan::bind::BoundSource;
+use crate::plan::combine;
 use crate::plan::effects;
 use crate::plan::effects::Effects;
 use crate::plan::insert;
@@ -111,6 +112,11 @@ impl<'a> Query<'a> {
             self.request.search_path,
             (self.request.text, self.tokens),
         );
+        // What the proxy answers in a text would move its tokens.
+        let route = match own.is_empty() {
+            true => combine::complete(self, route),
+            false => route,
+        };
         Planned {
             route,
             access: self.access(),
@@ -285,7 +291,7 @@ impl<'a> Query<'a> {
             .map(|(call, _)| call.name.name.as_str())
     }
 
-    fn check_calls(&self) -> Result<()> {
+    pub fn check_calls(&self) -> Result<()> {
         if let Some(name) = self.call_with(Effects::READS_TABLES) {
             return Err(refusal::reads_tables(name));
         }

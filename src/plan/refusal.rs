@@ -160,6 +160,24 @@ pub(super) fn locks_replicated() -> Error {
     )
 }
 
+/// A row lock on rows that a hub would have a copy of.
+pub(super) fn locks_combined() -> Error {
+    Error::refused(
+        "locking rows in a query over several shards is not supported",
+        "The query is finished over copies of the rows.",
+        "Leave out FOR UPDATE or FOR SHARE, or lock the rows in a query with their shard key.",
+    )
+}
+
+/// A function with effects, or none known, in a query that a hub finishes.
+pub(super) fn hub_calls(name: &str) -> Error {
+    Error::refused(
+        format!("function \"{name}\" cannot be called in a query over several shards"),
+        "It may write or keep state, on a server that is not the one where the rows are.",
+        "Call it in a statement of its own.",
+    )
+}
+
 /// Rules, triggers, policies.
 pub(super) fn hazard(table: &str, what: &str) -> Error {
     Error::refused(

@@ -228,6 +228,13 @@ fn plan_declare(part: Part<'_>, hold: bool, body: &Range<u32>) -> Planned {
     if planned.merge.take().is_some() {
         one_shard_only(&mut planned.route, "DECLARE CURSOR with ORDER BY or LIMIT");
     }
+    match &planned.route {
+        Route::Combine(_) => one_shard_only(&mut planned.route, "a cursor"),
+        Route::Keyed(keyed) if matches!(keyed.spread, Spread::Combine(_)) => {
+            one_shard_only(&mut planned.route, "a cursor");
+        }
+        _ => {}
+    }
     if hold {
         planned.session |= SessionUse::PINS | SessionUse::NOT_PREPARABLE;
     }
@@ -244,9 +251,9 @@ fn one_shard_only(route: &mut Route, what: &str) {
         )
     };
     match route {
-        Route::Scatter(_) => *route = Route::Refused(error()),
+        Route::Scatter(_) | Route::Combine(_) => *route = Route::Refused(error()),
         Route::Keyed(keyed) => {
-            if matches!(keyed.spread, Spread::Scatter(_)) {
+            if matches!(keyed.spread, Spread::Scatter(_) | Spread::Combine(_)) {
                 keyed.spread = Spread::Refuse(error());
             }
         }

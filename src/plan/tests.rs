@@ -51,18 +51,18 @@ fn bytes_of_a_parameter_used_elsewhere_prove_nothing() {
     value.extend(1_i64.to_be_bytes());
     let plan = fixture.plan(text, &[]);
     let undeclared = fixture.target(&plan, text, Parameters::new(&[], &[0, 1], &value));
-    assert!(undeclared.starts_with("0A000"), "{undeclared}");
+    assert_eq!(undeclared, "a hub");
     let declared = fixture.target(&plan, text, Parameters::new(&[20], &[0, 1], &value));
     assert_eq!(declared, "s0");
 }
 
 #[test]
-fn missing_parameters_are_refused() {
+fn missing_parameters_are_no_keys() {
     let (fixture, _) = Fixture::parse(SCHEMA);
     let text = "SELECT count(*) FROM users WHERE user_id = $1";
     let plan = fixture.plan(text, &[]);
     let target = fixture.target(&plan, text, Parameters::none());
-    assert!(target.starts_with("0A000"), "{target}");
+    assert_eq!(target, "a hub");
 }
 
 /// Where the value of one undeclared parameter in text format leads.
@@ -83,7 +83,7 @@ fn a_cast_parameter_used_elsewhere_proves_nothing() {
     ] {
         for value in ["1.4", "1"] {
             let target = by_text(&fixture, text, value);
-            assert!(target.starts_with("0A000"), "{text} {value}: {target}");
+            assert_eq!(target, "a hub", "{text} {value}");
         }
     }
     let alone = "SELECT name FROM users WHERE user_id = $1::bigint";
@@ -97,7 +97,7 @@ fn large_digits_of_a_parameter_used_elsewhere_prove_nothing() {
     let text = "SELECT count(*) FROM users WHERE length(name) > $1 AND user_id = $1";
     assert_eq!(by_text(&fixture, text, "1"), "s0");
     let large = by_text(&fixture, text, "9007199254740993");
-    assert!(large.starts_with("0A000"), "{large}");
+    assert_eq!(large, "a hub");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::plan::Access;
+use crate::plan::Combine;
 use crate::plan::Plan;
 use crate::plan::Route;
 use crate::plan::keyed::KeySource;
@@ -30,6 +31,7 @@ impl fmt::Display for Tree<'_> {
             Route::Shard(shard) => write!(f, "Home {}", self.shard(*shard))?,
             Route::Keyed(keyed) => self.keyed(keyed, f)?,
             Route::Scatter(shards) => write!(f, "{} {}", self.scatter(), self.set(shards))?,
+            Route::Combine(combine) => self.combine(combine, f)?,
             Route::Refused(error) => {
                 let fields = error.fields();
                 write!(f, "Refused {}: {}", fields.code, fields.message)?;
@@ -71,7 +73,7 @@ impl Tree<'_> {
                 matches!(keyed.spread, Spread::Scatter(_))
                     && parts.any(|part| part.values.len() > 1)
             }
-            Route::Any | Route::Shard(_) | Route::Refused(_) => false,
+            Route::Any | Route::Shard(_) | Route::Combine(_) | Route::Refused(_) => false,
         }
     }
 
@@ -109,11 +111,37 @@ impl Tree<'_> {
         }
         if let [proof] = keyed.proofs.as_ref() {
             write!(f, " ")?;
-            return write_proof(proof, f);
-        }
-        for proof in &keyed.proofs {
-            write!(f, "\n  ")?;
             write_proof(proof, f)?;
+        } else {
+            for proof in &keyed.proofs {
+                write!(f, "\n  ")?;
+                write_proof(proof, f)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn combine(&self, combine: &Combine, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Combine")?;
+        for part in combine.parts() {
+            write!(f, "\n  {} (", part.relation)?;
+            write!(f, "{})", part.columns.join(", "))?;
+            match part.terms {
+                0 => {}
+                1 => write!(f, ", 1 condition")?,
+                terms => write!(f, ", {terms} conditions")?,
+            }
+            match part.shards {
+                Some(shards) => write!(f, ", from {}", self.set(shards))?,
+                None => write!(f, ", read by the hub")?,
+            }
+            if let Some(proof) = part.proof {
+                write!(f, ", ")?;
+                write_proof(proof, f)?;
+            }
+        }
+        if let Some(hub) = combine.hub() {
+            write!(f, "\n  hub on {}", self.shard(hub))?;
         }
         Ok(())
     }

@@ -23,6 +23,25 @@ impl Session {
         !self.is_plain() && matches!(plan.statement, Statement::Explain(_))
     }
 
+    /// Where a statement runs that may be an EXPLAIN, and the rows that stand above its server's.
+    ///
+    /// # Errors
+    /// As for [`Session::explain`].
+    pub(super) fn explained(
+        &self,
+        plan: &Plan,
+        target: Target,
+        written: (&str, &[Literal]),
+    ) -> Result<(Target, Box<[u8]>)> {
+        // A hub explains by itself.
+        if target == Target::Combine || !self.explains(plan) {
+            return Ok((target, Box::default()));
+        }
+        let explained = self.explain(plan, &target, written)?;
+        let target = explained.shard.map_or(Target::Any, Target::One);
+        Ok((target, explained.rows))
+    }
+
     /// What the proxy says about an EXPLAIN of a statement with this target; `written` is its text and
     /// the literals in it.
     ///
@@ -41,7 +60,7 @@ impl Session {
             });
         };
         let shard = match target {
-            Target::Any => None,
+            Target::Any | Target::Combine => None,
             Target::One(shard) => Some(*shard),
             Target::Many(shards) => shards.iter().next(),
         };

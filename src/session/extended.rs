@@ -138,21 +138,17 @@ impl Session {
                 };
                 self.target(&prepared.plan, &arguments, prepared.hint.as_deref())
             };
-            let target = target?;
             let text = prepared.sql();
-            let mut rows = Box::default();
-            let target = if self.explains(&prepared.plan) {
-                let explained =
-                    self.explain(&prepared.plan, &target, (text, &prepared.literals))?;
-                rows = explained.rows;
-                explained.shard.map_or(Target::Any, Target::One)
-            } else {
-                target
-            };
+            let written = (text, &*prepared.literals);
+            let (target, rows) = self.explained(&prepared.plan, target?, written)?;
             self.batch.explanation = rows;
             let shard = match target {
                 Target::Many(shards) => {
-                    return self.bind_scatter(frame, prepared, shards).await;
+                    return self.bind_scatter(frame, prepared, (shards, false)).await;
+                }
+                Target::Combine => {
+                    let shards = self.described_by(&prepared.plan);
+                    return self.bind_scatter(frame, prepared, (shards, true)).await;
                 }
                 Target::One(shard) => Some(shard),
                 Target::Any => None,
@@ -252,6 +248,7 @@ impl Session {
         let shard = match &plan.route {
             Route::Shard(shard) => Some(*shard),
             _ if self.database.is_plain() => Some(0),
+            _ if plan.combine().is_some() => self.described_by(plan).single(),
             _ => {
                 let cursors = self.memory.cursors.shards(&plan.statement);
                 cursors.and_then(|shards| shards.iter().next())

@@ -53,6 +53,7 @@ impl SessionFamilies {
             single: route("single"),
             any: route("any"),
             scatter: route("scatter"),
+            combine: route("combine"),
             local: route("local"),
             refused: route("refused"),
             clients: self.clients.with_label_values(&[database]),
@@ -72,6 +73,8 @@ pub struct SessionMetrics {
     pub any: IntCounter,
     /// Statements that ran on several shards.
     pub scatter: IntCounter,
+    /// Statements that a hub finished.
+    pub combine: IntCounter,
     /// Statements that the proxy answered itself.
     pub local: IntCounter,
     /// Statements that were refused.

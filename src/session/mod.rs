@@ -21,6 +21,7 @@ mod arguments;
 mod batch;
 pub mod census;
 mod channels;
+mod combine;
 mod commit;
 mod completion;
 mod configure;

@@ -70,6 +70,15 @@ pub(super) fn no_statement(name: &str) -> Error {
     )
 }
 
+/// That an EXECUTE can't be finished on a hub.
+fn combined() -> Error {
+    Error::refused(
+        "EXECUTE of a query that needs rows of several shards is not supported",
+        "Its answer is not the concatenation of the shards' answers.",
+        "Send the query itself, or use a prepared statement of the protocol.",
+    )
+}
+
 impl Session {
     /// What must be replaced in a statement of `text` that names a prepared one; none if it names none,
     /// or one that only the server knows. `message` is all that the client sent with it.
@@ -288,6 +297,9 @@ impl Session {
             encoding: self.settings.context().encoding,
         };
         let target = self.target(&named.plan, &arguments, hint.or(prepared.hint.as_deref()))?;
+        if target == Target::Combine {
+            return Err(combined());
+        }
         if matches!(target, Target::Many(_)) && !carried.computed.is_empty() {
             return Err(Error::refused(
                 "EXECUTE over several shards with arguments that are not constants is not supported",

@@ -248,6 +248,7 @@ impl Session {
         if matches!(self.transaction, Transaction::Begun(_)) && !is_bound {
             // What is held serves something beside the transaction.
             return held.is_detached()
+                && need.shard.is_none_or(|shard| shard == held.shard)
                 && need.may_detach
                 && self.may_detach()
                 && held.is_aside() != self.is_bare();

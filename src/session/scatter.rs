@@ -1,5 +1,6 @@
 //! Statements over several shards: from the client's messages to the executor and back.
 
+use std::borrow::BorrowMut;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
 /// How long shards may take to stop after one has failed; then their connections are closed.
-const LARGEST_SETTLING: Duration = Duration::from_secs(5);
+pub(super) const LARGEST_SETTLING: Duration = Duration::from_secs(5);
 
 /// Connections, each with its shard's name.
 pub(super) type Gathered = Vec<(String, Held)>;
@@ -42,8 +43,10 @@ pub struct ScatterPortal {
     pub prepared: Arc<Prepared>,
     /// The client's Bind.
     pub bind: Box<[u8]>,
-    /// Where it runs.
+    /// Where it runs; where it is described if a hub finishes it.
     pub shards: ShardSet,
+    /// A hub finishes it.
+    pub is_combined: bool,
 }
 
 /// Whether the shards of a statement take part in the client's transaction.
@@ -126,7 +129,7 @@ impl Session {
         &mut self,
         frame: &[u8],
         prepared: Arc<Prepared>,
-        shards: ShardSet,
+        (shards, is_combined): (ShardSet, bool),
     ) -> Result<(), Stop> {
         let bind = Bind::read(frame::body(frame))?;
         if stored::asks(&prepared.plan) {
@@ -138,6 +141,7 @@ impl Session {
             prepared,
             bind: frame.into(),
             shards,
+            is_combined,
         });
         Ok(())
     }
@@ -147,6 +151,9 @@ impl Session {
         let Some(portal) = self.batch_scatter().take() else {
             return Ok(());
         };
+        if portal.is_combined {
+            return self.execute_combined(portal, max_rows).await;
+        }
         if is_about_cursor(&portal.prepared.plan.statement) {
             return self.execute_cursor_call(&portal).await;
         }
@@ -245,6 +252,17 @@ impl Session {
         plan: &Plan,
         shards: &ShardSet,
     ) -> Result<Joins, Stop> {
+        let joins = self.check_several(plan, shards).await?;
+        self.database.metrics.scatter.inc();
+        Ok(joins)
+    }
+
+    /// As [`Session::check_scatter`], of a statement that is no scatter.
+    pub(super) async fn check_several(
+        &mut self,
+        plan: &Plan,
+        shards: &ShardSet,
+    ) -> Result<Joins, Stop> {
         let writes = plan.access == Access::Write;
         if writes {
             let shards: Vec<ShardIndex> = shards.iter().collect();
@@ -264,7 +282,6 @@ impl Session {
             Transaction::Open if self.may_be_joined(&self.others.opening) => Joins::Reading,
             _ => return Err(second_shard().into()),
         };
-        self.database.metrics.scatter.inc();
         Ok(if writes { Joins::Writing } else { joins })
     }
 
@@ -344,6 +361,30 @@ impl Session {
 
     /// Runs a scatter to its end.
     pub(super) async fn drive(&mut self, mut scatter: Scatter<Held>) -> Result<Answered, Stop> {
+        let end = self.pump(&mut scatter).await;
+        match end {
+            Ok(Ok(rows)) => {
+                let answered = self.after_scatter(scatter.end());
+                Ok(Answered { rows, ..answered })
+            }
+            Ok(Err(_)) if scatter.is_mid_row() => Err(Stop::Gone),
+            Ok(Err(failure)) => {
+                scatter.stop(LARGEST_SETTLING).await;
+                self.after_scatter(scatter.end());
+                self.scatter_failed(failure)
+            }
+            Err(()) => {
+                scatter.stop(Duration::ZERO).await;
+                Err(Stop::Gone)
+            }
+        }
+    }
+
+    /// Moves the rows of a scatter to the client; fails if the client or its session has gone.
+    pub(super) async fn pump<C: BorrowMut<Lease>>(
+        &mut self,
+        scatter: &mut Scatter<C>,
+    ) -> Result<Result<u64, Failure>, ()> {
         self.unit.make_final();
         let end = std::future::poll_fn(|cx| {
             loop {
@@ -370,26 +411,11 @@ impl Session {
             let tally = &mut self.registered.tally;
             tally.served(began, began.elapsed(), is_done);
         }
-        match end {
-            Ok(Ok(rows)) => {
-                let answered = self.after_scatter(scatter.end());
-                Ok(Answered { rows, ..answered })
-            }
-            Ok(Err(_)) if scatter.is_mid_row() => Err(Stop::Gone),
-            Ok(Err(failure)) => {
-                scatter.stop(LARGEST_SETTLING).await;
-                self.after_scatter(scatter.end());
-                self.scatter_failed(failure)
-            }
-            Err(()) => {
-                scatter.stop(Duration::ZERO).await;
-                Err(Stop::Gone)
-            }
-        }
+        end
     }
 
     /// Keeps the connections that take part in the transaction, gives the others back.
-    fn after_scatter(&mut self, ended: Vec<Ended<Held>>) -> Answered {
+    pub(super) fn after_scatter(&mut self, ended: Vec<Ended<Held>>) -> Answered {
         let undisturbed = self.registered.control.end();
         let mut failed = None;
         let mut answered = Answered::default();
@@ -426,7 +452,7 @@ impl Session {
     }
 
     /// Tells the client why a scatter failed.
-    fn scatter_failed(&mut self, failure: Failure) -> Result<Answered, Stop> {
+    pub(super) fn scatter_failed(&mut self, failure: Failure) -> Result<Answered, Stop> {
         match failure {
             Failure::Own(error) => Err(Stop::Statement(error)),
             Failure::Lost(shard, cause) => {

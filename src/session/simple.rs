@@ -104,6 +104,9 @@ impl Session {
         };
         self.shape.literals = literals;
         let target = target?;
+        if target == Target::Combine {
+            return self.combine_query(text, plan).await;
+        }
         if self.explains(plan) {
             let explained = self.explain(plan, &target, (text, &self.shape.literals))?;
             return self.query_explain(frame, plan, (explained, text)).await;
@@ -130,7 +133,7 @@ impl Session {
                 self.send_query(frame, self.need(plan, Some(shard), text), effects)
                     .await
             }
-            Target::Any => {
+            Target::Any | Target::Combine => {
                 self.count_route(None);
                 self.send_query(frame, self.need(plan, None, text), effects)
                     .await

@@ -135,6 +135,15 @@ impl Opening {
         self.is_sealed = self.steps.is_empty();
     }
 
+    /// The settings alone, for a connection that has no part in the transaction.
+    pub fn settings_sql(&self) -> String {
+        let settings = self.steps.iter().filter_map(|step| match step {
+            Step::Set(sql) => Some(sql.as_str()),
+            Step::Modes(_) | Step::Savepoint { .. } => None,
+        });
+        settings.collect::<Vec<&str>>().join(";\n")
+    }
+
     /// Notes that something happened that can't be repeated on another shard.
     pub fn seal(&mut self) {
         self.is_sealed = true;

@@ -119,6 +119,7 @@ impl Fixture {
         };
         match plan.target(&arguments) {
             Ok(crate::plan::Target::Any) => "any shard".to_owned(),
+            Ok(crate::plan::Target::Combine) => "a hub".to_owned(),
             Ok(crate::plan::Target::One(shard)) => self.catalog.shards()[shard].clone(),
             Ok(crate::plan::Target::Many(shards)) => {
                 let names: Vec<&str> = shards

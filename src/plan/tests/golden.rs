@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
+use crate::plan::Arguments;
 use crate::plan::Parameters;
 use crate::plan::Route;
 use crate::plan::own::tokens_of;
+use crate::sql::encoding::Encoding;
 use crate::sql::splice::Edit;
 use crate::sql::splice::splice;
 use crate::sql::token::LexOptions;
@@ -42,6 +44,14 @@ fn golden_plans() {
                 let fixture = fixture.as_ref().expect("a schema");
                 let statements = case.input.lines().filter(|line| !line.trim().is_empty());
                 statements.fold(String::new(), |out, text| out + &rewritten(fixture, text))
+            }
+            "combine" => {
+                let fixture = fixture.as_ref().expect("a schema");
+                let is_joined = case.args.contains_key("joined");
+                let statements = case.input.lines().filter(|line| !line.trim().is_empty());
+                statements.fold(String::new(), |out, text| {
+                    out + &combined(fixture, text, is_joined)
+                })
             }
             "target" => target(fixture.as_ref().expect("a schema"), &case.input),
             other => panic!("unknown directive {other}"),
@@ -94,6 +104,47 @@ fn rewritten(fixture: &Fixture, text: &str) -> String {
     let certain = if certain { " (certain)" } else { "" };
     let edited = splice(text, lex, &outer).unwrap();
     format!("{text}\n    {edited}{certain}\n")
+}
+
+/// The texts that shards and hub are sent for a statement.
+fn combined(fixture: &Fixture, text: &str, is_joined: bool) -> String {
+    let plan = fixture.plan(text, &[]);
+    let Some(combine) = plan.combine() else {
+        let tree = plan.tree(fixture.catalog.shards()).to_string();
+        return format!("{text}\n    {}\n", tree.replace('\n', "\n    "));
+    };
+    let shape = fixture.shape(text);
+    let arguments = Arguments {
+        text,
+        literals: &shape.literals,
+        parameters: Parameters::none(),
+        encoding: Encoding::Utf8,
+    };
+    let lex = LexOptions::default();
+    let execution = combine.execution(&arguments, lex, is_joined).unwrap();
+    let mut out = format!("{text}\n");
+    for relation in &execution.relations {
+        let shards = relation.shards.iter();
+        let names: Vec<&str> = shards
+            .map(|shard| fixture.catalog.shards()[shard].as_str())
+            .collect();
+        let _ = write!(out, "    {} on {}: ", relation.name, names.join(" "));
+        let _ = write!(out, "{}", relation.query);
+        if !relation.parameters.is_empty() {
+            let _ = write!(out, "  with {:?}", relation.parameters);
+        }
+        out.push('\n');
+    }
+    let hub = execution
+        .hub
+        .map(|hub| format!(" on {}", fixture.catalog.shards()[hub]));
+    let _ = writeln!(
+        out,
+        "    hub{}: {}",
+        hub.unwrap_or_default(),
+        execution.text
+    );
+    out
 }
 
 /// Executions of one statement: the first line is the statement, each further one has its

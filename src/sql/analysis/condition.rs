@@ -193,7 +193,7 @@ pub(super) fn plain(expression: &Expr) -> &Expr {
     expression
 }
 
-fn is_null(expression: &Expr) -> bool {
+pub(super) fn is_null(expression: &Expr) -> bool {
     matches!(expression, Expr::Value(value) if value.value == ParsedValue::Null)
 }
 

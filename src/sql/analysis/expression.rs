@@ -80,9 +80,10 @@ impl Walker<'_> {
     /// Leaves, and nodes with one or two children; false for others.
     fn simple(&mut self, expression: &Expr, scope: &Scope) -> Walk<bool> {
         match expression {
-            Expr::Identifier(ident) => self.identifier(ident, scope.block)?,
+            Expr::Identifier(ident) => self.identifier(ident, scope)?,
             Expr::CompoundIdentifier(parts) => {
                 parts.first().map_or(Ok(()), no_keyword)?;
+                self.reference(parts, scope);
                 self.column_name(parts.last());
             }
             Expr::Value(_) | Expr::Wildcard(_) | Expr::QualifiedWildcard(..) => {}
@@ -281,15 +282,16 @@ impl Walker<'_> {
         self.query(query, Some(scope.clone())).map(|_| ())
     }
 
-    fn identifier(&mut self, ident: &Ident, block: BlockId) -> Walk {
+    fn identifier(&mut self, ident: &Ident, scope: &Scope) -> Walk {
         if ident.quote_style.is_none() && NILADIC.contains(&ident.value.as_str()) {
             let name = Name {
                 schema: None,
                 name: ident.value.clone(),
             };
-            self.call(name, 0, block, (None, Place::Expression));
+            self.call(name, 0, scope.block, (None, Place::Expression));
             return Ok(());
         }
+        self.reference(std::slice::from_ref(ident), scope);
         self.column_name(Some(ident));
         no_keyword(ident)
     }

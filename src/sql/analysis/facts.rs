@@ -19,6 +19,41 @@ pub struct Facts {
     pub object_ids: bool,
     /// It names `ctid`, `xmin` and the like.
     pub system_columns: bool,
+    /// The columns that its expressions name; what looks like one may be a whole row.
+    pub references: Vec<Reference>,
+    /// The conditions of `WHERE` and `ON`.
+    pub conjunctions: Vec<Conjunction>,
+}
+
+/// A column named in an expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// The block whose names it is looked up among first.
+    pub block: BlockId,
+    /// As it is named.
+    pub column: Column,
+    /// Offset of the first part of its name, if that stands in the text.
+    pub offset: Option<u32>,
+}
+
+/// The condition of a `WHERE` or `ON`, as terms that must all hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conjunction {
+    /// The block.
+    pub block: BlockId,
+    /// As in [`Condition::restricts`].
+    pub restricts: Option<Sources>,
+    /// The terms in their order.
+    pub terms: Vec<Term>,
+}
+
+/// One term of a conjunction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// Offset of a token in it, the first that is known.
+    pub offset: Option<u32>,
+    /// It is not true where one of these columns is null.
+    pub strict: Vec<Column>,
 }
 
 /// The index of a block in [`Facts::blocks`].
@@ -47,6 +82,8 @@ pub struct Block {
     pub clauses: Clauses,
     /// The columns by which each of its windows is partitioned.
     pub partitions: Vec<Vec<Column>>,
+    /// Offset of its `SELECT`.
+    pub select: Option<u32>,
 }
 
 /// The kinds of blocks.

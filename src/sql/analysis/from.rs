@@ -95,6 +95,7 @@ impl Walker<'_> {
                     visible: both,
                 };
                 if let Some(restricts) = restricts {
+                    self.terms(condition, &scope, restricts.clone());
                     self.conditions(condition, &scope, restricts)?;
                 }
                 return self.expression(condition, &scope);

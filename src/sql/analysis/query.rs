@@ -19,6 +19,7 @@ use sqlparser::ast::Values;
 use sqlparser::ast::WildcardAdditionalOptions;
 use sqlparser::ast::With;
 
+use crate::sql::parse;
 use crate::sql::parse::StopReason;
 
 use super::BlockId;
@@ -183,10 +184,13 @@ impl Walker<'_> {
     fn select(&mut self, select: &Select, outer: Option<Scope>) -> Walk<BlockId> {
         foreign_clauses(select)?;
         let block = self.open(BlockKind::Select, outer);
+        let at = parse::offset(select.select_token.0.span.start.line, self.tokens);
+        self.block(block)?.select = at;
         self.from(&select.from, block)?;
         let scope = self.everything(block)?;
         self.select_items(&select.projection, &scope)?;
         if let Some(selection) = &select.selection {
+            self.terms(selection, &scope, None);
             self.conditions(selection, &scope, None)?;
             self.expression(selection, &scope)?;
         }

@@ -1,0 +1,258 @@
+//! Queries that a hub finishes, beside one PostgreSQL with all rows.
+
+use crate::harness::compare::Pair;
+use crate::harness::{Cluster, DEADLINE, message};
+
+const SCHEMA: &str = "
+    CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
+    CREATE DOMAIN positive AS int CHECK (value > 0);
+    CREATE TYPE pair AS (a int, b text);
+    CREATE COLLATION de (provider = icu, locale = 'de');
+    CREATE TABLE users (user_id bigint PRIMARY KEY, name text, age int, country text,
+        title text COLLATE de, joined timestamptz);
+    CREATE TABLE orders (order_id bigint PRIMARY KEY, user_id bigint, total numeric(12,2), status text,
+        day date, score double precision);
+    CREATE TABLE items (item_id int PRIMARY KEY, order_id bigint, amount smallint, price real);
+    CREATE TABLE countries (code text PRIMARY KEY, title text);
+    CREATE TABLE settings (key text PRIMARY KEY, value int);
+    CREATE TABLE kinds (id int PRIMARY KEY, m mood, p positive, c pair, n int[], t text[][], r int4range,
+        j jsonb, u uuid, b bytea, x numeric, f float8, v varchar(5), h char(4), i interval, k bit(3),
+        ip inet, tz timetz, ts tsvector, mr int8multirange, o name, y \"char\", s xml, l pg_lsn, a money);
+";
+
+const ROWS: &str = "
+    INSERT INTO users SELECT i, (ARRAY['Ann','Bob','Ötzi','zoe','ärger','Zed','bob',NULL])[1 + i % 8],
+        NULLIF(i % 40, 7), (ARRAY['de','fr','us'])[1 + i % 3],
+        (ARRAY['Ärger','Affe','Zoo','öde','Oper','über'])[1 + i % 6],
+        '2026-01-01'::timestamptz + i * interval '7 hours' FROM generate_series(1, 200) i;
+    INSERT INTO orders SELECT i, 1 + i * 7 % 220, NULLIF(i % 13, 5) * 1.25,
+        (ARRAY['new','paid','sent'])[1 + i % 3], '2026-01-01'::date + i % 90,
+        CASE i % 10 WHEN 0 THEN 'NaN' WHEN 1 THEN 'infinity' WHEN 2 THEN NULL ELSE i / 8.0 END
+        FROM generate_series(1, 400) i;
+    INSERT INTO items SELECT i, 1 + i * 3 % 410, i % 9, i / 4.0 FROM generate_series(1, 600) i;
+    INSERT INTO countries VALUES ('de', 'Germany'), ('fr', 'France'), ('it', 'Italy');
+    INSERT INTO settings VALUES ('de', 3), ('us', 5), ('Bob', 7);
+    INSERT INTO kinds SELECT i, (ARRAY['sad','ok','happy',NULL])[1 + i % 4]::mood, 1 + i % 5,
+        CASE WHEN i % 6 > 0 THEN ROW(i, 'x' || i)::pair END, ARRAY[i, NULL, 3], ARRAY[['a','b'],['c',NULL]],
+        int4range(i, i + 5), jsonb_build_object('a', i, 'b', ARRAY[1, 2]),
+        md5(i::text)::uuid, decode(lpad(to_hex(i), 4, '0'), 'hex'),
+        (ARRAY['NaN', 'infinity', '1.500', '-0.00', '123456789012345678901234567890.12'])[1 + i % 5]::numeric,
+        (ARRAY['NaN','-infinity','-0','1e-300','0.1'])[1 + i % 5]::float8, 'ab', 'c', i * interval '1 day 2 hours',
+        (i % 8)::bit(3), ('10.0.0.' || i)::inet, '12:00+02', to_tsvector('simple', 'a b c'),
+        int8multirange(int8range(1, i + 2)), 'n' || i, 'y', '<a/>', '0/1', 5 * i
+        FROM generate_series(1, 40) i;
+";
+
+fn cluster(shards: usize) -> Cluster {
+    Cluster::new()
+        .shards(shards)
+        .schema(SCHEMA)
+        .rows(ROWS)
+        .sharded("users", &["user_id"])
+        .sharded("orders", &["order_id"])
+        .sharded("items", &["item_id"])
+        .sharded("kinds", &["id"])
+        .replicated("countries")
+        .home("settings", 1)
+        .start()
+}
+
+/// Queries with one order of rows.
+const QUERIES: &[&str] = &[
+    "SELECT count(DISTINCT name), count(DISTINCT age) FROM users",
+    "SELECT name, title FROM users ORDER BY title, user_id",
+    "SELECT name COLLATE \"C\", count(*) FROM users GROUP BY 1 ORDER BY 1 NULLS FIRST",
+    "SELECT string_agg(name, ',' ORDER BY title, user_id) FROM users",
+    "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY total), mode() WITHIN GROUP (ORDER BY status) FROM orders",
+    "SELECT country, status, count(*), sum(total) FROM users u JOIN orders o ON u.user_id = o.user_id \
+     GROUP BY GROUPING SETS ((country, status), (country), ()) ORDER BY 1, 2, 3",
+    "SELECT user_id, age, rank() OVER (PARTITION BY country ORDER BY age DESC, user_id), \
+     sum(age) OVER (ORDER BY user_id ROWS 3 PRECEDING) FROM users ORDER BY user_id",
+    "SELECT u.user_id, o.order_id, i.item_id FROM users u JOIN orders o USING (user_id) \
+     JOIN items i ON i.order_id = o.order_id WHERE u.age BETWEEN 3 AND 9 AND o.total > 2 ORDER BY 1, 2, 3",
+    "SELECT u.user_id, o.order_id FROM users u LEFT JOIN orders o ON o.user_id = u.user_id AND o.total > 12 \
+     WHERE u.country = 'de' ORDER BY 1, 2",
+    "SELECT u.user_id, o.order_id FROM users u FULL JOIN orders o ON o.user_id = u.user_id \
+     WHERE o.order_id IS NULL OR u.user_id IS NULL ORDER BY 1, 2",
+    "SELECT name FROM users u WHERE EXISTS (SELECT 1 FROM orders o WHERE o.user_id = u.user_id AND o.total > 14) \
+     ORDER BY user_id",
+    "SELECT user_id FROM users WHERE age > (SELECT avg(age) FROM users) ORDER BY 1",
+    "SELECT user_id FROM users u WHERE user_id NOT IN (SELECT user_id FROM orders WHERE total IS NOT NULL) ORDER BY 1",
+    "SELECT user_id, (SELECT max(total) FROM orders o WHERE o.user_id = u.user_id) FROM users u ORDER BY 1",
+    "WITH RECURSIVE t(n) AS (SELECT min(user_id) FROM users UNION ALL SELECT n + 1 FROM t WHERE n < 9) \
+     SELECT n, name FROM t JOIN users ON user_id = n ORDER BY n",
+    "SELECT user_id FROM users INTERSECT SELECT order_id FROM orders EXCEPT SELECT 5 ORDER BY 1",
+    "SELECT DISTINCT ON (country) country, name, user_id FROM users ORDER BY country, age DESC NULLS LAST, user_id",
+    "SELECT count(*), sum(user_id) FROM (SELECT * FROM users ORDER BY age FETCH FIRST 4 ROWS WITH TIES) t",
+    "SELECT u.user_id, x.order_id FROM users u, LATERAL (SELECT order_id FROM orders o WHERE o.user_id = u.user_id \
+     ORDER BY total DESC NULLS LAST, order_id LIMIT 2) x WHERE u.age = 3 ORDER BY 1, 2",
+    "SELECT c.title, count(u.user_id) FROM countries c LEFT JOIN users u ON u.country = c.code GROUP BY c.title ORDER BY 1",
+    "SELECT s.key, count(*) FROM settings s JOIN users u ON u.country = s.key OR u.name = s.key GROUP BY 1 ORDER BY 1",
+    "SELECT u.* FROM users u JOIN orders o ON o.order_id = u.age WHERE o.status = 'new' ORDER BY u.user_id",
+    "SELECT * FROM users NATURAL JOIN orders ORDER BY order_id",
+    "SELECT row_to_json(u), count(*) OVER () FROM users u WHERE age = 3 ORDER BY user_id",
+    "SELECT public.users.name FROM users JOIN public.orders USING (user_id) WHERE public.orders.total = 1.25 ORDER BY order_id",
+    "SELECT order_id, score FROM orders ORDER BY score DESC NULLS LAST, order_id LIMIT 30",
+    "SELECT sum(total) / 3, avg(total), stddev(total), var_pop(age) FROM orders o, users u WHERE o.order_id = u.user_id",
+    "SELECT count(*) FROM users a, users b WHERE a.name = b.name AND a.age = 3 AND b.age = 11",
+    "SELECT day, count(*) FILTER (WHERE status = 'new') FROM orders WHERE day >= '2026-02-01' AND day < date '2026-02-05' \
+     GROUP BY day ORDER BY day",
+    "SELECT max(joined), min(day), bool_and(age > 3) FROM users, orders WHERE user_id = 3 OR order_id = 4 AND age IS NULL",
+    "SELECT CASE WHEN age > 20 THEN 'old' ELSE 'young' END AS a, count(*) FROM users GROUP BY a ORDER BY a DESC",
+    "SELECT count(*) FROM users WHERE name LIKE '%o%' AND name IS NOT NULL AND (age > 3 OR age IS NULL) AND NOT age = 9 \
+     HAVING count(*) > 1 ORDER BY 1",
+    "SELECT user_id FROM users WHERE false ORDER BY title",
+    "SELECT array_agg(user_id ORDER BY user_id) FROM users WHERE age IN (1, 2, NULL) GROUP BY age ORDER BY age",
+    "SELECT array_agg(DISTINCT country ORDER BY country), jsonb_object_agg(user_id, name) FROM users WHERE user_id < 6",
+    "SELECT 1 / (age - age) FROM users ORDER BY title",
+    "SELECT nothing FROM users ORDER BY title",
+    "SELECT name FROM users GROUP BY age",
+    "SELECT sum(name) FROM users",
+    "SELECT count(*) FROM users, missing_table",
+    "SELECT count(*) FROM users WHERE joined > now() - interval '1000 years'",
+    "SELECT count(*) FROM (VALUES (1), (2)) v(i) JOIN users ON age = i",
+    "SELECT max(random()) < 2 FROM users",
+];
+
+#[test]
+fn queries_give_what_one_server_gives() {
+    for shards in [2, 4] {
+        let cluster = cluster(shards);
+        let mut pair = Pair::new(&cluster);
+        for sql in QUERIES {
+            pair.same(sql);
+        }
+    }
+}
+
+#[test]
+fn parameters_reach_shards_and_hub() {
+    let cluster = cluster(2);
+    let mut pair = Pair::new(&cluster);
+    for (sql, parameters) in [
+        (
+            "SELECT count(DISTINCT name) FROM users WHERE age = $1 OR $2 = country",
+            &[Some("3"), Some("de")][..],
+        ),
+        (
+            "SELECT u.user_id, o.order_id FROM users u JOIN orders o ON u.user_id = o.user_id \
+             WHERE o.total > $2 AND u.country = $1 AND u.age + $3 > 4 ORDER BY 1, 2",
+            &[Some("fr"), Some("3.5"), Some("2")],
+        ),
+        (
+            "SELECT count(DISTINCT m) FROM kinds WHERE m = $1 AND id > $2",
+            &[Some("sad"), Some("3")],
+        ),
+        (
+            "SELECT count(DISTINCT m) FROM kinds WHERE m = $1 AND id > $2",
+            &[None, Some("3")],
+        ),
+        (
+            "SELECT count(DISTINCT m) FROM kinds WHERE m = $1",
+            &[Some("angry")],
+        ),
+        (
+            "SELECT title FROM users WHERE title < $1 ORDER BY title, user_id",
+            &[Some("Öffnung")],
+        ),
+    ] {
+        pair.same_with(sql, parameters);
+    }
+}
+
+#[test]
+fn values_of_every_type_arrive() {
+    let cluster = cluster(2);
+    let mut pair = Pair::new(&cluster);
+    for column in [
+        "m", "p", "n", "t", "r", "j", "u", "b", "x", "f", "v", "h", "i", "k", "ip", "tz", "ts",
+        "mr", "o", "y", "l", "a", "c",
+    ] {
+        pair.same(&format!(
+            "SELECT {column}, count(*) OVER () FROM kinds ORDER BY id"
+        ));
+    }
+    pair.same("SELECT s::text, count(*) OVER () FROM kinds ORDER BY id");
+    pair.same("SELECT m, count(*) FROM kinds GROUP BY m ORDER BY m");
+}
+
+#[test]
+fn a_transaction_sees_its_own_writes() {
+    let cluster = cluster(2);
+    let mut pair = Pair::new(&cluster);
+    for _ in 0..2 {
+        pair.once("BEGIN");
+        pair.once("SET LOCAL TimeZone = 'Asia/Tokyo'");
+        pair.once("UPDATE settings SET value = 100 WHERE key = 'de'");
+        pair.once("SELECT sum(value), count(DISTINCT joined::date) FROM settings JOIN users ON key = country");
+        pair.once("SELECT joined FROM users ORDER BY title, user_id LIMIT 3");
+        pair.once("SAVEPOINT a");
+        pair.once("SELECT 1 / (age - age) FROM users ORDER BY title");
+        pair.once("SELECT 1");
+        pair.once("ROLLBACK TO a");
+        pair.once("SELECT sum(value), count(DISTINCT joined::date) FROM settings JOIN users ON key = country");
+        pair.once("ROLLBACK");
+        pair.once("SELECT sum(value) FROM settings JOIN users ON key = country");
+        pair.once("BEGIN READ ONLY");
+        pair.once("SELECT count(DISTINCT name) FROM users");
+        pair.once("COMMIT");
+        pair.once("BEGIN");
+        pair.once("INSERT INTO users VALUES (1000, 'Own', 3, 'de', 'Affe')");
+        pair.once(
+            "SELECT count(DISTINCT name), max(user_id) FROM users JOIN orders ON age = order_id",
+        );
+        pair.once("ROLLBACK");
+    }
+}
+
+#[test]
+fn settings_of_the_session_hold_on_the_hub() {
+    let cluster = cluster(2);
+    let mut pair = Pair::new(&cluster);
+    pair.once("SET DateStyle = 'German'");
+    pair.once("SET TimeZone = 'America/New_York'");
+    pair.once("SET extra_float_digits = -5");
+    pair.once("SET bytea_output = escape");
+    pair.same("SELECT joined, joined::text, title FROM users ORDER BY title, user_id");
+    pair.same("SELECT score, score::text, day::text FROM orders ORDER BY status, order_id");
+    pair.same("SELECT b, f, x, count(*) OVER () FROM kinds ORDER BY id");
+    pair.once("SET search_path = pg_catalog");
+    pair.same("SELECT count(DISTINCT name) FROM public.users");
+    pair.same("SELECT count(DISTINCT name) FROM users");
+}
+
+#[test]
+fn portals_are_described_without_being_run() {
+    let cluster = cluster(2);
+    let proxy = cluster.proxy();
+    let mut raw = proxy.raw();
+    raw.set_patience(DEADLINE);
+    let sql = "SELECT s.key, count(*) FROM settings s JOIN users u ON u.country = $1 GROUP BY 1";
+    let mut out = message::parse("q", sql, &[]);
+    out.extend(message::describe(b'S', "q"));
+    out.extend(message::sync());
+    for _ in 0..6 {
+        raw.send(&out);
+        let frames = raw.read_until(b'Z', 1);
+        assert!(frames.iter().all(|frame| frame.tag != b'E'), "{frames:?}");
+        assert!(frames.iter().any(|frame| frame.tag == b'T'));
+        out = message::bind("p", "q", &[], &[Some(b"de".to_vec())], &[]);
+        out.extend(message::describe(b'P', "p"));
+        out.extend(message::sync());
+    }
+}
+
+#[test]
+fn what_a_hub_cannot_finish_is_refused() {
+    let cluster = cluster(2);
+    let mut pair = Pair::new(&cluster);
+    for sql in [
+        "SELECT name FROM users ORDER BY title FOR UPDATE",
+        "SELECT u FROM users u ORDER BY title",
+        "SELECT count(ctid) FROM users",
+        "SELECT count(nextval('s')) FROM users",
+    ] {
+        pair.refused(sql);
+    }
+    pair.same("SELECT count(DISTINCT name) FROM users");
+}

@@ -1,0 +1,97 @@
+//! What a hub can't finish.
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::plan::combine::columns::Names;
+use crate::plan::effects::Effects;
+use crate::plan::query::Query;
+use crate::plan::refusal;
+use crate::sql::analysis::Clauses;
+use crate::sql::analysis::Name;
+
+/// How the names of PostgreSQL's own functions begin that say something of one server: its files, its
+/// statistics, its catalogues, its transactions.
+const ONE_SERVERS: [&str; 10] = [
+    "pg_",
+    "inet_",
+    "txid_",
+    "lo_",
+    "to_reg",
+    "currtid",
+    "obj_desc",
+    "col_desc",
+    "shobj_desc",
+    "row_security",
+];
+
+/// Fails unless the statement only reads.
+///
+/// # Errors
+/// `refused`; a refusal of row locks.
+pub(super) fn is_select(query: &Query<'_>, refused: &Error) -> Result<()> {
+    let facts = query.facts;
+    if facts.modifies() || !facts.created.is_empty() {
+        return Err(refused.clone());
+    }
+    let mut blocks = facts.blocks.iter();
+    if blocks.any(|block| block.clauses.has(Clauses::LOCKING)) {
+        return Err(refusal::locks_combined());
+    }
+    if facts.object_ids {
+        return Err(refusal::differs("object identifiers"));
+    }
+    if facts.system_columns {
+        return Err(refusal::differs("system columns"));
+    }
+    Ok(())
+}
+
+/// Fails for functions that a hub can't call for all shards.
+pub(super) fn calls(query: &Query<'_>) -> Result<()> {
+    query.check_calls()?;
+    if let Some(name) = query.call_with(Effects::HOME) {
+        return Err(refusal::global_state(name));
+    }
+    let harmful = Effects::WRITES
+        | Effects::PINS
+        | Effects::SET_CONFIG
+        | Effects::NOTIFIES
+        | Effects::ASKS_CHANNELS
+        | Effects::UNKNOWN;
+    if let Some(name) = query.call_with(harmful) {
+        return Err(refusal::hub_calls(name));
+    }
+    let calls = query.facts.calls.iter().zip(&query.calls);
+    for (call, effects) in calls {
+        if effects.any(Effects::SERVER) && asks_one_server(query, &call.name) {
+            let what = format!("the function \"{}\"", call.name.name);
+            return Err(refusal::differs(&what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a function of PostgreSQL's own says something of its server alone. Those of extensions work
+/// on their arguments.
+fn asks_one_server(query: &Query<'_>, name: &Name) -> bool {
+    let known = &name.name;
+    if !ONE_SERVERS.iter().any(|prefix| known.starts_with(prefix)) {
+        return false;
+    }
+    let request = query.request;
+    let schema = name.schema.as_deref();
+    let mut functions = request
+        .catalog
+        .functions(schema, &name.name, request.search_path);
+    functions.any(|function| function.schema == "pg_catalog")
+}
+
+/// Fails where the type of a whole row is asked for, which is another on the hub.
+pub(super) fn whole_rows(query: &Query<'_>, names: &Names) -> Result<()> {
+    let is_typeof = |name: &Name| name.name == "pg_typeof";
+    match query.facts.calls.iter().any(|call| is_typeof(&call.name)) && names.has_whole_rows(query)
+    {
+        true => Err(refusal::differs("the type of a whole row")),
+        false => Ok(()),
+    }
+}

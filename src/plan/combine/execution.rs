@@ -1,0 +1,217 @@
+//! One execution of a combine: the texts that shards and hub are sent.
+
+use std::ops::Range;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::plan::Arguments;
+use crate::plan::combine::Combine;
+use crate::plan::combine::Fragment;
+use crate::plan::combine::Place;
+use crate::plan::keyed;
+use crate::plan::own::tokens_of;
+use crate::sharding::ShardIndex;
+use crate::sharding::ShardSet;
+use crate::sql::literal::quote_identifier;
+use crate::sql::splice::Edit;
+use crate::sql::splice::splice;
+use crate::sql::token::LexOptions;
+use crate::sql::token::Token;
+use crate::sql::token::TokenKind;
+use crate::sql::token::slice;
+use crate::sqlstate::SqlState;
+
+/// What shards and hub do for one execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// The statement for the hub, with the client's parameters.
+    pub text: String,
+    /// The shard that the hub must be of; none if any will do.
+    pub hub: Option<ShardIndex>,
+    /// The intermediate relations that it reads.
+    pub relations: Vec<Intermediate>,
+}
+
+/// An intermediate relation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intermediate {
+    /// Its name on the hub, in its temporary schema.
+    pub name: String,
+    /// The relation whose rows it holds, for people.
+    pub of: String,
+    /// The query on the hub that gives its columns and their types.
+    pub columns: String,
+    /// The query that gives its rows on each shard.
+    pub query: String,
+    /// The client's parameters, from 0, that are `$1`, `$2` … in `query`.
+    pub parameters: Vec<usize>,
+    /// The shards that have its rows.
+    pub shards: ShardSet,
+}
+
+impl Combine {
+    /// The texts of one execution. `is_joined`: the hub does not see what the client's transaction has
+    /// done, so that nothing is read there but what comes from its participants.
+    ///
+    /// # Errors
+    /// `XX000` for a text that is not of the planned shape.
+    pub fn execution(
+        &self,
+        arguments: &Arguments<'_>,
+        lex: LexOptions,
+        is_joined: bool,
+    ) -> Result<Execution> {
+        let text = arguments.text;
+        let tokens = tokens_of(text, lex)?;
+        let written = Written {
+            text,
+            tokens: &tokens,
+            is_timeless: !keyed::names_moment(arguments),
+        };
+        let mut relations = Vec::new();
+        let mut names = Vec::with_capacity(self.fragments.len());
+        for fragment in &self.fragments {
+            let is_shipped = is_joined || matches!(fragment.place, Place::Shards(_));
+            names.push(is_shipped.then(|| format!("shardwire_{}", relations.len() + 1)));
+            if let Some(Some(name)) = names.last() {
+                let shards = self.shards(fragment, arguments);
+                relations.push(fragment.intermediate(name, shards, &written)?);
+            }
+        }
+        let mut edits = Vec::new();
+        for occurrence in &self.occurrences {
+            if let Some(Some(name)) = names.get(occurrence.fragment) {
+                let alias = occurrence.alias.as_ref();
+                let alias = alias.map(|alias| format!(" AS {}", quote_identifier(alias)));
+                edits.push(Edit {
+                    range: written.bytes(&occurrence.tokens)?,
+                    text: format!("pg_temp.{name}{}", alias.unwrap_or_default()),
+                });
+            }
+        }
+        for schema in &self.schemas {
+            edits.push(Edit {
+                range: written.bytes(schema)?,
+                text: String::new(),
+            });
+        }
+        Ok(Execution {
+            text: splice(text, lex, &edits)?,
+            hub: self.hub,
+            relations,
+        })
+    }
+
+    /// The shards that have rows of a fragment.
+    fn shards(&self, fragment: &Fragment, arguments: &Arguments<'_>) -> ShardSet {
+        match &fragment.place {
+            Place::Shards(all) => {
+                let proven = fragment.proof.as_ref();
+                proven
+                    .and_then(|proof| proof.shards(arguments))
+                    .unwrap_or_else(|| all.clone())
+            }
+            Place::Home(shard) => ShardSet::from_iter([*shard]),
+            Place::Everywhere => ShardSet::from_iter([self.hub.unwrap_or_default()]),
+        }
+    }
+}
+
+/// A text of the planned shape.
+struct Written<'a> {
+    text: &'a str,
+    tokens: &'a [Token],
+    /// None of its constants means another moment on each server.
+    is_timeless: bool,
+}
+
+impl Written<'_> {
+    fn tokens(&self, range: &Range<usize>) -> Result<&[Token]> {
+        let tokens = self.tokens.get(range.clone());
+        tokens.filter(|tokens| !tokens.is_empty()).ok_or_else(|| {
+            let message = "the statement is not of the shape that was planned";
+            Error::new(SqlState::INTERNAL_ERROR, message)
+        })
+    }
+
+    /// The bytes of some tokens.
+    fn bytes(&self, range: &Range<usize>) -> Result<Range<u32>> {
+        let tokens = self.tokens(range)?;
+        let start = tokens.first().map_or(0, |token| token.start);
+        Ok(start..tokens.last().map_or(start, |token| token.end))
+    }
+}
+
+impl Fragment {
+    fn intermediate(
+        &self,
+        name: &str,
+        shards: ShardSet,
+        written: &Written<'_>,
+    ) -> Result<Intermediate> {
+        let alias = quote_identifier(&self.alias);
+        let relation = format!(
+            "{}{}.{}",
+            if self.only { "ONLY " } else { "" },
+            quote_identifier(&self.schema),
+            quote_identifier(&self.relation)
+        );
+        let columns: Vec<String> = self
+            .columns
+            .iter()
+            .map(|column| format!("{alias}.{}", quote_identifier(column)))
+            .collect();
+        let columns = format!("SELECT {} FROM {relation} AS {alias}", columns.join(", "));
+        let mut query = columns.clone();
+        let mut parameters = Vec::new();
+        if written.is_timeless {
+            for (number, term) in self.terms.iter().enumerate() {
+                query.push_str(if number == 0 { " WHERE (" } else { " AND (" });
+                push_term(&mut query, written, term, &mut parameters)?;
+                query.push(')');
+            }
+        }
+        Ok(Intermediate {
+            name: name.to_owned(),
+            of: self.relation.clone(),
+            columns,
+            query,
+            parameters,
+            shards,
+        })
+    }
+}
+
+/// Appends a term whose parameters are numbered anew.
+fn push_term(
+    query: &mut String,
+    written: &Written<'_>,
+    term: &Range<usize>,
+    parameters: &mut Vec<usize>,
+) -> Result<()> {
+    let tokens = written.tokens(term)?;
+    let mut behind = tokens.first().map_or(0, |token| token.start);
+    for token in tokens {
+        query.push_str(slice(written.text, behind..token.start));
+        behind = token.end;
+        let lexeme = token.text(written.text);
+        let number = match token.kind {
+            TokenKind::Parameter => lexeme
+                .strip_prefix('$')
+                .and_then(|number| number.parse::<usize>().ok())
+                .and_then(|number| number.checked_sub(1)),
+            _ => None,
+        };
+        let Some(number) = number else {
+            query.push_str(lexeme);
+            continue;
+        };
+        let known = parameters.iter().position(|known| *known == number);
+        let at = known.unwrap_or_else(|| {
+            parameters.push(number);
+            parameters.len() - 1
+        });
+        query.push_str(&format!("${}", at + 1));
+    }
+    Ok(())
+}

@@ -1,0 +1,323 @@
+//! Queries that a PostgreSQL, the *hub*, finishes over the rows of its relations.
+//!
+//! The client's text stays as it is but for the names of relations that the hub can't read where it is:
+//! each of them becomes the name of an *intermediate relation*, which holds the rows that the shards
+//! have of it. So whatever the query does with its relations is PostgreSQL's own doing.
+//!
+//! What holds:
+//! - An intermediate relation has every column of its relation whose name stands anywhere in the
+//!   statement; all of them where a `*`, a whole row, `NATURAL` or a list of column aliases may use
+//!   them unnamed.
+//! - Terms of `WHERE` and `ON` that only read one occurrence restrict its rows on the shards. They
+//!   stay in the statement too, so that they need only be implied. A term is pushed if each of its
+//!   words is known: a column of that occurrence, a function without effects, a word of the grammar. On
+//!   the side that an outer join may null-extend it must also be untrue of nulls.
+//! - A plan serves every text of its shape: it knows tokens by their place, and never the value of a
+//!   constant.
+//! - Functions are called by the hub alone, once for each row as PostgreSQL does it; those in pushed
+//!   terms have the same value everywhere.
+
+mod check;
+mod columns;
+mod execution;
+mod places;
+mod terms;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::catalog::Location;
+use crate::catalog::Lookup;
+use crate::catalog::Relation;
+use crate::catalog::TableColumn;
+use crate::error::Error;
+use crate::error::Result;
+use crate::plan::Route;
+use crate::plan::bind::BoundSource;
+use crate::plan::keyed::Proof;
+use crate::plan::keyed::Spread;
+use crate::plan::proof::Prover;
+use crate::plan::query::FIRST_SHARD;
+use crate::plan::query::Query;
+use crate::plan::refusal;
+use crate::sharding::ShardIndex;
+use crate::sharding::ShardSet;
+use crate::sql::analysis::BlockId;
+use crate::sql::analysis::Source;
+
+use columns::Names;
+use terms::Terms;
+
+pub use execution::Execution;
+pub use execution::Intermediate;
+
+/// A query that a hub finishes.
+#[derive(Clone, Debug)]
+pub struct Combine {
+    /// Its intermediate relations.
+    fragments: Vec<Fragment>,
+    /// Where they stand in the statement.
+    occurrences: Vec<Occurrence>,
+    /// The shard that the hub must be of, because it reads what is only there.
+    hub: Option<ShardIndex>,
+    /// Tokens of schemas before tables before columns, which the hub does not know.
+    schemas: Vec<Range<usize>>,
+}
+
+/// What the shards are asked for one intermediate relation.
+#[derive(Clone, Debug)]
+struct Fragment {
+    schema: String,
+    relation: String,
+    /// `ONLY`.
+    only: bool,
+    /// The name by which its terms know it.
+    alias: String,
+    columns: Vec<String>,
+    /// The tokens of each term that its rows meet.
+    terms: Vec<Range<usize>>,
+    place: Place,
+    /// What restricts it to some shards.
+    proof: Option<Proof>,
+}
+
+/// Where the rows of a relation are.
+#[derive(Clone, Debug)]
+enum Place {
+    /// Some on each of these.
+    Shards(ShardSet),
+    /// All on this one, where the hub is too.
+    Home(ShardIndex),
+    /// All on every one.
+    Everywhere,
+}
+
+/// A relation's name in the statement.
+#[derive(Clone, Debug)]
+struct Occurrence {
+    /// Index of its fragment.
+    fragment: usize,
+    /// The tokens of its name.
+    tokens: Range<usize>,
+    /// The alias that it needs to be known by its name.
+    alias: Option<String>,
+}
+
+/// A fragment for people to see.
+pub(super) struct Shown<'a> {
+    pub relation: &'a str,
+    pub columns: &'a [String],
+    /// How many terms restrict it.
+    pub terms: usize,
+    /// None if the hub reads it where it is.
+    pub shards: Option<&'a ShardSet>,
+    pub proof: Option<&'a Proof>,
+}
+
+impl Combine {
+    /// The fragments, to be shown.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Shown<'_>> {
+        self.fragments.iter().map(|fragment| Shown {
+            relation: &fragment.relation,
+            columns: &fragment.columns,
+            terms: fragment.terms.len(),
+            shards: match &fragment.place {
+                Place::Shards(shards) => Some(shards),
+                Place::Home(_) | Place::Everywhere => None,
+            },
+            proof: fragment.proof.as_ref(),
+        })
+    }
+
+    /// The shard that the hub must be of, if any.
+    pub fn hub(&self) -> Option<ShardIndex> {
+        self.hub
+    }
+}
+
+/// Gives a route that refuses some or all executions a hub to finish them, if that is possible.
+pub(super) fn complete(query: &Query<'_>, route: Route) -> Route {
+    match route {
+        Route::Refused(refused) => match combine(query, &refused) {
+            Ok(combine) => Route::Combine(Arc::new(combine)),
+            Err(error) => Route::Refused(error),
+        },
+        Route::Keyed(mut keyed) => {
+            if let Spread::Refuse(refused) = &keyed.spread
+                && let Ok(combine) = combine(query, refused)
+            {
+                keyed.spread = Spread::Combine(Arc::new(combine));
+            }
+            Route::Keyed(keyed)
+        }
+        route => route,
+    }
+}
+
+/// Plans a combine.
+///
+/// # Errors
+/// `refused`, or a better reason why not.
+fn combine(query: &Query<'_>, refused: &Error) -> Result<Combine> {
+    check::is_select(query, refused)?;
+    let mut builder = Builder {
+        query,
+        names: Names::of(query),
+        terms: Terms::of(query),
+        combine: Combine {
+            fragments: Vec::new(),
+            occurrences: Vec::new(),
+            hub: None,
+            schemas: Vec::new(),
+        },
+        is_sharded: false,
+    };
+    let prover = Prover::new(query);
+    for (block, source, bound) in query.bound.occurrences() {
+        if let BoundSource::Named(lookup) = bound {
+            builder.source((block, source), lookup, &prover, refused)?;
+        }
+    }
+    if !builder.is_sharded {
+        return Err(refused.clone());
+    }
+    check::calls(query)?;
+    check::whole_rows(query, &builder.names)?;
+    builder.combine.schemas = columns::schemas(query)?;
+    Ok(builder.combine)
+}
+
+struct Builder<'a> {
+    query: &'a Query<'a>,
+    names: Names,
+    terms: Terms,
+    combine: Combine,
+    is_sharded: bool,
+}
+
+impl Builder<'_> {
+    /// Takes one source in.
+    fn source(
+        &mut self,
+        at: (BlockId, usize),
+        lookup: Lookup<'_>,
+        prover: &Prover<'_>,
+        refused: &Error,
+    ) -> Result<()> {
+        let relation = match lookup {
+            Lookup::Relation(relation) => relation,
+            Lookup::System => return self.at_home(FIRST_SHARD),
+            Lookup::Temporary => return Err(refused.clone()),
+            Lookup::Unknown { .. } if self.query.request.temporary_tables => {
+                return Err(refused.clone());
+            }
+            Lookup::Unknown {
+                configured: false,
+                wildcard: false,
+                home,
+            } => return self.at_home(home),
+            Lookup::Unknown { .. } => return Err(refused.clone()),
+        };
+        if relation.hazards.row_security {
+            return Err(refused.clone());
+        }
+        let place = match &relation.location {
+            Location::Unserved(_) => return Err(refused.clone()),
+            Location::Home(shard) => {
+                self.at_home(*shard)?;
+                Place::Home(*shard)
+            }
+            Location::Replicated => Place::Everywhere,
+            Location::Sharded(placement) => {
+                self.is_sharded = true;
+                Place::Shards(placement.shards().clone())
+            }
+        };
+        self.occurrence(at, relation, place, prover)
+            .unwrap_or_else(|| Err(refused.clone()))
+    }
+
+    /// The hub must be of this shard.
+    fn at_home(&mut self, shard: ShardIndex) -> Result<()> {
+        if self.combine.hub.is_some_and(|hub| hub != shard) {
+            return Err(refusal::several_homes());
+        }
+        self.combine.hub = Some(shard);
+        Ok(())
+    }
+
+    /// One occurrence of a relation; none if its place in the text is not known.
+    fn occurrence(
+        &mut self,
+        (block, index): (BlockId, usize),
+        relation: &Relation,
+        place: Place,
+        prover: &Prover<'_>,
+    ) -> Option<Result<()>> {
+        let facts = self.query.facts.blocks.get(block)?;
+        let source: &Source = facts.sources.get(index)?;
+        if source.sampled {
+            return Some(Err(refusal::differs("TABLESAMPLE")));
+        }
+        let name = self.query.name_tokens(source)?;
+        let alias = source.alias.clone();
+        let known_as = alias.clone().unwrap_or_else(|| relation.name.clone());
+        let is_renamed = !source.columns.is_empty();
+        let is_query = self.query.is_table_query(&name);
+        let fragment = Fragment {
+            schema: relation.schema.clone(),
+            relation: relation.name.clone(),
+            only: self.query.is_only(&name),
+            columns: match is_query {
+                true => relation.columns.iter().map(column_name).collect(),
+                false => self.names.columns(self.query, block, source, relation),
+            },
+            terms: match is_renamed {
+                true => Vec::new(),
+                false => self.terms.pushed(self.query, (block, index)),
+            },
+            alias: known_as.clone(),
+            proof: match place {
+                Place::Shards(_) => prover.prove(relation, block, index),
+                _ => None,
+            },
+            place,
+        };
+        let fragment = self.fragment(fragment, relation);
+        self.combine.occurrences.push(Occurrence {
+            fragment,
+            tokens: name,
+            alias: (alias.is_none() && !is_query).then_some(known_as),
+        });
+        Some(Ok(()))
+    }
+
+    /// The index of a fragment: a new one unless one just like it is there.
+    fn fragment(&mut self, new: Fragment, relation: &Relation) -> usize {
+        let tokens = self.query.tokens;
+        let is_same = |old: &Fragment| {
+            (&old.schema, &old.relation, old.only) == (&new.schema, &new.relation, new.only)
+                && old.proof.is_none()
+                && new.proof.is_none()
+                && (old.alias == new.alias || new.terms.is_empty())
+                && terms::alike(self.query, tokens, (&old.terms, &new.terms))
+        };
+        let fragments = &mut self.combine.fragments;
+        let Some(at) = fragments.iter().position(is_same) else {
+            fragments.push(new);
+            return fragments.len() - 1;
+        };
+        if let Some(old) = fragments.get_mut(at) {
+            let columns = relation.columns.iter().map(|column| &column.name);
+            let is_used = |name: &&String| old.columns.contains(name) || new.columns.contains(name);
+            // A `*` gives them in the order of the table.
+            let columns: Vec<String> = columns.filter(is_used).cloned().collect();
+            old.columns = columns;
+        }
+        at
+    }
+}
+
+fn column_name(column: &TableColumn) -> String {
+    column.name.clone()
+}

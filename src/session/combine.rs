@@ -1,0 +1,530 @@
+//! Queries that a hub finishes: shards to hub, hub to client.
+//!
+//! What holds:
+//! - The hub's connection has no part in the client's transaction, and its own transaction is rolled back:
+//!   nothing of it stays.
+//! - The settings of the session hold on it as on every shard.
+//! - The client's statement is described by the hub as the client wrote it, before anything is copied: its
+//!   errors are PostgreSQL's, the types of its parameters are those that PostgreSQL infers, and its columns
+//!   must have the same types over the copies.
+//! - Outside a transaction, all that one shard sends for a statement is of one snapshot.
+//! - Shards are leased in their order, the hub after them.
+
+use futures_util::future::join_all;
+
+use crate::backend::connection::{Failed, lost};
+use crate::error::{Error, Result};
+use crate::exec::combine::load::{Load, Trouble};
+use crate::exec::combine::request::{self, Described, Parameter};
+use crate::exec::description;
+use crate::exec::scatter::{Ended, Failure, Scatter};
+use crate::plan::{Access, Arguments, Execution, Intermediate, Parameters, Plan};
+use crate::pool::Lease;
+use crate::session::control::Signal;
+use crate::session::database::Database;
+use crate::session::held::{Held, Seat};
+use crate::session::prepared::Portal;
+use crate::session::scatter::{Joins, LARGEST_SETTLING, ScatterPortal};
+use crate::session::{HIGH_WATER_BYTES, Session, Stop};
+use crate::sharding::{Format, ShardIndex, ShardSet};
+use crate::sql::shape::Literal;
+use crate::sql::statement::Statement;
+use crate::sqlstate::SqlState;
+use crate::txn::Transaction;
+use crate::wire::backend::{Status, command_complete, portal_suspended};
+use crate::wire::frame;
+use crate::wire::frontend::{self, Bind, Subject};
+
+/// Intermediate relations with fewer rows are not analysed.
+const FEWEST_ANALYSED: u64 = 1_000;
+
+/// A statement to be finished on a hub.
+struct Asked<'a> {
+    plan: &'a Plan,
+    text: &'a str,
+    literals: &'a [Literal],
+    /// The declared types of its parameters.
+    types: &'a [u32],
+    /// None for a simple Query.
+    bind: Option<Bind<'a>>,
+    is_described: bool,
+    /// 0 is all.
+    max_rows: i32,
+}
+
+/// The connection that finishes a statement.
+struct Hub {
+    lease: Lease,
+    seat: Seat,
+    shard: ShardIndex,
+    /// What state it is in is not known.
+    is_lost: bool,
+    /// What it says of the client's own statement.
+    described: Described,
+}
+
+/// What a hub has answered.
+struct Finished {
+    rows: u64,
+    is_suspended: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn parameters(&self) -> Parameters<'a> {
+        match &self.bind {
+            Some(bind) => Parameters::new(self.types, bind.formats, bind.values),
+            None => Parameters::none(),
+        }
+    }
+}
+
+impl Session {
+    /// The shards of which any one can describe a statement that a hub finishes; none if all can.
+    pub(super) fn described_by(&self, plan: &Plan) -> ShardSet {
+        let hub = plan.combine().and_then(|combine| combine.hub());
+        hub.into_iter().collect()
+    }
+
+    /// Runs a simple Query that a hub finishes.
+    pub(super) async fn combine_query(&mut self, text: &str, plan: &Plan) -> Result<(), Stop> {
+        self.rest_pinned();
+        let literals = std::mem::take(&mut self.shape.literals);
+        let asked = Asked {
+            plan,
+            text,
+            literals: &literals,
+            types: &[],
+            bind: None,
+            is_described: true,
+            max_rows: 0,
+        };
+        let finished = self.combine(&asked).await?;
+        self.end_query(&tag_of(plan, finished.rows)).await
+    }
+
+    /// Runs a bound statement that a hub finishes.
+    pub(super) async fn execute_combined(
+        &mut self,
+        portal: ScatterPortal,
+        max_rows: i32,
+    ) -> Result<(), Stop> {
+        let prepared = &portal.prepared;
+        let asked = Asked {
+            plan: &prepared.plan,
+            text: prepared.sql(),
+            literals: &prepared.literals,
+            types: &prepared.types,
+            bind: Some(Bind::read(frame::body(&portal.bind))?),
+            is_described: portal.is_described,
+            max_rows: max_rows.max(0),
+        };
+        let finished = self.combine(&asked).await?;
+        let mut words = Vec::new();
+        if finished.is_suspended {
+            self.statements.put_portal(&portal.portal, Portal::Partial);
+            portal_suspended(&mut words);
+        } else {
+            command_complete(&mut words, &tag_of(&prepared.plan, finished.rows));
+        }
+        self.say(words);
+        Ok(())
+    }
+
+    async fn combine(&mut self, asked: &Asked<'_>) -> Result<Finished, Stop> {
+        let joins = self.check_several(asked.plan, &ShardSet::new()).await?;
+        let is_joined = joins != Joins::Not;
+        self.database.metrics.combine.inc();
+        let execution = self.execution(asked, is_joined)?;
+        let mut shards = ShardSet::new();
+        for relation in &execution.relations {
+            shards.union(&relation.shards);
+        }
+        let gathered = self.gather(&shards, joins, &[]).await?;
+        let mut shards: Vec<Ended<Held>> = gathered.into_iter().map(unused).collect();
+        let begins = !is_joined && execution.relations.len() > 1;
+        let mut filled = match begins {
+            true => run_on_each(&mut shards, SNAPSHOT).await,
+            false => Ok(()),
+        };
+        let mut hub = None;
+        if filled.is_ok() {
+            filled = match self.open_hub(&execution, asked).await {
+                Ok(opened) => {
+                    let hub = hub.insert(opened);
+                    self.fill(hub, &mut shards, &execution, asked).await
+                }
+                Err(stop) => Err(stop),
+            };
+        }
+        if begins {
+            // One that fails is closed.
+            let _ = run_on_each(&mut shards, "COMMIT").await;
+        }
+        let undisturbed = self.registered.control.end();
+        for one in &mut shards {
+            one.connection.is_lost |= !undisturbed;
+        }
+        self.after_scatter(shards);
+        let Some(mut hub) = hub else {
+            return Err(filled.err().unwrap_or(Stop::Gone));
+        };
+        hub.is_lost |= !undisturbed;
+        let finished = match filled {
+            Ok(()) => self.finish(&mut hub, &execution, asked).await,
+            Err(stop) => Err(stop),
+        };
+        self.close_hub(hub).await;
+        finished
+    }
+
+    /// The texts of one execution.
+    fn execution(&self, asked: &Asked<'_>, is_joined: bool) -> Result<Execution> {
+        let arguments = Arguments {
+            text: asked.text,
+            literals: asked.literals,
+            parameters: asked.parameters(),
+            encoding: self.settings.context().encoding,
+        };
+        let lex = Database::lex_options(self.settings.context());
+        match asked.plan.combine() {
+            Some(combine) => combine.execution(&arguments, lex, is_joined),
+            None => Err(Error::new(
+                SqlState::INTERNAL_ERROR,
+                "a statement without a plan for a hub was sent to one",
+            )),
+        }
+    }
+
+    /// Leases a hub, gives it the session's settings and asks it about the client's statement.
+    async fn open_hub(&mut self, execution: &Execution, asked: &Asked<'_>) -> Result<Hub, Stop> {
+        let count = self.database.config.shards.len().max(1);
+        let shard = execution
+            .hub
+            .unwrap_or_else(|| rand::random_range(0..count));
+        // Who has the shards must get the hub, whatever operators say meanwhile.
+        self.others.is_gathering = true;
+        let leased = self.lease(shard, Access::Write).await;
+        self.others.is_gathering = false;
+        let (lease, node) = leased?;
+        self.registered.control.begin(&lease);
+        let mut hub = Hub {
+            lease,
+            seat: Seat::take(node),
+            shard,
+            is_lost: false,
+            described: Described::default(),
+        };
+        match self.prepare_hub(&mut hub, execution, asked).await {
+            Ok(()) => Ok(hub),
+            Err(stop) => {
+                self.close_hub(hub).await;
+                Err(stop)
+            }
+        }
+    }
+
+    async fn prepare_hub(
+        &mut self,
+        hub: &mut Hub,
+        execution: &Execution,
+        asked: &Asked<'_>,
+    ) -> Result<(), Stop> {
+        let (settings, opening) = match &self.transaction {
+            Transaction::Begun(opening) => {
+                (self.settings.server_at_begin(), opening.settings_sql())
+            }
+            Transaction::Open => (
+                self.settings.server_at_begin(),
+                self.others.opening.settings_sql(),
+            ),
+            _ => (self.settings.server(), String::new()),
+        };
+        hub.lease.apply(settings).await.map_err(failed)?;
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n{opening}");
+        hub.lease.run(&begin).await.map_err(failed)?;
+        let mut described = Described::default();
+        let text = self.encoded(asked.text)?;
+        self.describe_on(hub, (&text, asked.types), &mut described)
+            .await?;
+        let mut tables = String::new();
+        for relation in &execution.relations {
+            tables.push_str(&format!(
+                "CREATE TEMP TABLE {} ON COMMIT DROP AS {} WITH NO DATA;\n",
+                relation.name, relation.columns
+            ));
+        }
+        let tables = self.encoded(&tables)?;
+        let mut query = Vec::new();
+        frontend::write_query(&mut query, &tables);
+        hub.lease.send(&query).await.map_err(failed)?;
+        let mut over_copies = Described::default();
+        let text = self.encoded(&execution.text)?;
+        self.describe_on(hub, (&text, &described.types), &mut over_copies)
+            .await?;
+        if let ([one], [other]) = (described.rows.as_slice(), over_copies.rows.as_slice()) {
+            let (one, other) = (frame::body(one), frame::body(other));
+            if description::with_origins(other, one).is_none() {
+                return Err(other_types().into());
+            }
+        }
+        hub.described = described;
+        Ok(())
+    }
+
+    async fn describe_on(
+        &self,
+        hub: &mut Hub,
+        (text, types): (&[u8], &[u32]),
+        described: &mut Described,
+    ) -> Result<(), Stop> {
+        let mut messages = Vec::new();
+        request::write_describe(&mut messages, text, types);
+        frontend::write_sync(&mut messages);
+        let mut note = |tag, body: &[u8]| described.note(tag, body);
+        hub.lease.ask(&messages, &mut note).await.map_err(failed)
+    }
+
+    /// Fills the intermediate relations.
+    async fn fill(
+        &mut self,
+        hub: &mut Hub,
+        shards: &mut [Ended<Held>],
+        execution: &Execution,
+        asked: &Asked<'_>,
+    ) -> Result<(), Stop> {
+        let is_plan_only = match &asked.plan.statement {
+            Statement::Explain(explain) => !explain.analyze,
+            _ => false,
+        };
+        if is_plan_only {
+            return Ok(());
+        }
+        let mut analyse = String::new();
+        let mut left = self
+            .database
+            .limits
+            .query_memory_bytes
+            .max(LARGEST_INTERMEDIATE);
+        for relation in &execution.relations {
+            let (rows, bytes) = self.fill_one(hub, shards, (relation, left), asked).await?;
+            left = left.saturating_sub(bytes);
+            if rows >= FEWEST_ANALYSED {
+                analyse.push_str(&format!("ANALYZE pg_temp.{};\n", relation.name));
+            }
+        }
+        if analyse.is_empty() {
+            return Ok(());
+        }
+        hub.lease.run(&analyse).await.map_err(failed)
+    }
+
+    /// Fills one intermediate relation; the rows and bytes that were copied.
+    async fn fill_one(
+        &mut self,
+        hub: &mut Hub,
+        shards: &mut [Ended<Held>],
+        (relation, most_bytes): (&Intermediate, u64),
+        asked: &Asked<'_>,
+    ) -> Result<(u64, u64), Stop> {
+        if relation.shards.is_empty() {
+            return Ok((0, 0));
+        }
+        let mut columns = Described::default();
+        let text = self.encoded(&relation.columns)?;
+        self.describe_on(hub, (&text, &[]), &mut columns).await?;
+        let columns = columns.rows.pop().unwrap_or_default();
+        let parameters = asked.parameters();
+        let parameters: Vec<Parameter<'_>> = relation
+            .parameters
+            .iter()
+            .map(|index| {
+                let type_oid = hub.described.types.get(*index).copied().unwrap_or(0);
+                let format = parameters.format(*index).unwrap_or(Format::Text);
+                (type_oid, format, parameters.value(*index).flatten())
+            })
+            .collect();
+        let text = self.encoded(&relation.query)?;
+        let mut request = Vec::new();
+        request::write_fragment(&mut request, &text, &parameters);
+        let mut working: Vec<&mut Ended<Held>> = shards
+            .iter_mut()
+            .filter(|one| relation.shards.contains(one.connection.shard))
+            .collect();
+        let database = &self.database;
+        let connections = working.iter_mut().map(|one| {
+            let name = database.shard_name(one.connection.shard).to_owned();
+            (name, &mut one.connection.lease)
+        });
+        let send = |lease: &mut Lease| {
+            lease.unnamed = None;
+            request.clone()
+        };
+        let mut scatter = Scatter::start(connections.collect(), send, false, HIGH_WATER_BYTES)
+            .copied_into(columns);
+        let control = &self.registered.control;
+        let loaded = {
+            let bounds = (most_bytes, HIGH_WATER_BYTES);
+            let mut load = Load::start(&mut scatter, &mut hub.lease, &relation.name, bounds);
+            std::future::poll_fn(|cx| {
+                if control.poll_told(cx) == Signal::Terminate {
+                    return std::task::Poll::Ready(None);
+                }
+                load.poll(cx).map(Some)
+            })
+            .await
+        };
+        if !matches!(loaded, Some(Ok(_))) {
+            hub.is_lost = true;
+            scatter.stop(LARGEST_SETTLING).await;
+        }
+        let bytes = scatter.bytes();
+        let ended: Vec<(Option<Status>, bool)> = scatter
+            .end()
+            .into_iter()
+            .map(|one| (one.status, one.is_bound))
+            .collect();
+        for (one, (status, is_bound)) in working.into_iter().zip(ended) {
+            one.status = status;
+            one.is_bound = is_bound;
+        }
+        match loaded {
+            Some(Ok(rows)) => Ok((rows, bytes)),
+            Some(Err(Trouble::Shards(failure))) => Err(self.told_by_shard(failure)),
+            Some(Err(Trouble::Hub(words))) => Err(Stop::Words(words)),
+            Some(Err(Trouble::HubLost(cause))) => Err(Stop::Statement(lost(&cause))),
+            None => Err(Stop::Gone),
+        }
+    }
+
+    fn told_by_shard(&mut self, failure: Failure) -> Stop {
+        match self.scatter_failed(failure) {
+            Err(stop) => stop,
+            Ok(_) => Stop::Gone,
+        }
+    }
+
+    /// Has the hub answer the client.
+    async fn finish(
+        &mut self,
+        hub: &mut Hub,
+        execution: &Execution,
+        asked: &Asked<'_>,
+    ) -> Result<Finished, Stop> {
+        let text = self.encoded(&execution.text)?;
+        let mut messages = Vec::new();
+        frontend::write_parse(&mut messages, b"", &text, &hub.described.types);
+        match &asked.bind {
+            Some(bind) => frontend::write_bind(
+                &mut messages,
+                &Bind {
+                    portal: b"",
+                    ..*bind
+                },
+                b"",
+            ),
+            None => messages.extend_from_slice(b"B\0\0\0\x0c\0\0\0\0\0\0\0\0"),
+        }
+        frontend::write_subject(&mut messages, b'D', Subject::Portal, b"");
+        frontend::write_execute(&mut messages, b"", asked.max_rows);
+        frontend::write_sync(&mut messages);
+        if asked.bind.is_some() {
+            self.acknowledge_bind();
+        }
+        self.registered.control.begin(&hub.lease);
+        let name = self.database.shard_name(hub.shard).to_owned();
+        let send = |lease: &mut Lease| {
+            lease.unnamed = None;
+            messages.clone()
+        };
+        let connections = vec![(name, &mut hub.lease)];
+        let mut scatter = Scatter::start(connections, send, asked.is_described, HIGH_WATER_BYTES);
+        if let Some(original) = hub.described.rows.first() {
+            scatter = scatter.described_as(original.clone());
+        }
+        let end = self.pump(&mut scatter).await;
+        let is_mid_row = scatter.is_mid_row();
+        if !matches!(end, Ok(Ok(_))) {
+            scatter.stop(LARGEST_SETTLING).await;
+        }
+        let ended = scatter.end().pop();
+        let (status, is_suspended) =
+            ended.map_or((None, false), |one| (one.status, one.is_suspended));
+        let undisturbed = self.registered.control.end();
+        hub.is_lost |= status.is_none() || !undisturbed;
+        match end {
+            Ok(Ok(rows)) => Ok(Finished { rows, is_suspended }),
+            Ok(Err(_)) if is_mid_row => Err(Stop::Gone),
+            Ok(Err(failure)) => Err(self.told_by_shard(failure)),
+            Err(()) => Err(Stop::Gone),
+        }
+    }
+
+    /// Has the hub forget everything, and gives it back.
+    async fn close_hub(&self, mut hub: Hub) {
+        if hub.is_lost || hub.lease.run("ROLLBACK").await.is_err() || !hub.seat.is_valid() {
+            return;
+        }
+        hub.lease.last_client = self.registered.control.process_id;
+        hub.lease.give_back();
+    }
+}
+
+/// More bytes are not copied for one statement.
+const LARGEST_INTERMEDIATE: u64 = 1 << 30;
+
+/// Begins what gives all queries on a shard one snapshot.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// A connection that has done nothing yet.
+fn unused((_, connection): (String, Held)) -> Ended<Held> {
+    Ended {
+        connection,
+        status: Some(Status::Idle),
+        is_bound: true,
+        affected: 0,
+        is_suspended: false,
+        description: None,
+    }
+}
+
+/// Runs a statement of the proxy's own on each connection that is in order.
+async fn run_on_each(shards: &mut [Ended<Held>], sql: &str) -> Result<(), Stop> {
+    let in_order = shards.iter_mut().filter(|one| one.status.is_some());
+    let runs = in_order.map(|one| async {
+        let outcome = one.connection.lease.run(sql).await;
+        if outcome.is_err() {
+            one.status = None;
+        }
+        outcome
+    });
+    let outcomes = join_all(runs).await;
+    outcomes
+        .into_iter()
+        .collect::<Result<Vec<()>, Failed>>()
+        .map(drop)
+        .map_err(failed)
+}
+
+/// What the client is told of a statement of the proxy's own that failed on the hub.
+fn failed(failed: Failed) -> Stop {
+    Stop::Statement(match failed {
+        Failed::Refused(error) => error,
+        Failed::Lost(cause) => lost(&cause),
+    })
+}
+
+fn other_types() -> Error {
+    Error::refused(
+        "a query over several shards that returns whole rows is not supported",
+        "The rows are copied to the server that finishes the query, and have another type there.",
+        "Name the columns, or cast the row to text or json.",
+    )
+}
+
+/// The command tag of an answer.
+fn tag_of(plan: &Plan, rows: u64) -> String {
+    match &plan.statement {
+        Statement::Explain(_) => "EXPLAIN".to_owned(),
+        _ => format!("SELECT {rows}"),
+    }
+}
