@@ -29,6 +29,7 @@ mod listen;
 mod login;
 mod merge;
 mod operators;
+mod participants;
 mod pipelines;
 mod prepared;
 mod processes;

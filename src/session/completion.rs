@@ -92,8 +92,10 @@ impl Session {
         let Some(held) = &mut self.server else {
             return status;
         };
+        let is_due = !held.replies.is_empty();
         if held.is_detached() {
             self.unit.end();
+            self.note_pipelined(is_due);
             return self.transaction.status();
         }
         self.transaction.report(status);
@@ -119,6 +121,15 @@ impl Session {
             let is_done = status == Status::Idle;
             self.registered.tally.served(began, elapsed, is_done);
         }
+        self.note_pipelined(is_due);
         status
+    }
+
+    /// Requests that are under way already belong to the next unit, which has no record of them and so
+    /// can't be repeated.
+    fn note_pipelined(&mut self, is_due: bool) {
+        if is_due {
+            self.unit.make_final();
+        }
     }
 }

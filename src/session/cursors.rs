@@ -167,7 +167,11 @@ impl Session {
         name: &str,
         hold: bool,
     ) -> Result<(), Stop> {
-        let gathered = self.gather(shards, Joins::Reading, &[]).await?;
+        let joins = match hold {
+            true => Joins::Keeping,
+            false => Joins::Reading,
+        };
+        let gathered = self.gather(shards, joins, &[]).await?;
         let request = |lease: &mut Lease| {
             let mut out = unnamed(lease, call.text, &[]);
             frontend::write_execute(&mut out, b"", 0);

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
+use crate::session::portals::Place;
 use crate::session::prepared::{Needs, Portal, Prepared, server_name};
 use crate::session::replies::Expect;
 use crate::session::route::Need;
@@ -44,7 +45,7 @@ impl Session {
             b'E' => self.execute(frame).await,
             b'C' => {
                 self.drop_scatter().await?;
-                self.close(frame)
+                self.close(frame).await
             }
             b'H' => self.flush(frame).await,
             _ => self.sync(body).await,
@@ -170,9 +171,10 @@ impl Session {
         };
         held.announce(bound, None);
         held.bind(frame, &bind, bound);
+        let place = Place::on(held);
         self.batch.sent = true;
         self.statements
-            .put_portal(bind.portal, Portal::OnServer(prepared, settings));
+            .put_portal(bind.portal, Portal::OnServer(prepared, settings, place));
         Ok(())
     }
 
@@ -294,9 +296,17 @@ impl Session {
                 self.say(words);
             }
             Some(Portal::Spread(portal)) => self.describe_spread(&portal).await?,
-            // A cursor made by DECLARE is a portal that only the server knows.
-            _ if self.server.is_some() => self.forward(frame, Expect::Describe),
-            _ => return Err(no_portal(name).into()),
+            Some(Portal::OnServer(_, _, place)) => {
+                self.reach_portal(place).await?;
+                self.forward(frame, Expect::Describe);
+            }
+            _ => {
+                self.reach_cursor(name).await?;
+                if self.server.is_none() {
+                    return Err(no_portal(name).into());
+                }
+                self.forward(frame, Expect::Describe);
+            }
         }
         Ok(())
     }
@@ -362,7 +372,8 @@ impl Session {
                 "Send Bind, Describe, Execute and Sync in one go.",
             )
             .into()),
-            Some(Portal::OnServer(prepared, settings)) if self.server.is_some() => {
+            Some(Portal::OnServer(prepared, settings, place)) => {
+                self.reach_portal(place).await?;
                 let is_write = prepared.plan.access == Access::Write;
                 if is_write {
                     self.unit.make_final();
@@ -391,12 +402,15 @@ impl Session {
                 self.forward(frame, Expect::Execute(effects));
                 Ok(())
             }
-            _ if self.server.is_some() => {
+            None => {
+                self.reach_cursor(name).await?;
+                if self.server.is_none() {
+                    return Err(no_portal(name).into());
+                }
                 self.unit.make_final();
                 self.forward(frame, Expect::Execute(None));
                 Ok(())
             }
-            _ => Err(no_portal(name).into()),
         }
     }
 
@@ -430,21 +444,14 @@ impl Session {
         Ok(())
     }
 
-    fn close(&mut self, frame: &[u8]) -> Result<(), Stop> {
+    async fn close(&mut self, frame: &[u8]) -> Result<(), Stop> {
         let (subject, name) = frontend::subject(frame::body(frame), "CLOSE")?;
         let is_on_server = match subject {
             Subject::Statement => {
                 self.statements.remove(name);
                 false
             }
-            Subject::Portal => {
-                let is_local = matches!(
-                    self.statements.portal(name),
-                    Some(Portal::Local(..) | Portal::Spread(_))
-                );
-                self.statements.remove_portal(name);
-                !is_local && self.server.is_some()
-            }
+            Subject::Portal => self.close_portal(name).await?,
         };
         if is_on_server {
             self.forward(frame, Expect::Close { seen: true });

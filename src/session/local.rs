@@ -84,7 +84,11 @@ impl Session {
         if let Transaction::Broken(opening) = &self.transaction {
             let begun = opening.as_ref();
             let may_chain = begun.is_some() || !self.others.opening.is_unknown();
-            return broken(&plan.statement, begun, may_chain).map(Some);
+            let local = broken(&plan.statement, begun, may_chain);
+            return match self.others.broken_by.take() {
+                Some(error) if local.is_err() => Err(error),
+                _ => local.map(Some),
+            };
         }
         if self.others.is_implicit
             && let Some(local) = self.local_implicit(&plan.statement, text)?
@@ -119,14 +123,7 @@ impl Session {
                 let value = self.settings.context().show(name)?;
                 Some(Local::Show(Table::setting(name, value)))
             }
-            Statement::Reset(_) if self.reverts(plan) => Some(Local::Revert {
-                effect: Effect::of(&plan.statement, text),
-                tag: "RESET",
-            }),
-            Statement::Set { .. } if self.reverts(plan) => Some(Local::Revert {
-                effect: Effect::of(&plan.statement, text),
-                tag: "SET",
-            }),
+            _ if self.reverts(plan) => Some(self.local_revert(&plan.statement, text)),
             Statement::ShowShardwire(noun) => Some(Local::View(View::named(noun)?)),
             Statement::PrepareTransaction if self.settings.changes_channels() => {
                 // PostgreSQL's words; to the server there was no LISTEN.
@@ -141,18 +138,28 @@ impl Session {
         })
     }
 
+    /// What gives a setting the value back that the startup packet named.
+    fn local_revert(&self, statement: &Statement, text: &str) -> Local {
+        let effect = Effect::of(statement, text);
+        let tag = match statement {
+            Statement::Reset(_) => "RESET",
+            _ => "SET",
+        };
+        if !self.may_detach() {
+            return Local::Revert { effect, tag };
+        }
+        let name = reverted(statement).unwrap_or_default();
+        let sql = self.settings.default_statements(name).unwrap_or_default();
+        Local::Remember {
+            statement: sql.to_owned(),
+            effect,
+            tag,
+        }
+    }
+
     /// Whether a statement gives a setting the value back that the startup packet named.
     pub(super) fn reverts(&self, plan: &Plan) -> bool {
-        match &plan.statement {
-            Statement::Reset(ResetTarget::Name(name)) => self.settings.has_default(name),
-            Statement::Set {
-                scope: SetScope::Session,
-                name,
-                value: SetValue::Default,
-                ..
-            } => self.settings.has_default(name),
-            _ => false,
-        }
+        reverted(&plan.statement).is_some_and(|name| self.settings.has_default(name))
     }
 
     /// In a transaction that no shard knows of: what ends it or can wait for the shard.
@@ -418,6 +425,7 @@ impl Session {
         } else {
             self.settings.roll_back();
         }
+        self.others.broken_by = None;
         let before = std::mem::take(&mut self.transaction);
         if chain {
             let mut opening = match before {
@@ -429,6 +437,20 @@ impl Session {
         }
         self.memory.cursors.end(committed);
         tagged(if committed { "COMMIT" } else { "ROLLBACK" })
+    }
+}
+
+/// The setting that a statement gives its default back.
+fn reverted(statement: &Statement) -> Option<&str> {
+    match statement {
+        Statement::Reset(ResetTarget::Name(name)) => Some(name),
+        Statement::Set {
+            scope: SetScope::Session,
+            name,
+            value: SetValue::Default,
+            ..
+        } => Some(name),
+        _ => None,
     }
 }
 

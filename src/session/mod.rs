@@ -53,6 +53,7 @@ mod named;
 pub mod operations;
 mod others;
 mod path;
+mod portals;
 mod prepared;
 mod refusal;
 mod replies;
@@ -237,7 +238,14 @@ impl Session {
         self.handle_frames().await?;
         match self.listen().await? {
             Event::Heard | Event::Ready => Ok(()),
-            Event::Answered => self.answered().await,
+            Event::Answered => match self.answered().await {
+                // The client has asked for nothing meanwhile: its next statement fails with this.
+                Err(Stop::Statement(error)) => {
+                    self.others.broken_by = Some(error);
+                    Ok(())
+                }
+                answered => answered,
+            },
             Event::Told(signal) => self.told(signal),
         }
     }

@@ -49,6 +49,8 @@ pub struct Others {
     is_discarded: bool,
     /// The transaction is one that the client has not begun: it ends with its batch or message.
     pub is_implicit: bool,
+    /// What broke the transaction while the client had nothing to be told.
+    pub broken_by: Option<Error>,
     /// Some of the connections that a statement needs are there, and the next is being leased.
     pub is_gathering: bool,
 }
@@ -190,6 +192,7 @@ impl Others {
 
     /// A transaction has been opened on its first shard.
     pub fn opened(&mut self, opening: Opening) {
+        self.broken_by = None;
         self.opening = opening;
         self.is_behind = false;
     }

@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::backend::connection::StatementId;
 use crate::plan::Plan;
+use crate::session::portals::Place;
 use crate::session::replies::Effects;
 use crate::session::spread::SpreadPortal;
 use crate::sql::shape::Literal;
@@ -124,8 +125,8 @@ pub fn statement_id(is_named: bool, text: &[u8], types: &[u32], context: u64) ->
 /// What a Bind made.
 #[derive(Clone, Debug)]
 pub enum Portal {
-    /// It stands on the server that the session holds, and may make settings.
-    OnServer(Arc<Prepared>, Effects),
+    /// It stands on a server, and may make settings.
+    OnServer(Arc<Prepared>, Effects, Place),
     /// The proxy itself executes it.
     Local(Arc<Prepared>, Formats),
     /// It needs several shards, and stands on one only to be described.

@@ -1,6 +1,7 @@
 //! Errors of the proxy's own, put where the client expects the statement's answer.
 
 use crate::error::Error;
+use crate::session::simple::aborted;
 use crate::session::{Session, Stop};
 use crate::txn::Transaction;
 use crate::wire::backend::{Status, error_response, ready_for_query};
@@ -80,6 +81,11 @@ impl Session {
         }
         self.unit.end();
         Ok(())
+    }
+
+    /// Why a statement in a transaction that is broken fails.
+    pub(super) fn aborted(&mut self) -> Error {
+        self.others.broken_by.take().unwrap_or_else(aborted)
     }
 
     /// Says something of the proxy's own, behind every answer that is still due.

@@ -85,7 +85,7 @@ impl Session {
     async fn find_seat(&mut self, need: Need) -> Result<(), Stop> {
         if self.transaction.is_broken() {
             // No shard is in it any more, and none may join.
-            return Err(aborted().into());
+            return Err(self.aborted().into());
         }
         if need.is_sticky && self.transaction.is_on_shard() {
             return Err(sequence_elsewhere().into());

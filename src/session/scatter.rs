@@ -56,6 +56,8 @@ pub(super) enum Joins {
     Not,
     /// They do.
     Reading,
+    /// They do, and the session keeps their connections: these must take writes.
+    Keeping,
     /// They do, and are written.
     Writing,
 }
@@ -333,8 +335,8 @@ impl Session {
         self.hold(Need {
             shard: Some(shard),
             access: match joins {
-                Joins::Writing => Access::Write,
-                _ => Access::Read,
+                Joins::Writing | Joins::Keeping => Access::Write,
+                Joins::Reading | Joins::Not => Access::Read,
             },
             writes: joins == Joins::Writing,
             is_sticky: false,

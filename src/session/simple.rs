@@ -39,7 +39,7 @@ impl Session {
         let study = self.study(read.as_deref(), &[])?;
         let text = read.as_deref().unwrap_or_default();
         if self.transaction.is_broken() && !matches!(study, Study::One(_) | Study::Empty) {
-            return Err(aborted().into());
+            return Err(self.aborted().into());
         }
         match study {
             Study::Empty => {
@@ -249,7 +249,7 @@ impl Session {
     pub(super) async fn function_call(&mut self, frame: &[u8]) -> Result<(), Stop> {
         self.batch.start_simple();
         if self.transaction.is_broken() {
-            return Err(aborted().into());
+            return Err(self.aborted().into());
         }
         let is_chosen = self.database.is_plain() || self.settings.context().shard.is_some();
         if !is_chosen && !is_of_large_objects(frontend::function(frame::body(frame))?) {

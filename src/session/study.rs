@@ -255,8 +255,10 @@ impl Session {
             && !self.has_own_snapshot()
             && !(self.may_detach() && may_ask_time(text));
         let may_detach = shard.is_none() && (is_show || is_read);
-        // Settings and the like belong to whatever serves the session; any server will do.
+        // Settings and the like belong to whatever serves the session; any server will do. One that the
+        // session keeps must take its writes too.
         let access = match is_query(plan) {
+            _ if plan.session.contains(SessionUse::PINS) => Access::Write,
             true => plan.access,
             false => access_of(plan),
         };
