@@ -20,6 +20,7 @@ mod demo;
 mod differential;
 mod drivers;
 mod encodings;
+mod faults;
 mod harness;
 mod hostile;
 mod implicit;
