@@ -31,7 +31,12 @@ enum Fault {
     KillServer,
 }
 
-const FAULTS: [Fault; 4] = [Fault::Cut, Fault::Delay, Fault::KillProxy, Fault::KillServer];
+const FAULTS: [Fault; 4] = [
+    Fault::Cut,
+    Fault::Delay,
+    Fault::KillProxy,
+    Fault::KillServer,
+];
 
 /// Waits for a message.
 struct Trap {
@@ -179,7 +184,12 @@ struct Told {
     word: String,
 }
 
-fn suffer(cluster: &mut Cluster, wires: &Wires, ids: [String; 2], at: (usize, bool, Fault)) -> Told {
+fn suffer(
+    cluster: &mut Cluster,
+    wires: &Wires,
+    ids: [String; 2],
+    at: (usize, bool, Fault),
+) -> Told {
     let (number, is_late, fault) = at;
     let (sprung, springs) = channel();
     let (go, goes_on) = channel();
@@ -223,7 +233,10 @@ fn suffer(cluster: &mut Cluster, wires: &Wires, ids: [String; 2], at: (usize, bo
     if fault == Fault::KillServer {
         let proxy = cluster.proxy();
         eventually("every shard serves again", || {
-            match try_query(&mut proxy.raw(), "SELECT id FROM t").iter().any(|frame| frame.tag == b'E') {
+            match try_query(&mut proxy.raw(), "SELECT id FROM t")
+                .iter()
+                .any(|frame| frame.tag == b'E')
+            {
                 false => Ok(()),
                 true => Err("it does not"),
             }
@@ -233,7 +246,10 @@ fn suffer(cluster: &mut Cluster, wires: &Wires, ids: [String; 2], at: (usize, bo
 }
 
 fn ids_on(cluster: &Cluster, shard: usize) -> Vec<String> {
-    let rows = cluster.shard(shard).raw().rows("SELECT id FROM t ORDER BY id");
+    let rows = cluster
+        .shard(shard)
+        .raw()
+        .rows("SELECT id FROM t ORDER BY id");
     rows.into_iter().flatten().collect()
 }
 
@@ -254,7 +270,10 @@ fn a_fault_at_any_message_of_a_commit_leaves_all_or_nothing() {
     }
     for shard in 0..2 {
         eventually("nothing is left prepared", || {
-            let rows = cluster.shard(shard).raw().rows("SELECT gid FROM pg_prepared_xacts");
+            let rows = cluster
+                .shard(shard)
+                .raw()
+                .rows("SELECT gid FROM pg_prepared_xacts");
             if rows.is_empty() { Ok(()) } else { Err(rows) }
         });
     }
@@ -274,7 +293,10 @@ fn a_fault_at_any_message_of_a_commit_leaves_all_or_nothing() {
             assert_eq!(word, "COMMIT", "{what}");
         }
         if what.starts_with("Cut") {
-            assert!(matches!(word.as_str(), "COMMIT" | "40001"), "{what}: {word}");
+            assert!(
+                matches!(word.as_str(), "COMMIT" | "40001"),
+                "{what}: {word}"
+            );
         }
     }
 }

@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod atomicity;
 mod catalog_queries;
 mod clients;
 mod combine;

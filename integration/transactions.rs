@@ -226,11 +226,10 @@ fn what_two_shards_cannot_do_as_one_is_refused_before_it_happens() {
     let mut raw = cluster.proxy().raw();
     let read = |id: &str| format!("SELECT name FROM t WHERE id = {id}");
     for begin in [
-        "BEGIN ISOLATION LEVEL REPEATABLE READ",
         "BEGIN ISOLATION LEVEL SERIALIZABLE",
-        "BEGIN/SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-        "BEGIN/SET transaction_isolation = 'repeatable read'",
-        "SET default_transaction_isolation = 'repeatable read'/BEGIN",
+        "BEGIN/SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+        "BEGIN/SET transaction_isolation = 'serializable'",
+        "SET default_transaction_isolation = 'serializable'/BEGIN",
     ] {
         for statement in begin.split('/') {
             assert_eq!(code(&mut raw, statement), None, "{statement}");
@@ -240,6 +239,56 @@ fn what_two_shards_cannot_do_as_one_is_refused_before_it_happens() {
         raw.query("ROLLBACK");
     }
     assert_eq!(raw.rows(&read(&far)), [["name"]]);
+}
+
+#[test]
+fn a_transaction_has_one_snapshot_of_all_shards() {
+    let cluster = cluster();
+    for begin in [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN
+         SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN
+         SET transaction_isolation = 'repeatable read'",
+        "SET default_transaction_isolation = 'repeatable read'
+         SELECT * FROM t
+         UPDATE t SET name = 'every'
+         BEGIN",
+    ] {
+        same(
+            &cluster,
+            &format!(
+                "{begin}
+                 SHOW transaction_isolation
+                 SAVEPOINT a
+                 SELECT * FROM t WHERE id = NEAR
+                 SELECT * FROM t WHERE id = FAR
+                 UPDATE t SET name = 'x' WHERE id = NEAR
+                 SELECT * FROM t
+                 ROLLBACK TO a
+                 UPDATE t SET name = 'y' WHERE id = FAR
+                 UPDATE t SET name = 'z' WHERE id = NEAR
+                 COMMIT AND CHAIN
+                 SELECT * FROM t
+                 SELECT 1
+                 COMMIT
+                 SELECT * FROM t"
+            ),
+        );
+    }
+    let (near, far) = (id_on(&cluster, 0), id_on(&cluster, 1));
+    let mut reader = cluster.proxy().raw();
+    let mut writer = cluster.proxy().raw();
+    writer.query("UPDATE t SET name = 'same'");
+    reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    let read = |raw: &mut Raw, id: &str| raw.rows(&format!("SELECT name FROM t WHERE id = {id}"));
+    let before = read(&mut reader, &near);
+    writer.query("UPDATE t SET name = 'later'");
+    assert_eq!(read(&mut reader, &far), before);
+    let update = format!("UPDATE t SET name = 'lost' WHERE id = {far}");
+    assert_eq!(code(&mut reader, &update).as_deref(), Some("40001"));
+    reader.query("ROLLBACK");
+    assert_eq!(read(&mut reader, &far), [["later"]]);
 }
 
 #[test]

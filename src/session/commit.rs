@@ -28,6 +28,7 @@ use crate::sharding::ShardIndex;
 use crate::sqlstate::SqlState;
 use crate::topology::ControlError;
 use crate::txn::Transaction;
+use crate::txn::barrier::KEY;
 use crate::txn::commit::{Answer, Commit, Order, Outcome, Step, Work};
 use crate::txn::gid::{Branch, Gid};
 use crate::txn::recovery::{DOUBT, Decision, decide, finish};
@@ -39,11 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Between two tries to reach it.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Whoever opens snapshots on several shards holds this advisory lock alone meanwhile; whoever commits on
-/// several shares it, from before the decision until the commit is to be seen. The key is "shardwir" in
-/// ASCII, and one.
-const BARRIER: i64 = 8_316_003_855_879_334_259;
 
 /// What may still fail comes before the decision: deferred constraints, and the wait for readers. Roles
 /// must not matter to whoever ends what is prepared, and a decision must be on disk before others act on it.
@@ -404,7 +400,7 @@ impl Participant {
     }
 
     async fn carry_out(&mut self, order: Order, context: &Context<'_>) -> Answer {
-        let barrier = format!("{BEFORE}, pg_catalog.pg_advisory_xact_lock_shared({BARRIER})");
+        let barrier = format!("{BEFORE}, pg_catalog.pg_advisory_xact_lock_shared({KEY})");
         match order {
             Order::Prepare => {
                 let name = quote_literal(&self.name);

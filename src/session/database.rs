@@ -21,6 +21,7 @@ use crate::sql::shape::Shape;
 use crate::sql::shape::without_constants;
 use crate::sql::token::LexOptions;
 use crate::topology::Topology;
+use crate::txn::barrier::Barrier;
 
 /// One database as its sessions see it.
 pub struct Database {
@@ -43,6 +44,8 @@ pub struct Database {
     /// How often sessions have changed definitions.
     changes: AtomicU64,
     plans: Cache<PlanKey, Arc<Kept>>,
+    /// Keeps commits on several shards and snapshots of several apart.
+    pub barrier: Arc<Barrier>,
     /// Ends what commits have left behind; aborted on drop.
     _recovery: JoinSet<()>,
 }
@@ -94,6 +97,7 @@ impl Database {
         gate: Arc<Gate>,
     ) -> Database {
         let (limits, idle_client) = bounds;
+        let barrier = Barrier::new(&topology);
         let plans = Cache::new(limits.plan_cache_entries as usize);
         let mailbox_bytes = usize::try_from(limits.query_memory_bytes).unwrap_or(usize::MAX);
         Database {
@@ -107,6 +111,7 @@ impl Database {
             pools,
             plans,
             changes: AtomicU64::new(0),
+            barrier,
             _recovery: JoinSet::new(),
         }
     }

@@ -65,6 +65,7 @@ mod scatter;
 mod script;
 mod settings;
 mod simple;
+mod snapshots;
 mod spread;
 pub mod start;
 mod statements;

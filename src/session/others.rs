@@ -13,8 +13,8 @@
 //!   client's next statement is handled.
 //! - Where one participant has written, the client's own COMMIT goes there, behind the end of those that
 //!   have only read. Where two have written, or another holds locks, see [`crate::session::commit`].
-//! - A transaction with one snapshot for all its statements (REPEATABLE READ, SERIALIZABLE) stays on one
-//!   shard: two shards' snapshots would not be of one moment.
+//! - A transaction with one snapshot for all its statements is opened on every shard at one moment
+//!   (REPEATABLE READ, see [`crate::session::snapshots`]), or stays on one shard (SERIALIZABLE).
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -47,6 +47,8 @@ pub struct Others {
     is_behind: bool,
     /// DISCARD ALL has run on the connection that works; those that rest need it too.
     is_discarded: bool,
+    /// The transaction was opened on every shard at one moment.
+    pub is_everywhere: bool,
     /// The transaction is one that the client has not begun: it ends with its batch or message.
     pub is_implicit: bool,
     /// What broke the transaction while the client had nothing to be told.
@@ -195,6 +197,7 @@ impl Others {
         self.broken_by = None;
         self.opening = opening;
         self.is_behind = false;
+        self.is_everywhere = false;
     }
 
     /// Whether something happened that resting connections must be told.

@@ -87,6 +87,9 @@ impl Session {
             // No shard is in it any more, and none may join.
             return Err(self.aborted().into());
         }
+        if !need.may_detach && self.needs_snapshots() {
+            self.open_snapshots().await?;
+        }
         if need.is_sticky && self.transaction.is_on_shard() {
             return Err(sequence_elsewhere().into());
         }
@@ -158,7 +161,7 @@ impl Session {
     }
 
     /// Holds a connection that nobody holds yet.
-    async fn take_seat(&mut self, need: &Need) -> Result<()> {
+    pub(super) async fn take_seat(&mut self, need: &Need) -> Result<()> {
         let is_detached = need.may_detach && self.may_detach();
         let is_aside = is_detached && !self.is_bare();
         let access = match need.access {
@@ -462,7 +465,7 @@ impl Session {
     }
 
     /// A shard has joined the client's transaction.
-    fn opened(&mut self) {
+    pub(super) fn opened(&mut self) {
         let before = std::mem::replace(&mut self.transaction, Transaction::Open);
         if let Transaction::Begun(opening) = before {
             self.others.opened(opening);

@@ -274,14 +274,22 @@ impl Session {
         self.drain().await?;
         self.check_unfailed(before)?;
         let shares_batch = self.batch.is_sent() && !self.may_leave_batch();
-        if writes || shares_batch {
+        let shares_snapshot = self.has_snapshot_by_default() && !self.may_be_serializable();
+        if writes || shares_batch || shares_snapshot {
             self.begin_implicit().await?;
+        }
+        if self.needs_snapshots() {
+            self.open_snapshots().await?;
         }
         let joins = match &self.transaction {
             Transaction::Idle => Joins::Not,
             Transaction::Begun(_) if !writes && !self.has_own_snapshot() => Joins::Not,
             Transaction::Begun(opening) if self.may_be_joined(opening) => Joins::Reading,
-            Transaction::Open if self.may_be_joined(&self.others.opening) => Joins::Reading,
+            Transaction::Open
+                if self.others.is_everywhere || self.may_be_joined(&self.others.opening) =>
+            {
+                Joins::Reading
+            }
             _ => return Err(second_shard().into()),
         };
         Ok(if writes { Joins::Writing } else { joins })

@@ -1,6 +1,6 @@
 //! The state of a client's transaction; the commit of one on several shards, and its recovery.
 //!
-//! All is pure but [`recovery`].
+//! All is pure but [`barrier`] and [`recovery`].
 //!
 //! ```text
 //!          BEGIN                first statement that needs a shard
@@ -17,6 +17,7 @@
 //! `Begun` and `Broken` exist only here, so no shard has a transaction open that never needed it. What
 //! the transaction has said before a shard joins it is its [`Opening`].
 
+pub mod barrier;
 pub mod commit;
 pub mod gid;
 mod opening;

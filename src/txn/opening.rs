@@ -178,6 +178,11 @@ impl Opening {
         self.read_only
     }
 
+    /// Whether all its statements share one snapshot (REPEATABLE READ, SERIALIZABLE).
+    pub fn shares_snapshot(&self) -> bool {
+        self.is_snapshot_shared
+    }
+
     /// Whether no server can refuse it.
     pub fn is_certain(&self) -> bool {
         self.certain
