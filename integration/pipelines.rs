@@ -196,9 +196,9 @@ fn answer(raw: &mut Raw, step: &Step) -> Result<Outcome, String> {
 
 /// The transaction statuses, in order, as long as they change.
 fn statuses(frames: &[Frame]) -> Vec<u8> {
-    let ready = frames.iter().filter(|frame| frame.tag == b'Z');
+    let mut ready = frames.iter().filter(|frame| frame.tag == b'Z');
     ready
-        .last()
+        .next_back()
         .map(|frame| frame.body.clone())
         .unwrap_or_default()
 }
