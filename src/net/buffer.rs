@@ -1,7 +1,11 @@
 //! A byte queue between a socket and the frames in it: appended at the back, consumed at the front.
 
-/// Bytes asked of a socket by its first read after it was idle.
-const FIRST_READ_BYTES: usize = 8 * 1024;
+/// Bytes asked of a socket by its first read. Most requests and many answers are smaller, and a queue of
+/// this size is [kept](Buffer::release) while it is empty.
+const FIRST_READ_BYTES: usize = 1024;
+
+/// The most memory that an empty queue of a server's keeps until it is used again.
+const LARGEST_TRIMMED_BYTES: usize = 16 * 1024;
 
 /// Bytes asked of a socket that keeps filling the buffer.
 const LARGEST_READ_BYTES: usize = 128 * 1024;
@@ -9,7 +13,7 @@ const LARGEST_READ_BYTES: usize = 128 * 1024;
 /// The most memory that a queue keeps for later once nothing, or little, is left in it.
 const LARGEST_KEPT_BYTES: usize = 512 * 1024;
 
-/// A byte queue in one piece of memory. Empty and [released](Buffer::release) it holds none.
+/// A byte queue in one piece of memory. Empty and [released](Buffer::release) it holds next to none.
 ///
 /// Its memory stays in proportion to the most that was queued at once, however much passes through:
 /// what has been consumed is given up before anything is appended, once it outweighs what is left.
@@ -98,17 +102,30 @@ impl Buffer {
         self.start = 0;
     }
 
-    /// Gives the memory back when nothing is queued.
+    /// When nothing is queued, gives the memory back that goes beyond what a small message needs.
     pub fn release(&mut self) {
-        if self.is_empty() {
+        if self.is_empty() && self.data.capacity() > FIRST_READ_BYTES {
             *self = Buffer::new();
         }
     }
 
+    /// When nothing is queued, gives the memory of large messages back.
+    pub fn trim(&mut self) {
+        if self.is_empty() && self.data.capacity() > LARGEST_TRIMMED_BYTES {
+            *self = Buffer::new();
+        }
+    }
+
+    /// Whether the next read needs no more memory.
+    pub fn has_room(&self) -> bool {
+        self.data.capacity() - self.data.len() >= self.read_bytes.max(FIRST_READ_BYTES) / 2
+    }
+
     /// Moves the first `count` bytes to the back of `other`; exchanges the memory instead of copying
-    /// when that is the whole queue and `other` is empty.
+    /// when that is the whole queue, `other` is empty, and it is more than a small message: so the small
+    /// ones leave each queue its own memory.
     pub fn move_to(&mut self, count: usize, other: &mut Buffer) {
-        if other.is_empty() && count == self.len() {
+        if other.is_empty() && count == self.len() && count > FIRST_READ_BYTES {
             std::mem::swap(&mut self.data, &mut other.data);
             std::mem::swap(&mut self.start, &mut other.start);
         } else {
@@ -119,9 +136,8 @@ impl Buffer {
 
     /// Makes room for the next read and returns the memory to read into.
     pub fn room(&mut self) -> &mut Vec<u8> {
-        let wanted = self.read_bytes.max(FIRST_READ_BYTES);
-        let spare = self.data.capacity() - self.data.len();
-        if spare < wanted / 2 {
+        if !self.has_room() {
+            let wanted = self.read_bytes.max(FIRST_READ_BYTES);
             if self.start > 0 {
                 self.forget_front();
             }
@@ -147,12 +163,18 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_released_buffer_holds_no_memory() {
+    fn a_released_buffer_holds_little_memory() {
         let mut buffer = Buffer::new();
         buffer.push(b"abc");
         buffer.release();
         assert_eq!(buffer.bytes(), b"abc");
         buffer.consume(3);
+        buffer.release();
+        assert!(buffer.data.capacity() <= FIRST_READ_BYTES);
+        buffer.push(&[0; LARGEST_TRIMMED_BYTES]);
+        buffer.consume(LARGEST_TRIMMED_BYTES);
+        buffer.trim();
+        assert_eq!(buffer.data.capacity(), LARGEST_TRIMMED_BYTES);
         buffer.release();
         assert_eq!(buffer.data.capacity(), 0);
     }

@@ -43,10 +43,12 @@ impl Duplex {
 
     /// Reads once; ready with 0 at the end of the stream. Takes no memory while there is nothing.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        match self.stream.poll_readable(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) => {}
+        if !self.input.has_room() {
+            match self.stream.poll_readable(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => {}
+            }
         }
         let read = pin!(self.stream.read_buf(self.input.room())).poll(cx);
         if let Poll::Ready(Ok(count)) = read {
@@ -85,9 +87,15 @@ impl Duplex {
         }
     }
 
-    /// Gives the memory of empty queues back.
+    /// Gives the memory of empty queues back, but for a little.
     pub fn release(&mut self) {
         self.input.release();
         self.output.release();
+    }
+
+    /// Gives the memory of empty queues back that have grown large.
+    pub fn trim(&mut self) {
+        self.input.trim();
+        self.output.trim();
     }
 }

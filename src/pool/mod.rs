@@ -72,6 +72,13 @@ impl State {
         self.renewed.is_none_or(|renewed| born >= renewed)
     }
 
+    /// Takes the connection of a role that was used last.
+    fn take_idle(&mut self, role: &Arc<str>) -> Option<Idle> {
+        let is_ours = |idle: &Idle| is_same(&idle.connection.role, role);
+        let at = self.idle.iter().rposition(is_ours)?;
+        Some(self.idle.remove(at))
+    }
+
     /// Whether `most` wait. Who has given up still stands in line until the place is wanted.
     fn is_full(&mut self, most: usize) -> bool {
         if self.line.len() >= most {
@@ -293,11 +300,17 @@ impl Pool {
         lease.is_quiet().then_some(lease)
     }
 
+    /// Leases an idle connection of a role that has shown where it leads, if there is one. Never waits.
+    pub fn lease_idle(self: &Arc<Pool>, role: &Arc<str>) -> Option<Lease> {
+        let idle = self.state.lock().take_idle(role)?;
+        let mut lease = Lease::new(idle.connection, Arc::clone(self));
+        // Dropped, it is closed; the general way then finds another.
+        (lease.is_quiet() && !lease.is_new).then_some(lease)
+    }
+
     fn next(self: &Arc<Pool>, role: &Arc<str>) -> Next {
         let mut state = self.state.lock();
-        let is_ours = |idle: &Idle| is_same(&idle.connection.role, role);
-        if let Some(at) = state.idle.iter().rposition(is_ours) {
-            let idle = state.idle.remove(at);
+        if let Some(idle) = state.take_idle(role) {
             Next::Turn(Turn::Lease(Lease::new(idle.connection, Arc::clone(self))))
         } else if state.open < self.limits.max_size {
             state.open += 1;
@@ -354,10 +367,11 @@ impl Pool {
 
     /// Takes a clean connection back: to the first in line, else among the idle ones.
     fn take_back(&self, mut lease: Lease) {
-        if lease.member.born.elapsed() >= self.limits.max_lifetime {
+        let now = Instant::now();
+        if now.saturating_duration_since(lease.member.born) >= self.limits.max_lifetime {
             return;
         }
-        lease.socket.release();
+        lease.socket.trim();
         loop {
             let (sender, fits) = {
                 let mut state = self.state.lock();
@@ -367,10 +381,9 @@ impl Pool {
                     return;
                 }
                 let Some(next) = state.next_for(&lease.role) else {
-                    let since = Instant::now();
                     state.idle.push(Idle {
                         connection: lease.end(),
-                        since,
+                        since: now,
                     });
                     return;
                 };

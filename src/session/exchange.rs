@@ -49,7 +49,7 @@ impl Session {
     }
 
     /// Passes a ReadyForQuery on behind the client's notifications.
-    async fn pass_ready(&mut self) -> Result<(), Stop> {
+    pub(super) async fn pass_ready(&mut self) -> Result<(), Stop> {
         self.client.mail.is_ready_due = false;
         self.before_ready().await?;
         ready_for_query(self.client.socket.output.tail(), Status::Idle);
@@ -95,7 +95,11 @@ impl Session {
         Ok(())
     }
 
-    fn poll_exchange(&mut self, cx: &mut Context<'_>, listen: bool) -> Poll<Result<Event, Stop>> {
+    pub(super) fn poll_exchange(
+        &mut self,
+        cx: &mut Context<'_>,
+        listen: bool,
+    ) -> Poll<Result<Event, Stop>> {
         loop {
             if let Err(stop) = self.poll_server(cx) {
                 return Poll::Ready(Err(stop));
@@ -244,6 +248,9 @@ impl Session {
 
     /// Takes the frames that the server has sent.
     fn take_replies(&mut self) -> Result<(), Stop> {
+        if self.quick_answer() {
+            return Ok(());
+        }
         let Some(held) = &mut self.server else {
             return Ok(());
         };

@@ -80,6 +80,26 @@ pub(super) async fn lease_for(
     }
 }
 
+/// As [`lease_for`] where nothing has to be waited for: the server that the replica set chooses `now` has
+/// an idle connection.
+pub(super) fn lease_now(
+    database: &Database,
+    shard: ShardIndex,
+    (want, now): (&Want, Instant),
+    principal: Option<&Arc<Principal>>,
+) -> Option<(Lease, Arc<Server>)> {
+    let node = database
+        .topology
+        .shards()
+        .get(shard)?
+        .choose_at(want, now)?;
+    let pool = database.pool(shard, node.index)?;
+    pool.at_generation(node.generation());
+    let role = &principal.unwrap_or(&pool.target().principal).role;
+    let lease = pool.lease_idle(role)?;
+    Some((lease, Arc::clone(node)))
+}
+
 /// Leases a connection, as long as the client does not cancel.
 ///
 /// # Errors

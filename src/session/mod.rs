@@ -55,6 +55,7 @@ mod others;
 mod path;
 mod portals;
 mod prepared;
+mod quick;
 mod refusal;
 mod replies;
 mod reset;
@@ -77,7 +78,7 @@ mod wording;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::backend::principal::Principal;
 use crate::error::Error;
@@ -94,7 +95,7 @@ use crate::session::held::Held;
 use crate::session::loss::Lost;
 use crate::session::others::Others;
 use crate::session::prepared::Statements;
-use crate::session::replies::Expect;
+use crate::session::replies::{Expect, Replies};
 use crate::session::settings::SessionSettings;
 use crate::session::unit::Unit;
 use crate::sql::shape::Shape;
@@ -166,6 +167,8 @@ struct Memory {
     temporary_tables: bool,
     /// What definitions it has changed.
     definitions: Definitions,
+    /// The answers due of a connection that has been given back: none, but their memory.
+    replies: Replies,
     /// A definition has changed; the catalogue must be read again before the client goes on.
     schema_changed: bool,
 }
@@ -236,9 +239,18 @@ impl Session {
 
     /// Handles what the client has sent, then moves bytes until there is something to decide.
     async fn step(&mut self) -> Result<(), Stop> {
-        self.handle_frames().await?;
-        match self.listen().await? {
-            Event::Heard | Event::Ready => Ok(()),
+        // What needs no waiting is done without making a future for it: they are large.
+        if !self.handle_now() {
+            self.handle_frames().await?;
+        }
+        let event = match self.database.idle_client {
+            None => std::future::poll_fn(|cx| self.poll_exchange(cx, true)).await?,
+            Some(limit) => self.listen(limit).await?,
+        };
+        match event {
+            Event::Heard => Ok(()),
+            Event::Ready => self.pass_ready().await,
+            Event::Answered if self.answered_now() => Ok(()),
             Event::Answered => match self.answered().await {
                 // The client has asked for nothing meanwhile: its next statement fails with this.
                 Err(Stop::Statement(error)) => {
@@ -252,11 +264,10 @@ impl Session {
     }
 
     /// Exchanges bytes; a client that stays silent outside a transaction for too long is closed.
-    async fn listen(&mut self) -> Result<Event, Stop> {
-        let is_idle = self.server.is_none() && self.transaction == Transaction::Idle;
-        let Some(limit) = self.database.idle_client.filter(|_| is_idle) else {
+    async fn listen(&mut self, limit: Duration) -> Result<Event, Stop> {
+        if self.server.is_some() || self.transaction != Transaction::Idle {
             return self.exchange(true).await;
-        };
+        }
         tokio::time::timeout(limit, self.exchange(true))
             .await
             .unwrap_or_else(|_| {
@@ -266,6 +277,19 @@ impl Session {
                     message,
                 )))
             })
+    }
+
+    /// Handles what the client has sent as far as the fast lane takes it; true if nothing is left.
+    fn handle_now(&mut self) -> bool {
+        let mut input = std::mem::take(&mut self.client.socket.input);
+        let mut sent = usize::MAX;
+        while sent > 0 && !input.is_empty() {
+            sent = self.quick(input.bytes());
+            input.consume(sent);
+        }
+        let is_done = input.is_empty();
+        self.client.socket.input = input;
+        is_done
     }
 
     /// Handles every whole frame, unless the server is behind.
@@ -431,7 +455,7 @@ impl Session {
 
     /// Tells the client why its session ends, behind the answers to what it asked before.
     async fn farewell(&mut self, error: &Error) {
-        let limit = std::time::Duration::from_secs(5);
+        let limit = Duration::from_secs(5);
         if !self.batch.is_sent() {
             let _ = tokio::time::timeout(limit, self.drain()).await;
         }

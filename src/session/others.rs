@@ -74,6 +74,15 @@ pub enum Woken {
 }
 
 impl Others {
+    /// Whether no connection rests and none has to be told anything.
+    pub fn is_idle(&self) -> bool {
+        self.resting.is_empty()
+            && self.untold.is_empty()
+            && !self.is_behind
+            && !self.is_discarded
+            && !self.is_gathering
+    }
+
     /// Whether any connection rests.
     pub fn is_empty(&self) -> bool {
         self.resting.is_empty()

@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 
 use crate::backend::connection::StatementId;
 use crate::session::effect::Effect;
+use crate::session::quick::Outlook;
 use crate::wire::backend::{Status, parse_complete};
 
 /// A request whose answer is due.
@@ -130,6 +131,8 @@ pub struct Replies {
     doubtful: usize,
     /// A request with effects is among those that are due.
     effects: bool,
+    /// How the answer will look, if it may be passed on at a glance.
+    pub outlook: Option<Outlook>,
 }
 
 impl Replies {
@@ -323,11 +326,18 @@ impl Replies {
         self.copying = !ended;
     }
 
+    /// Every answer that was due has come.
+    pub fn finish(&mut self) {
+        self.queue.clear();
+        self.swallowed = 0;
+    }
+
     /// Gives up everything that is due, as when the connection is lost.
     pub fn clear(&mut self) -> impl Iterator<Item = Expect> {
         self.skipping = false;
         self.copying = false;
         (self.swallowed, self.doubtful) = (0, 0);
+        self.outlook = None;
         std::mem::take(&mut self.queue).into_iter()
     }
 }

@@ -14,7 +14,7 @@ use crate::session::held::{Held, Part, Seat};
 use crate::session::lease::{lease_for, no_such_shard, unless_cancelled};
 use crate::session::others::Woken;
 use crate::session::refusal::{on_secondary, sequence_elsewhere};
-use crate::session::replies::{Expect, Replies};
+use crate::session::replies::Expect;
 use crate::session::settings::SessionSettings;
 use crate::session::simple::aborted;
 use crate::session::{Session, Stop};
@@ -189,7 +189,7 @@ impl Session {
             seat: Seat::take(node),
             lease,
             shard,
-            replies: Replies::default(),
+            replies: std::mem::take(&mut self.memory.replies),
             rest: 0,
             work: Work::Reads,
             part: match (is_detached, is_aside) {
@@ -284,7 +284,7 @@ impl Session {
     }
 
     /// The shard for a statement that any shard can answer.
-    fn any_shard(&self, access: Access) -> ShardIndex {
+    pub(super) fn any_shard(&self, access: Access) -> ShardIndex {
         match access {
             Access::Write => 0,
             Access::Read => rand::random_range(0..self.database.config.shards.len().max(1)),
@@ -382,7 +382,7 @@ impl Session {
     }
 
     /// What to ask of the replica set.
-    fn want(&self, shard: ShardIndex, access: Access) -> Want {
+    pub(super) fn want(&self, shard: ShardIndex, access: Access) -> Want {
         let context = self.settings.context();
         let config = &self.database.config;
         let consistency = context.consistency.unwrap_or(config.consistency);
@@ -494,6 +494,7 @@ impl Session {
         let in_order =
             !held.is_lost && !held.is_aside() && held.is_at_rest() && held.seat.is_valid();
         if undisturbed && in_order {
+            self.memory.replies = std::mem::take(&mut held.replies);
             held.lease.unnamed = None;
             // What ran beside the client's transaction has changed nothing.
             let is_changed = !Arc::ptr_eq(&held.lease.settings, self.settings.server());

@@ -53,6 +53,22 @@ impl Unit {
         }
     }
 
+    /// Whether nothing of it has happened.
+    pub fn is_fresh(&self) -> bool {
+        self.began.is_none()
+            && !self.is_final
+            && !self.has_failed
+            && self.log.is_empty()
+            && self.given_up.is_empty()
+            && self.rewritten.is_none()
+            && !self.is_script
+    }
+
+    /// Begins it at a moment that the caller knows.
+    pub fn begin(&mut self, now: Instant) {
+        self.began.get_or_insert(now);
+    }
+
     /// From now on the unit can't be repeated: it writes, or the client has seen part of its answer.
     pub fn make_final(&mut self) {
         self.is_final = true;

@@ -99,11 +99,17 @@ impl ReplicaSet {
     /// `57P03` when no server may serve it, `55000` when that is because they are not the shard that the
     /// configuration says; the DETAIL names each server and why it is out.
     pub fn choose(&self, want: &Want) -> Result<&Arc<Server>> {
+        self.choose_at(want, Instant::now())
+            .ok_or_else(|| self.nobody(want))
+    }
+
+    /// As [`ReplicaSet::choose`] with the time given, without an error when no server may serve.
+    pub fn choose_at(&self, want: &Want, now: Instant) -> Option<&Arc<Server>> {
         let candidates = self.candidates.load();
         selection::choose(
             &candidates,
             want,
-            Instant::now(),
+            now,
             |index| {
                 self.servers
                     .get(index)
@@ -112,7 +118,6 @@ impl ReplicaSet {
             |below| rand::random_range(0..below),
         )
         .and_then(|index| self.servers.get(index))
-        .ok_or_else(|| self.nobody(want))
     }
 
     /// The primary that answers now.

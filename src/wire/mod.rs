@@ -9,3 +9,4 @@ pub mod format;
 pub mod frame;
 pub mod frontend;
 pub mod startup;
+pub mod whole;
