@@ -107,6 +107,8 @@ const QUERIES: &[&str] = &[
     "SELECT 1 / (age - age) FROM users ORDER BY title",
     "SELECT nothing FROM users ORDER BY title",
     "SELECT name FROM users GROUP BY age",
+    "SELECT u.name, count(*) FROM users u JOIN orders o ON o.order_id = u.age GROUP BY u.user_id ORDER BY u.user_id",
+    "SELECT u.name, o.total FROM users u JOIN orders o ON o.order_id = u.age GROUP BY u.user_id ORDER BY u.user_id",
     "SELECT sum(name) FROM users",
     "SELECT count(*) FROM users, missing_table",
     "SELECT count(*) FROM users WHERE joined > now() - interval '1000 years'",
@@ -255,4 +257,49 @@ fn what_a_hub_cannot_finish_is_refused() {
         pair.refused(sql);
     }
     pair.same("SELECT count(DISTINCT name) FROM users");
+}
+
+#[test]
+fn explain_shows_what_is_copied() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    let sql = "SELECT count(DISTINCT name) FROM users WHERE age = 3";
+    let plan: Vec<String> = raw.rows(&format!("EXPLAIN ANALYZE {sql}")).concat();
+    assert!(plan[0].starts_with("Combine on s"), "{plan:?}");
+    assert_eq!(
+        plan[1],
+        "  ->  Copy users to shardwire_1 from s0, s1 (rows=5 bytes=110)"
+    );
+    assert!(
+        plan.iter().any(|line| line.contains("WHERE (age = 3)")),
+        "{plan:?}"
+    );
+    assert!(
+        plan.iter().any(|line| line.contains("Execution Time")),
+        "{plan:?}"
+    );
+    let plan: Vec<String> = raw.rows(&format!("EXPLAIN {sql}")).concat();
+    assert_eq!(plan[1], "  ->  Copy users to shardwire_1 from s0, s1");
+    let plan = raw.rows(&format!("EXPLAIN (FORMAT JSON) {sql}"));
+    assert!(plan[0][0].starts_with('['), "{plan:?}");
+}
+
+#[test]
+fn copies_have_a_limit() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema("CREATE TABLE t (id int PRIMARY KEY, name text)")
+        .rows("INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1, 2000) i")
+        .sharded("t", &["id"])
+        .config("limits", "{ intermediate: 64KiB }")
+        .start();
+    let mut raw = cluster.proxy().raw();
+    let frames = raw.query("SELECT count(DISTINCT name) FROM t");
+    let error = frames.iter().find(|frame| frame.tag == b'E').unwrap();
+    assert_eq!(error.field(b'C').unwrap(), "53400");
+    assert!(error.field(b'H').unwrap().contains("limits.intermediate"));
+    assert_eq!(
+        raw.rows("SELECT count(DISTINCT name) FROM t WHERE id < 100"),
+        [["1"]]
+    );
 }

@@ -41,5 +41,6 @@ mod scatter;
 mod sessions;
 mod sharding;
 mod topology;
+mod tpch;
 mod transactions;
 mod wire;

@@ -77,8 +77,8 @@ fn rows_come_in_order_of_every_type() {
     pair.same("SELECT id FROM things ORDER BY lower(tx) COLLATE \"POSIX\" DESC, id");
     pair.same("SELECT upper(label) AS id, parts.no AS k FROM parts ORDER BY id, k");
     pair.same("SELECT id FROM things ORDER BY ic, id");
-    pair.refused("SELECT id FROM things ORDER BY lower(tx), id");
-    pair.refused("SELECT id FROM things ORDER BY ROW(id)");
+    pair.same("SELECT id FROM things ORDER BY lower(tx), id");
+    pair.same("SELECT id FROM things ORDER BY ROW(id)");
 }
 
 #[test]

@@ -254,6 +254,9 @@ fn read_limits(field: &Field<'_>) -> Option<Limits> {
     f.read("query_memory", &mut limits.query_memory_bytes, |field| {
         field.size(1 << 16..=1 << 40, "64KiB to 1TiB")
     });
+    f.read("intermediate", &mut limits.intermediate_bytes, |field| {
+        field.size(1 << 16..=1 << 50, "64KiB to 1PiB")
+    });
     f.read(
         "prepared_statements_per_server",
         &mut limits.prepared_statements_per_server,

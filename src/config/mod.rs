@@ -366,6 +366,8 @@ pub struct Limits {
     pub max_startup_bytes: u64,
     /// Memory one query may use in the proxy, in bytes.
     pub query_memory_bytes: u64,
+    /// Rows that one query may have copied to the server that finishes it, in bytes.
+    pub intermediate_bytes: u64,
     /// Prepared statements kept on one server connection.
     pub prepared_statements_per_server: u32,
     /// Prepared statements one client may hold.
@@ -503,6 +505,7 @@ impl Default for Limits {
             max_message_bytes: 1 << 30,
             max_startup_bytes: 10_000,
             query_memory_bytes: 64 << 20,
+            intermediate_bytes: 4 << 30,
             prepared_statements_per_server: 500,
             prepared_statements_per_client: 10_000,
             plan_cache_entries: 10_000,

@@ -179,6 +179,7 @@ impl Config {
         limits.put("max_message", format_size(of.max_message_bytes));
         limits.put("max_startup", format_size(of.max_startup_bytes));
         limits.put("query_memory", format_size(of.query_memory_bytes));
+        limits.put("intermediate", format_size(of.intermediate_bytes));
         limits.put("query_parse", format_size(of.query_parse_bytes));
         let per_server = of.prepared_statements_per_server;
         limits.put("prepared_statements_per_server", per_server);

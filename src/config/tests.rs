@@ -75,7 +75,7 @@ fn the_default_file_fits_the_demo() {
 fn the_default_file_tells_the_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.yaml");
     let text = fs::read_to_string(path).unwrap();
-    let settings: [&str; 23] = [
+    let settings: [&str; 24] = [
         "auth_query_cache: 10s",
         "per_user: false",
         "queue_timeout: 30s",
@@ -89,6 +89,7 @@ fn the_default_file_tells_the_defaults() {
         "max_message: 1GiB",
         "max_startup: 10000B",
         "query_memory: 64MiB",
+        "intermediate: 4GiB",
         "query_parse: 1MiB",
         "prepared_statements_per_server: 500",
         "prepared_statements_per_client: 10000",

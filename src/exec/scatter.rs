@@ -167,6 +167,8 @@ pub struct Scatter<C> {
     bytes: u64,
     /// Describes the columns as the client named them.
     original: Option<Vec<u8>>,
+    /// Rows of the proxy's own that come first.
+    head: Vec<u8>,
 }
 
 /// Why a scatter ended without its answer.
@@ -217,6 +219,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             copied: None,
             bytes: 0,
             original: None,
+            head: Vec::new(),
         }
     }
 
@@ -239,6 +242,13 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
     #[must_use]
     pub fn described_as(mut self, original: Vec<u8>) -> Scatter<C> {
         self.original = Some(original);
+        self
+    }
+
+    /// Has these rows, as frames, come first.
+    #[must_use]
+    pub fn headed(mut self, head: Vec<u8>) -> Scatter<C> {
+        self.head = head;
         self
     }
 
@@ -502,6 +512,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 None => out.push(&first),
             }
         }
+        out.push(&std::mem::take(&mut self.head));
         self.is_released = true;
         Ok(())
     }

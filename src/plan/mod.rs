@@ -97,6 +97,8 @@ pub struct Plan {
     pub own: Box<[OwnCall]>,
     /// How the rows of several shards become its answer; none if that is their concatenation.
     pub merge: Option<Arc<Merge>>,
+    /// What a hub does instead of the merge, if the types of its columns turn out to forbid that.
+    pub fallback: Option<Arc<Combine>>,
 }
 
 /// Where a statement runs.
@@ -185,6 +187,7 @@ pub fn plan(request: &Request<'_>) -> Plan {
         epoch: request.catalog.epoch,
         own: planned.own,
         merge: planned.merge,
+        fallback: planned.fallback,
     }
 }
 
@@ -226,9 +229,9 @@ impl Plan {
             Route::Combine(combine) => Some(combine),
             Route::Keyed(keyed) => match &keyed.spread {
                 keyed::Spread::Combine(combine) => Some(combine),
-                _ => None,
+                _ => self.fallback.as_ref(),
             },
-            _ => None,
+            _ => self.fallback.as_ref(),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::catalog::Relation;
 use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Access;
+use crate::plan::Combine;
 use crate::plan::Request;
 use crate::plan::Route;
 use crate::plan::SessionUse;
@@ -46,6 +47,7 @@ pub(super) struct Planned {
     pub session: SessionUse,
     pub own: Box<[OwnCall]>,
     pub merge: Option<Arc<Merge>>,
+    pub fallback: Option<Arc<Combine>>,
 }
 
 /// A query on its way to a route.
@@ -123,6 +125,10 @@ impl<'a> Query<'a> {
             session: match self.knows_settings(&own) {
                 true => self.session().without(SessionUse::SET_CONFIG) | SessionUse::ONLY_LOCKS,
                 false => self.session(),
+            },
+            fallback: match own.is_empty() && merge.is_some() {
+                true => combine::instead(self),
+                false => None,
             },
             own,
             merge: merge.map(Arc::new),

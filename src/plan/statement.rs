@@ -124,6 +124,7 @@ fn for_session(part: Part<'_>) -> Planned {
         session: SessionUse::NONE,
         own: Box::default(),
         merge: None,
+        fallback: None,
     }
 }
 
@@ -143,6 +144,7 @@ pub(super) fn finish(part: Part<'_>, planned: Result<(usize, SessionUse)>) -> Pl
         session,
         own: Box::default(),
         merge: None,
+        fallback: None,
     }
 }
 
@@ -297,6 +299,7 @@ fn plan_copy(part: Part<'_>, copy: &Copy) -> Planned {
                 session: SessionUse::NONE,
                 own: Box::default(),
                 merge: None,
+                fallback: None,
             }
         }
     };

@@ -110,7 +110,7 @@ fn spell_out(line: &str, (text, literals): (&str, &[Literal])) -> String {
     line
 }
 
-fn is_text(explain: &Explain) -> bool {
+pub(super) fn is_text(explain: &Explain) -> bool {
     explain
         .options
         .iter()

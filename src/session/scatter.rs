@@ -20,6 +20,7 @@ use crate::session::stored;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::statement::{QueryKind, Statement};
+use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::txn::commit::Work;
 use crate::wire::backend::{Status, bind_complete, command_complete, no_data};
@@ -96,8 +97,13 @@ impl Session {
         }
         let joins = self.check_scatter(plan, &shards).await?;
         if let Some(merge) = &plan.merge {
-            let rows = self.merge_query(text, merge, (&shards, joins)).await?;
-            return self.end_query(&format!("SELECT {rows}")).await;
+            let merged = self.merge_query(text, merge, (&shards, joins)).await;
+            if is_for_hub(plan, joins, &merged) {
+                let read = self.settings.context().encoding.read(text);
+                let read = read.unwrap_or_default().into_owned();
+                return self.combine_query(&read, plan).await;
+            }
+            return self.end_query(&format!("SELECT {}", merged?)).await;
         }
         let gathered = self.gather(&shards, joins, &[]).await?;
         let request = |lease: &mut Lease| {
@@ -169,7 +175,11 @@ impl Session {
         let plan = &portal.prepared.plan;
         let joins = self.check_scatter(plan, &portal.shards).await?;
         if let Some(merge) = merge {
-            return self.merge_portal(&portal, merge, joins).await;
+            let merged = self.merge_portal(&portal, merge, joins).await;
+            if is_for_hub(plan, joins, &merged) {
+                return self.execute_instead(portal).await;
+            }
+            return merged;
         }
         let needed = needed(&portal.prepared);
         let gathered = self.gather(&portal.shards, joins, &needed).await?;
@@ -483,6 +493,16 @@ fn second_shard() -> Error {
          statements.",
         "Commit first, use READ COMMITTED, or restrict the statement to one shard key.",
     )
+}
+
+/// Whether a hub has to finish what could not be merged because of its types. Nothing has been said to
+/// the client then, but the shards have been stopped, which a transaction does not survive.
+fn is_for_hub<T>(plan: &Plan, joins: Joins, merged: &Result<T, Stop>) -> bool {
+    let is_refused = matches!(
+        merged,
+        Err(Stop::Statement(error)) if error.code() == SqlState::FEATURE_NOT_SUPPORTED
+    );
+    is_refused && joins == Joins::Not && plan.fallback.is_some()
 }
 
 fn merged_in_parts() -> Error {

@@ -297,6 +297,7 @@ pub(super) fn unplanned(statement: Statement, route: Route, access: Access) -> A
         epoch: 0,
         own: Box::default(),
         merge: None,
+        fallback: None,
     })
 }
 

@@ -39,6 +39,8 @@ pub struct Intermediate {
     pub name: String,
     /// The relation whose rows it holds, for people.
     pub of: String,
+    /// The relation as it is written in SQL.
+    pub source: String,
     /// The query on the hub that gives its columns and their types.
     pub columns: String,
     /// The query that gives its rows on each shard.
@@ -174,6 +176,11 @@ impl Fragment {
         Ok(Intermediate {
             name: name.to_owned(),
             of: self.relation.clone(),
+            source: format!(
+                "{}.{}",
+                quote_identifier(&self.schema),
+                quote_identifier(&self.relation)
+            ),
             columns,
             query,
             parameters,

@@ -154,6 +154,12 @@ pub(super) fn complete(query: &Query<'_>, route: Route) -> Route {
     }
 }
 
+/// What a hub does instead of a merge.
+pub(super) fn instead(query: &Query<'_>) -> Option<Arc<Combine>> {
+    let combined = combine(query, &refusal::several_shards());
+    combined.ok().map(Arc::new)
+}
+
 /// Plans a combine.
 ///
 /// # Errors

@@ -10,28 +10,30 @@
 //! - Outside a transaction, all that one shard sends for a statement is of one snapshot.
 //! - Shards are leased in their order, the hub after them.
 
+mod hub;
+
 use futures_util::future::join_all;
 
 use crate::backend::connection::{Failed, lost};
 use crate::error::{Error, Result};
 use crate::exec::combine::load::{Load, Trouble};
 use crate::exec::combine::request::{self, Described, Parameter};
-use crate::exec::description;
 use crate::exec::scatter::{Ended, Failure, Scatter};
-use crate::plan::{Access, Arguments, Execution, Intermediate, Parameters, Plan};
+use crate::plan::{Arguments, Execution, Intermediate, Parameters, Plan};
 use crate::pool::Lease;
+use crate::session::combine::hub::Hub;
 use crate::session::control::Signal;
 use crate::session::database::Database;
-use crate::session::held::{Held, Seat};
+use crate::session::explain::is_text;
+use crate::session::held::Held;
 use crate::session::prepared::Portal;
 use crate::session::scatter::{Joins, LARGEST_SETTLING, ScatterPortal};
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
-use crate::sharding::{Format, ShardIndex, ShardSet};
+use crate::sharding::{Format, ShardSet};
 use crate::sql::shape::Literal;
 use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
-use crate::txn::Transaction;
-use crate::wire::backend::{Status, command_complete, portal_suspended};
+use crate::wire::backend::{Status, command_complete, data_row, portal_suspended};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
@@ -50,17 +52,8 @@ struct Asked<'a> {
     is_described: bool,
     /// 0 is all.
     max_rows: i32,
-}
-
-/// The connection that finishes a statement.
-struct Hub {
-    lease: Lease,
-    seat: Seat,
-    shard: ShardIndex,
-    /// What state it is in is not known.
-    is_lost: bool,
-    /// What it says of the client's own statement.
-    described: Described,
+    /// The client knows that it is bound.
+    is_acknowledged: bool,
 }
 
 /// What a hub has answered.
@@ -97,6 +90,7 @@ impl Session {
             bind: None,
             is_described: true,
             max_rows: 0,
+            is_acknowledged: true,
         };
         let finished = self.combine(&asked).await?;
         self.end_query(&tag_of(plan, finished.rows)).await
@@ -108,6 +102,20 @@ impl Session {
         portal: ScatterPortal,
         max_rows: i32,
     ) -> Result<(), Stop> {
+        self.execute_on_hub(portal, max_rows, false).await
+    }
+
+    /// Runs a bound statement whose merge was given up.
+    pub(super) async fn execute_instead(&mut self, portal: ScatterPortal) -> Result<(), Stop> {
+        self.execute_on_hub(portal, 0, true).await
+    }
+
+    async fn execute_on_hub(
+        &mut self,
+        portal: ScatterPortal,
+        max_rows: i32,
+        is_acknowledged: bool,
+    ) -> Result<(), Stop> {
         let prepared = &portal.prepared;
         let asked = Asked {
             plan: &prepared.plan,
@@ -117,6 +125,7 @@ impl Session {
             bind: Some(Bind::read(frame::body(&portal.bind))?),
             is_described: portal.is_described,
             max_rows: max_rows.max(0),
+            is_acknowledged,
         };
         let finished = self.combine(&asked).await?;
         let mut words = Vec::new();
@@ -195,95 +204,6 @@ impl Session {
         }
     }
 
-    /// Leases a hub, gives it the session's settings and asks it about the client's statement.
-    async fn open_hub(&mut self, execution: &Execution, asked: &Asked<'_>) -> Result<Hub, Stop> {
-        let count = self.database.config.shards.len().max(1);
-        let shard = execution
-            .hub
-            .unwrap_or_else(|| rand::random_range(0..count));
-        // Who has the shards must get the hub, whatever operators say meanwhile.
-        self.others.is_gathering = true;
-        let leased = self.lease(shard, Access::Write).await;
-        self.others.is_gathering = false;
-        let (lease, node) = leased?;
-        self.registered.control.begin(&lease);
-        let mut hub = Hub {
-            lease,
-            seat: Seat::take(node),
-            shard,
-            is_lost: false,
-            described: Described::default(),
-        };
-        match self.prepare_hub(&mut hub, execution, asked).await {
-            Ok(()) => Ok(hub),
-            Err(stop) => {
-                self.close_hub(hub).await;
-                Err(stop)
-            }
-        }
-    }
-
-    async fn prepare_hub(
-        &mut self,
-        hub: &mut Hub,
-        execution: &Execution,
-        asked: &Asked<'_>,
-    ) -> Result<(), Stop> {
-        let (settings, opening) = match &self.transaction {
-            Transaction::Begun(opening) => {
-                (self.settings.server_at_begin(), opening.settings_sql())
-            }
-            Transaction::Open => (
-                self.settings.server_at_begin(),
-                self.others.opening.settings_sql(),
-            ),
-            _ => (self.settings.server(), String::new()),
-        };
-        hub.lease.apply(settings).await.map_err(failed)?;
-        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n{opening}");
-        hub.lease.run(&begin).await.map_err(failed)?;
-        let mut described = Described::default();
-        let text = self.encoded(asked.text)?;
-        self.describe_on(hub, (&text, asked.types), &mut described)
-            .await?;
-        let mut tables = String::new();
-        for relation in &execution.relations {
-            tables.push_str(&format!(
-                "CREATE TEMP TABLE {} ON COMMIT DROP AS {} WITH NO DATA;\n",
-                relation.name, relation.columns
-            ));
-        }
-        let tables = self.encoded(&tables)?;
-        let mut query = Vec::new();
-        frontend::write_query(&mut query, &tables);
-        hub.lease.send(&query).await.map_err(failed)?;
-        let mut over_copies = Described::default();
-        let text = self.encoded(&execution.text)?;
-        self.describe_on(hub, (&text, &described.types), &mut over_copies)
-            .await?;
-        if let ([one], [other]) = (described.rows.as_slice(), over_copies.rows.as_slice()) {
-            let (one, other) = (frame::body(one), frame::body(other));
-            if description::with_origins(other, one).is_none() {
-                return Err(other_types().into());
-            }
-        }
-        hub.described = described;
-        Ok(())
-    }
-
-    async fn describe_on(
-        &self,
-        hub: &mut Hub,
-        (text, types): (&[u8], &[u32]),
-        described: &mut Described,
-    ) -> Result<(), Stop> {
-        let mut messages = Vec::new();
-        request::write_describe(&mut messages, text, types);
-        frontend::write_sync(&mut messages);
-        let mut note = |tag, body: &[u8]| described.note(tag, body);
-        hub.lease.ask(&messages, &mut note).await.map_err(failed)
-    }
-
     /// Fills the intermediate relations.
     async fn fill(
         &mut self,
@@ -300,14 +220,11 @@ impl Session {
             return Ok(());
         }
         let mut analyse = String::new();
-        let mut left = self
-            .database
-            .limits
-            .query_memory_bytes
-            .max(LARGEST_INTERMEDIATE);
+        let mut left = self.database.limits.intermediate_bytes;
         for relation in &execution.relations {
             let (rows, bytes) = self.fill_one(hub, shards, (relation, left), asked).await?;
             left = left.saturating_sub(bytes);
+            hub.filled.push((rows, bytes));
             if rows >= FEWEST_ANALYSED {
                 analyse.push_str(&format!("ANALYZE pg_temp.{};\n", relation.name));
             }
@@ -427,10 +344,11 @@ impl Session {
         frontend::write_subject(&mut messages, b'D', Subject::Portal, b"");
         frontend::write_execute(&mut messages, b"", asked.max_rows);
         frontend::write_sync(&mut messages);
-        if asked.bind.is_some() {
+        if !asked.is_acknowledged {
             self.acknowledge_bind();
         }
         self.registered.control.begin(&hub.lease);
+        let head = self.explained_by_hub(hub, execution, asked);
         let name = self.database.shard_name(hub.shard).to_owned();
         let send = |lease: &mut Lease| {
             lease.unnamed = None;
@@ -441,6 +359,7 @@ impl Session {
         if let Some(original) = hub.described.rows.first() {
             scatter = scatter.described_as(original.clone());
         }
+        scatter = scatter.headed(head);
         let end = self.pump(&mut scatter).await;
         let is_mid_row = scatter.is_mid_row();
         if !matches!(end, Ok(Ok(_))) {
@@ -459,18 +378,43 @@ impl Session {
         }
     }
 
-    /// Has the hub forget everything, and gives it back.
-    async fn close_hub(&self, mut hub: Hub) {
-        if hub.is_lost || hub.lease.run("ROLLBACK").await.is_err() || !hub.seat.is_valid() {
-            return;
+    /// The rows above the hub's own plan.
+    fn explained_by_hub(&self, hub: &Hub, execution: &Execution, asked: &Asked<'_>) -> Vec<u8> {
+        let mut rows = Vec::new();
+        let Statement::Explain(explain) = &asked.plan.statement else {
+            return rows;
+        };
+        if !is_text(explain) {
+            return rows;
         }
-        hub.lease.last_client = self.registered.control.process_id;
-        hub.lease.give_back();
+        let mut say = |line: &str| data_row(&mut rows, [Some(line.as_bytes())].into_iter());
+        say(&format!(
+            "Combine on {}",
+            self.database.shard_name(hub.shard)
+        ));
+        for (index, relation) in execution.relations.iter().enumerate() {
+            let names = relation.shards.iter();
+            let names: Vec<&str> = names.map(|shard| self.database.shard_name(shard)).collect();
+            let counts = match hub.filled.get(index) {
+                Some((rows, bytes)) => format!(" (rows={rows} bytes={bytes})"),
+                None => String::new(),
+            };
+            let from = match names.as_slice() {
+                [] => "no shard".to_owned(),
+                names => names.join(", "),
+            };
+            say(&format!(
+                "  ->  Copy {} to {} from {from}{counts}",
+                relation.of, relation.name
+            ));
+            for line in relation.query.lines() {
+                say(&format!("        {}", line.trim()));
+            }
+        }
+        say("  ->  plan of the hub");
+        rows
     }
 }
-
-/// More bytes are not copied for one statement.
-const LARGEST_INTERMEDIATE: u64 = 1 << 30;
 
 /// Begins what gives all queries on a shard one snapshot.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -511,14 +455,6 @@ fn failed(failed: Failed) -> Stop {
         Failed::Refused(error) => error,
         Failed::Lost(cause) => lost(&cause),
     })
-}
-
-fn other_types() -> Error {
-    Error::refused(
-        "a query over several shards that returns whole rows is not supported",
-        "The rows are copied to the server that finishes the query, and have another type there.",
-        "Name the columns, or cast the row to text or json.",
-    )
 }
 
 /// The command tag of an answer.

@@ -1,0 +1,178 @@
+//! The connection that finishes a query: opened with the session's settings, rolled back at the end.
+
+use crate::error::Error;
+use crate::exec::combine::request::{self, Described};
+use crate::exec::description;
+use crate::plan::{Access, Execution};
+use crate::pool::Lease;
+use crate::session::combine::{Asked, failed};
+use crate::session::held::Seat;
+use crate::session::{Session, Stop};
+use crate::sharding::ShardIndex;
+use crate::sql::literal::quote_literal;
+use crate::sqlstate::SqlState;
+use crate::txn::Transaction;
+use crate::wire::frame;
+use crate::wire::frontend;
+
+/// The connection that finishes a statement.
+pub(super) struct Hub {
+    pub lease: Lease,
+    pub seat: Seat,
+    pub shard: ShardIndex,
+    /// What state it is in is not known.
+    pub is_lost: bool,
+    /// What it says of the client's own statement.
+    pub described: Described,
+    /// Rows and bytes of each intermediate relation, once filled.
+    pub filled: Vec<(u64, u64)>,
+}
+
+impl Session {
+    /// Leases a hub, gives it the session's settings and asks it about the client's statement.
+    pub(super) async fn open_hub(
+        &mut self,
+        execution: &Execution,
+        asked: &Asked<'_>,
+    ) -> Result<Hub, Stop> {
+        let count = self.database.config.shards.len().max(1);
+        let shard = execution
+            .hub
+            .unwrap_or_else(|| rand::random_range(0..count));
+        // Who has the shards must get the hub, whatever operators say meanwhile.
+        self.others.is_gathering = true;
+        let leased = self.lease(shard, Access::Write).await;
+        self.others.is_gathering = false;
+        let (lease, node) = leased?;
+        self.registered.control.begin(&lease);
+        let mut hub = Hub {
+            lease,
+            seat: Seat::take(node),
+            shard,
+            is_lost: false,
+            described: Described::default(),
+            filled: Vec::new(),
+        };
+        match self.prepare_hub(&mut hub, execution, asked).await {
+            Ok(()) => Ok(hub),
+            Err(stop) => {
+                self.close_hub(hub).await;
+                Err(stop)
+            }
+        }
+    }
+
+    async fn prepare_hub(
+        &mut self,
+        hub: &mut Hub,
+        execution: &Execution,
+        asked: &Asked<'_>,
+    ) -> Result<(), Stop> {
+        let (settings, opening) = match &self.transaction {
+            Transaction::Begun(opening) => {
+                (self.settings.server_at_begin(), opening.settings_sql())
+            }
+            Transaction::Open => (
+                self.settings.server_at_begin(),
+                self.others.opening.settings_sql(),
+            ),
+            _ => (self.settings.server(), String::new()),
+        };
+        hub.lease.apply(settings).await.map_err(failed)?;
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n{opening}");
+        hub.lease.run(&begin).await.map_err(failed)?;
+        let mut described = Described::default();
+        let text = self.encoded(asked.text)?;
+        self.describe_on(hub, (&text, asked.types), &mut described)
+            .await?;
+        let mut tables = String::new();
+        for relation in &execution.relations {
+            tables.push_str(&format!(
+                "CREATE TEMP TABLE {} ON COMMIT DROP AS {} WITH NO DATA;\n",
+                relation.name, relation.columns
+            ));
+        }
+        tables.push_str("SAVEPOINT shardwire_copies");
+        let tables = self.encoded(&tables)?;
+        let mut query = Vec::new();
+        frontend::write_query(&mut query, &tables);
+        hub.lease.send(&query).await.map_err(failed)?;
+        let mut over_copies = Described::default();
+        let text = self.encoded(&execution.text)?;
+        let asked_for = (&*text, described.types.as_slice());
+        let over = self.describe_on(hub, asked_for, &mut over_copies).await;
+        if let Err(Stop::Statement(error)) = over {
+            // What GROUP BY leaves out may depend on a primary key, which the copies lack.
+            if error.code() != SqlState::GROUPING_ERROR {
+                return Err(error.into());
+            }
+            add_keys(hub, execution).await?;
+            over_copies = Described::default();
+            self.describe_on(hub, asked_for, &mut over_copies).await?;
+        } else {
+            over?;
+        }
+        if let ([one], [other]) = (described.rows.as_slice(), over_copies.rows.as_slice()) {
+            let (one, other) = (frame::body(one), frame::body(other));
+            if description::with_origins(other, one).is_none() {
+                return Err(other_types().into());
+            }
+        }
+        hub.described = described;
+        Ok(())
+    }
+
+    pub(super) async fn describe_on(
+        &self,
+        hub: &mut Hub,
+        (text, types): (&[u8], &[u32]),
+        described: &mut Described,
+    ) -> Result<(), Stop> {
+        let mut messages = Vec::new();
+        request::write_describe(&mut messages, text, types);
+        frontend::write_sync(&mut messages);
+        let mut note = |tag, body: &[u8]| described.note(tag, body);
+        hub.lease.ask(&messages, &mut note).await.map_err(failed)
+    }
+
+    /// Has the hub forget everything, and gives it back.
+    pub(super) async fn close_hub(&self, mut hub: Hub) {
+        if hub.is_lost || hub.lease.run("ROLLBACK").await.is_err() || !hub.seat.is_valid() {
+            return;
+        }
+        hub.lease.last_client = self.registered.control.process_id;
+        hub.lease.give_back();
+    }
+}
+
+/// Gives the intermediate relations the primary keys of those whose rows they hold.
+async fn add_keys(hub: &mut Hub, execution: &Execution) -> Result<(), Stop> {
+    let undo = "ROLLBACK TO SAVEPOINT shardwire_copies";
+    hub.lease.run(undo).await.map_err(failed)?;
+    for relation in &execution.relations {
+        let sql = format!(
+            "SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.n) FROM pg_catalog.pg_index i, \
+             pg_catalog.unnest(i.indkey) WITH ORDINALITY k(number, n), pg_catalog.pg_attribute a \
+             WHERE i.indrelid = {}::pg_catalog.regclass AND i.indisprimary AND i.indimmediate \
+             AND a.attrelid = i.indrelid AND a.attnum = k.number HAVING pg_catalog.bool_and(EXISTS \
+             (SELECT 1 FROM pg_catalog.pg_attribute c WHERE c.attname = a.attname AND c.attnum > 0 AND \
+             c.attrelid = 'pg_temp.{}'::pg_catalog.regclass))",
+            quote_literal(&relation.source),
+            relation.name
+        );
+        if let Some(columns) = hub.lease.value(&sql).await.map_err(failed)? {
+            let name = &relation.name;
+            let sql = format!("ALTER TABLE pg_temp.{name} ADD PRIMARY KEY ({columns})");
+            hub.lease.run(&sql).await.map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn other_types() -> Error {
+    Error::refused(
+        "a query over several shards that returns whole rows is not supported",
+        "The rows are copied to the server that finishes the query, and have another type there.",
+        "Name the columns, or cast the row to text or json.",
+    )
+}
