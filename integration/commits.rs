@@ -263,3 +263,45 @@ fn what_is_left_prepared_is_ended_as_its_shard_decided() {
             .query(&format!("ROLLBACK PREPARED '{name}'"));
     }
 }
+
+#[test]
+fn a_deadlock_over_two_shards_ends_with_one_victim() {
+    let cluster = builder().start();
+    let (near, far) = (id_on(&cluster, 0), id_on(&cluster, 1));
+    let update = |id: &str, name: &str| format!("UPDATE t SET name = '{name}' WHERE id = {id}");
+    for scatters in [false, true] {
+        let (mut a, mut b) = (cluster.proxy().raw(), cluster.proxy().raw());
+        for (raw, id) in [(&mut a, &near), (&mut b, &far)] {
+            raw.query("BEGIN");
+            assert_eq!(code(raw, &update(id, "first")), None);
+        }
+        let sql = match scatters {
+            true => "UPDATE t SET name = 'a'".to_owned(),
+            false => update(&far, "a"),
+        };
+        let first = std::thread::spawn(move || {
+            let refused = error(&mut a, &sql);
+            a.query("COMMIT");
+            refused
+        });
+        let frames = b.query(&update(&near, "b"));
+        let told = frames.iter().find(|frame| frame.tag == b'E');
+        let told = told.map(|frame| {
+            let detail = frame.field(b'D').unwrap_or_default();
+            assert!(
+                detail.contains("on shard s0") && detail.contains("on shard s1"),
+                "{detail}"
+            );
+            frame.field(b'C').unwrap_or_default()
+        });
+        b.query("COMMIT");
+        let refused = first.join().unwrap().map(|(code, _)| code);
+        let both = [told, refused];
+        assert_eq!(
+            both.iter().flatten().collect::<Vec<_>>(),
+            ["40P01"],
+            "{both:?}"
+        );
+        nothing_is_prepared(&cluster);
+    }
+}

@@ -23,6 +23,7 @@ use crate::pool::Pool;
 use crate::session::census::Census;
 use crate::session::control::{Sessions, Signal};
 use crate::session::database::Database;
+use crate::session::deadlock::Detector;
 use crate::session::metrics::SessionFamilies;
 use crate::session::operations::{Operations, Order, Serving};
 use crate::session::roles::{Question, Roles};
@@ -315,7 +316,8 @@ fn open(config: &Config, database: &Arc<config::Database>, lasting: &Lasting) ->
             servers.map(|server| pool(shard, server)).collect()
         })
         .collect();
-    let recovery = Recovery::start(&topology, &lasting.recovery_metrics);
+    let mut recovery = Recovery::start(&topology, &lasting.recovery_metrics);
+    Detector::start(&mut recovery, &lasting.sessions, &topology);
     let opened = Database::new(
         Arc::clone(database),
         (config.limits.clone(), config.timeouts.idle_client),

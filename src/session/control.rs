@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
@@ -21,6 +21,9 @@ use crate::sqlstate::SqlState;
 /// The process ids of clients: above those of any process (`pid_max` is at most 2^22), so that none is
 /// taken for a server's.
 const PROCESS_IDS: RangeInclusive<i32> = (1 << 22) + 1..=i32::MAX;
+
+/// How long a verdict stands whose cancellation comes late.
+const VERDICT_STANDS: Duration = Duration::from_secs(5);
 
 /// What a session is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,8 @@ struct Inner {
     cancelled: bool,
     /// The session waits for something that is no server's; whether its client has cancelled.
     waiting: Option<bool>,
+    /// What the client is told in place of the cancellation that somebody else has made, and since when.
+    verdict: Option<(Instant, Error)>,
 }
 
 impl Control {
@@ -144,6 +149,19 @@ impl Control {
     /// never answers a cancel request either.
     pub async fn cancel(&self) {
         cancel_all(self.working()).await;
+    }
+
+    /// Cancels whatever works for the client, who is told this in place of the cancellation.
+    pub async fn condemn(&self, verdict: Error) {
+        self.inner.lock().verdict = Some((Instant::now(), verdict));
+        self.cancel().await;
+    }
+
+    /// What the client is to be told in place of a cancellation.
+    pub fn take_verdict(&self) -> Option<Error> {
+        let verdict = self.inner.lock().verdict.take();
+        let stands = |(since, _): &(Instant, Error)| since.elapsed() < VERDICT_STANDS;
+        verdict.filter(stands).map(|(_, verdict)| verdict)
     }
 
     /// Ends the session, and whatever works for it.

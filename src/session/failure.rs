@@ -4,6 +4,8 @@ use crate::backend::report;
 use crate::session::Session;
 use crate::session::prepared::{SERVER_NAME_BYTES, SERVER_NAME_PREFIX};
 use crate::session::replies::Expect;
+use crate::sqlstate::SqlState;
+use crate::wire::backend::error_response;
 use crate::wire::buffer::message;
 use crate::wire::frame::{self, HEADER_BYTES};
 
@@ -29,11 +31,26 @@ impl Session {
         if self.server.as_ref().is_some_and(|held| held.is_detached()) {
             self.transaction.fail();
         }
+        if in_place.is_none()
+            && let Some(words) = self.verdict(error.code())
+        {
+            return Some(words.into());
+        }
         if in_place.is_none() {
             self.database.metrics.error(error.code().as_str());
             return self.with_clients_names(frame).or(moved);
         }
         in_place
+    }
+
+    /// What the client gets in place of a cancellation that was not its own.
+    pub(super) fn verdict(&self, code: SqlState) -> Option<Vec<u8>> {
+        let is_cancelled = code == SqlState::QUERY_CANCELED;
+        let verdict = is_cancelled.then(|| self.registered.control.take_verdict())??;
+        self.database.metrics.error(verdict.code().as_str());
+        let mut words = Vec::new();
+        error_response(&mut words, &verdict);
+        Some(words)
     }
 
     /// An error about a statement that was rewritten, with its place in the client's text.

@@ -30,6 +30,7 @@ pub mod control;
 mod cursors;
 pub mod database;
 mod date_style;
+pub mod deadlock;
 mod definitions;
 mod draws;
 mod effect;

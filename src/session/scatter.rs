@@ -4,6 +4,7 @@ use std::borrow::BorrowMut;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backend::report;
 use crate::error::{Error, Result};
 use crate::exec::scatter::{Ended, Failure, Scatter};
 use crate::plan::{Access, Plan};
@@ -481,7 +482,10 @@ impl Session {
                     error.hint(format!("Shard {shard} was lost.")),
                 ))
             }
-            Failure::Shard(frame) => Err(Stop::Words(frame)),
+            Failure::Shard(frame) => {
+                let code = report::read(frame::body(&frame)).code();
+                Err(Stop::Words(self.verdict(code).unwrap_or(frame)))
+            }
         }
     }
 }

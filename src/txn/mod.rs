@@ -19,6 +19,7 @@
 
 pub mod barrier;
 pub mod commit;
+pub mod deadlock;
 pub mod gid;
 mod opening;
 pub mod recovery;
