@@ -668,3 +668,57 @@ fn random_sessions_over_two_shards_are_postgresqls_or_refused() {
         }
     }
 }
+
+#[test]
+fn settings_are_followed_within_a_message() {
+    for shards in [1, 2] {
+        let cluster = Cluster::new()
+            .shards(shards)
+            .schema(
+                "CREATE TABLE t (id int PRIMARY KEY, name text); CREATE SCHEMA other;\n\
+                 CREATE TABLE other.t (id int PRIMARY KEY, name text)",
+            )
+            .rows(
+                "INSERT INTO t SELECT i, 'name' FROM generate_series(1, 12) i;\n\
+                 INSERT INTO other.t SELECT i, 'other' FROM generate_series(1, 12) i",
+            )
+            .sharded("t", &["id"])
+            .sharded("other.t", &["id"])
+            .start();
+        let login = [
+            ("DateStyle", "SQL"),
+            ("TimeZone", "Asia/Tokyo"),
+            ("search_path", "public"),
+        ];
+        let messages = [
+            "SET search_path = other; SELECT name FROM t WHERE id = 1; SELECT name FROM t WHERE id = 4",
+            "RESET ALL; SELECT name FROM t WHERE id = 1; SELECT date '2026-02-01'::text",
+            "SET DateStyle = 'ISO, DMY'; SET TimeZone = 'UTC'; RESET ALL; SHOW TimeZone",
+            "SET DateStyle = 'ISO, DMY'; RESET DateStyle; SELECT date '2026-02-01'::text",
+            "SET DateStyle = 'ISO, DMY'; SET DateStyle TO DEFAULT",
+            "SELECT date '2026-02-01'::text",
+            "SET search_path = other; SELECT 1 / 0",
+            "SELECT name FROM t WHERE id = 4",
+            "SET search_path = other; SELECT name FROM t WHERE id = 4; RESET search_path; SELECT name FROM t WHERE id = 1",
+            "BEGIN",
+            "SELEC 1",
+            "ROLLBACK; SELECT name FROM t WHERE id = 4; RESET ALL",
+            "BEGIN; SET search_path = other",
+            "SELECT name FROM t WHERE id = 4",
+            "RESET ALL; SELECT name FROM t WHERE id = 4",
+            "ROLLBACK; SELECT name FROM t WHERE id = 4",
+        ];
+        let mut sessions = [cluster.proxy(), cluster.oracle()]
+            .map(|endpoint| Raw::login_with(&endpoint, &login).unwrap());
+        for sql in messages {
+            let [got, wanted] = sessions
+                .each_mut()
+                .map(|raw| show(&outcome(&raw.query(sql))));
+            assert_eq!(got, wanted, "{shards}: {sql}");
+        }
+        let sql =
+            "SET shardwire.shard = 's0'; SELECT 1; RESET shardwire.shard; SHOW shardwire.shard";
+        let got = outcome(&sessions[0].query(sql));
+        assert!(got.reports.is_empty(), "{}", show(&got));
+    }
+}

@@ -138,6 +138,13 @@ impl Session {
         })
     }
 
+    /// Whether it takes several statements to give a setting back that the startup packet named in part.
+    pub(super) fn reverts_by_several(&self, plan: &Plan) -> bool {
+        let name = reverted(&plan.statement);
+        let statements = name.and_then(|name| self.settings.default_statements(name));
+        statements.is_some_and(|statements| statements.contains(";\n"))
+    }
+
     /// What gives a setting the value back that the startup packet named.
     fn local_revert(&self, statement: &Statement, text: &str) -> Local {
         let effect = Effect::of(statement, text);
@@ -387,6 +394,7 @@ impl Session {
                 Err(Failed::Refused(error)) => return Err(Stop::Statement(error)),
                 Err(Failed::Lost(cause)) => return Err(Stop::Lost(cause)),
             }
+            self.note_for_others(effect);
         }
         if self.may_let_go() {
             self.let_go();

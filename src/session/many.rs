@@ -13,6 +13,7 @@ use crate::session::named::{Named, missing};
 use crate::session::prepared::{Needs, Prepared};
 use crate::session::replies::{Effects, Expect};
 use crate::session::route::Need;
+use crate::session::script;
 use crate::session::stored;
 use crate::session::study::{effect_of, is_query};
 use crate::session::wording::Rewrite;
@@ -72,6 +73,9 @@ impl Session {
         text: &str,
         plans: &[(Range<u32>, Arc<Plan>)],
     ) -> Result<(), Stop> {
+        if self.transaction.is_broken() || self.must_be_scripted(plans) {
+            return self.query_script(text, plans).await;
+        }
         // The names as they will be, for the statements behind those that change them.
         let names = self.statements.names();
         let survey = self.survey(text, plans);
@@ -295,16 +299,32 @@ impl Session {
         at_work.any(|held| need.shard.is_some_and(|shard| shard != held.shard))
     }
 
-    /// What can't stand among several statements of one message, because the proxy would have to
-    /// answer it itself.
+    /// Whether the proxy has to see a statement of a message through before the next one is sent.
+    fn must_be_scripted(&self, plans: &[(Range<u32>, Arc<Plan>)]) -> bool {
+        let (is_plain, has_defaults) = (self.is_plain(), self.settings.has_defaults());
+        // What the next one is planned for, and what the startup packet named, is given back behind it.
+        let is_turn = |plan: &Plan| {
+            (!is_plain && script::turns_planning(&plan.statement))
+                || (has_defaults && matches!(plan.statement, Statement::Reset(ResetTarget::All)))
+        };
+        let is_own = |plan: &Plan| self.is_own_statement(plan) || self.reverts_by_several(plan);
+        // Of a transaction that goes on behind the message other shards must know how it began.
+        let leaves_open = plans.iter().fold(false, |is_open, (_, plan)| {
+            let effect = effect_of(&plan.statement);
+            effect == Effect::Begin || (is_open && effect != Effect::End)
+        });
+        if leaves_open && !is_plain {
+            return true;
+        }
+        let last = plans.len().saturating_sub(1);
+        let mut numbered = plans.iter().enumerate();
+        numbered.any(|(number, (_, plan))| (number < last && is_turn(plan)) || is_own(plan))
+    }
+
+    /// What can't stand among several statements of one message.
     fn check_in_many(&self, plan: &Plan, is_last: bool) -> Result<()> {
-        // Its startup packet's settings can be given back only once the message is done.
-        let is_early_reset = matches!(plan.statement, Statement::Reset(ResetTarget::All))
-            && self.settings.has_defaults()
-            && !is_last;
         // The statements behind it were planned as if it were not there.
-        let is_early_change = !self.is_plain() && !is_last && changes_planning(&plan.statement);
-        if self.is_own_statement(plan) || is_early_reset || is_early_change {
+        if !self.is_plain() && !is_last && changes_planning(&plan.statement) {
             return Err(Error::refused(
                 "this statement can't be sent together with others",
                 "The proxy has to see it through before it can tell where the next one runs.",
@@ -343,14 +363,15 @@ fn agree(shard: Option<usize>, target: &Target) -> Option<Option<usize>> {
     }
 }
 
-/// Whether statements are planned differently once this one has run.
+/// Whether statements are planned differently once this one has run, in a way that is not followed within
+/// a message.
 fn changes_planning(statement: &Statement) -> bool {
     match statement {
-        Statement::Set { name, .. } | Statement::Reset(ResetTarget::Name(name)) => matches!(
-            name.as_str(),
-            "search_path" | "standard_conforming_strings" | "client_encoding" | "role"
-        ),
-        Statement::Reset(ResetTarget::All) | Statement::Discard(_) | Statement::Ddl(_) => true,
+        // PostgreSQL reads the whole message before any of it runs.
+        Statement::Set { name, .. } | Statement::Reset(ResetTarget::Name(name)) => {
+            name == "standard_conforming_strings"
+        }
+        Statement::Discard(_) | Statement::Ddl(_) => true,
         _ => false,
     }
 }

@@ -8,10 +8,10 @@ use crate::plan::Plan;
 use crate::session::database::Database;
 use crate::session::effect::Effect;
 use crate::session::loss::Lost;
-use crate::session::study::effect_of;
+use crate::session::study::{Study, effect_of};
 use crate::session::{Session, Stop};
 use crate::sql::shape;
-use crate::sql::statement::Statement;
+use crate::sql::statement::{ResetTarget, Statement};
 use crate::sql::token::slice;
 use crate::txn::Transaction;
 use crate::wire::frontend;
@@ -46,8 +46,19 @@ impl Session {
         text: &str,
         plans: &[(Range<u32>, Arc<Plan>)],
     ) -> Result<(), Stop> {
+        let mut has_turned = false;
         for (range, plan) in plans {
-            let ran = self.run_one(slice(text, range.clone()), plan).await;
+            let statement = slice(text, range.clone());
+            let study = match has_turned {
+                true => self.study(Some(statement), &[]),
+                false => Ok(Study::One(Arc::clone(plan))),
+            };
+            has_turned |= turns_planning(&plan.statement) || self.is_own_statement(plan);
+            let ran = match study {
+                Ok(Study::One(plan)) => self.run_one(statement, &plan).await,
+                Ok(_) => Err(unread().into()),
+                Err(error) => Err(error.into()),
+            };
             let settled = match ran {
                 Ok(()) => self.drain().await,
                 other => other,
@@ -102,4 +113,23 @@ impl Session {
         frontend::write_query(&mut frame, &encoded);
         Box::pin(self.query_one(&frame, statement, plan)).await
     }
+}
+
+/// Whether the statements behind this one are planned differently once it has run.
+pub(super) fn turns_planning(statement: &Statement) -> bool {
+    match statement {
+        Statement::Set { name, .. } | Statement::Reset(ResetTarget::Name(name)) => {
+            matches!(name.as_str(), "search_path" | "client_encoding" | "role")
+        }
+        Statement::Reset(ResetTarget::All) => true,
+        _ => false,
+    }
+}
+
+fn unread() -> Error {
+    Error::refused(
+        "statement that can't be read after a setting has changed",
+        "A statement of the same message has changed how texts are read.",
+        "Send it as a message of its own.",
+    )
 }

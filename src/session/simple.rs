@@ -38,10 +38,8 @@ impl Session {
         let read = self.settings.context().encoding.read(text);
         let study = self.study(read.as_deref(), &[])?;
         let text = read.as_deref().unwrap_or_default();
-        if self.transaction.is_broken() && !matches!(study, Study::One(_) | Study::Empty) {
-            return Err(self.aborted().into());
-        }
         match study {
+            Study::Opaque if self.transaction.is_broken() => Err(self.aborted().into()),
             Study::Empty => {
                 let mut words = Vec::new();
                 empty_query_response(&mut words);
