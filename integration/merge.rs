@@ -253,3 +253,123 @@ fn what_stays_on_one_shard_is_pushed_down() {
         }
     }
 }
+
+/// Groups and sums of the rows of all shards, in any order.
+const GROUPED: &[&str] = &[
+    "SELECT count(*) FROM things",
+    "SELECT count(*), count(i4), count(n) AS c FROM things WHERE id < 0",
+    "SELECT sum(i2), sum(i4), sum(i8), sum(n), avg(i2), avg(i4), avg(i8), avg(n) FROM things WHERE n <> 'NaN'",
+    "SELECT sum(n), avg(n), sum(i4), avg(i4), min(i4), max(n) FROM things WHERE id < 0",
+    "SELECT sum(n), avg(n) FROM things",
+    "SELECT sum(weight), avg(weight), min(weight) FROM parts WHERE weight > 0",
+    "SELECT min(i2), max(i2), min(i8), max(i8), min(f4), max(f8), min(n), max(n) FROM things WHERE f8 <> 0",
+    "SELECT min(d), max(d), min(t), max(t), min(tz), max(tz), min(ts), max(ts), min(tstz), max(tstz) FROM things",
+    "SELECT min(m), max(m), min(o), max(o), max(tx COLLATE \"C\"), min(label) FROM things JOIN parts USING (id)",
+    "SELECT bool_and(b), bool_or(b), every(i2 < 5), bool_and(i4 IS NULL) FROM things",
+    "SELECT bit_and(i2), bit_or(i4), bit_xor(i8), bit_or(i2) FROM things WHERE i4 > 3",
+    "SELECT sum(id) FILTER (WHERE i2 > 0), count(*) FILTER (WHERE b), avg(i8) FILTER (WHERE id < 0) FROM things",
+    "SELECT count(DISTINCT id), sum(DISTINCT id), avg(DISTINCT id), max(DISTINCT i2) FROM parts JOIN kinds ON i2 = no JOIN things USING (id)",
+    "SELECT 1 AS one, 'x' || 'y', count(*) FROM things",
+    "SELECT count(*) FROM things HAVING count(*) > 1000",
+    "SELECT count(*) FROM things HAVING count(*) > 3 AND 100 > count(*)",
+    "SELECT i2, count(*) FROM things GROUP BY i2",
+    "SELECT i2, i4, sum(n), avg(i8) FROM things WHERE n <> 'NaN' GROUP BY 2, i2",
+    "SELECT count(*) FROM things GROUP BY i4",
+    "SELECT i2 + 1 AS x, count(*) FROM things GROUP BY x",
+    "SELECT i2 AS i4, count(*) FROM things GROUP BY i2",
+    "SELECT i2 % 2, -(i2 % 2), max(id) FROM things GROUP BY i2 % 2",
+    "SELECT label, count(*), avg(weight) FROM parts GROUP BY label",
+    "SELECT ic, count(*) FROM things GROUP BY ic",
+    "SELECT upper(label) || 'x', count(*), min(upper(label)) FROM parts GROUP BY upper(label) || 'x'",
+    "SELECT b, d, t, ts, tstz, u, by, o, c, nm, m, count(*) FROM things GROUP BY b, d, t, ts, tstz, u, by, o, c, nm, m",
+    "SELECT i2, count(*) FROM things GROUP BY i2 HAVING count(*) > 19 AND i2 < 2",
+    "SELECT i4, avg(i8) FROM things GROUP BY i4 HAVING avg(i8) >= -0.5 AND sum(id) <> 0 AND -5 < min(i8)",
+    "SELECT i4 FROM things GROUP BY i4 HAVING max(n) = 0.03",
+    "SELECT i4 FROM things GROUP BY i4",
+    "SELECT k.name, count(*), sum(t.id) FROM things t JOIN kinds k ON k.i2 = t.i2 GROUP BY k.name",
+    "SELECT p.no, count(*), sum(p.weight) FROM things t LEFT JOIN parts p ON p.id = t.id AND p.no > 0 GROUP BY p.no",
+    "SELECT DISTINCT i2 FROM things",
+    "SELECT DISTINCT i4, b FROM things",
+    "SELECT DISTINCT label FROM parts",
+    "SELECT DISTINCT ic FROM things",
+    "SELECT DISTINCT i2 + 1 AS a, i2 FROM things",
+    "SELECT DISTINCT k.* FROM things t JOIN kinds k ON k.i2 = t.i2",
+];
+
+/// The same in order.
+const GROUPED_IN_ORDER: &[&str] = &[
+    "SELECT i2, count(*) FROM things GROUP BY i2 ORDER BY i2",
+    "SELECT i2, count(*) FROM things GROUP BY i2 ORDER BY 2 DESC, 1",
+    "SELECT i4, count(*) AS n FROM things GROUP BY i4 ORDER BY n DESC, i4 NULLS FIRST LIMIT 3 OFFSET 1",
+    "SELECT i4, sum(id) FROM things GROUP BY i4 ORDER BY sum(id) DESC, i4",
+    "SELECT i4 FROM things GROUP BY i4 ORDER BY avg(id), count(*), i4 DESC",
+    "SELECT i4, max(d) FROM things GROUP BY i4 ORDER BY max(d) DESC, min(id)",
+    "SELECT label, avg(weight) FROM parts GROUP BY label ORDER BY label DESC LIMIT 4",
+    "SELECT lower(label), max(label) FROM parts GROUP BY 1 ORDER BY max(label)",
+    "SELECT i2, count(*) FROM things GROUP BY i2 ORDER BY -i2",
+    "SELECT DISTINCT i4 FROM things ORDER BY i4 DESC",
+    "SELECT DISTINCT i2, i2 * 2 AS b FROM things ORDER BY b DESC LIMIT 2 OFFSET 1",
+    "SELECT count(*) FROM things ORDER BY 1 LIMIT 1",
+    "SELECT count(*) FROM things LIMIT 0",
+    "SELECT count(*) FROM things OFFSET 1",
+];
+
+/// What the proxy can't combine exactly.
+const UNGROUPED: &[&str] = &[
+    "SELECT sum(f8) FROM things",
+    "SELECT avg(f4 + 1) FROM things WHERE id < 0",
+    "SELECT sum(iv) FROM things",
+    "SELECT sum(m) FROM things",
+    "SELECT max(ic) FROM things",
+    "SELECT string_agg(label, ',' ORDER BY label) FROM parts",
+    "SELECT count(DISTINCT no) FROM parts",
+    "SELECT sum(id) + 1 FROM parts",
+    "SELECT no, count(*) FROM parts GROUP BY ROLLUP (no)",
+    "SELECT no, count(*) FROM parts GROUP BY no HAVING count(*) > 1 OR no = 1",
+    "SELECT no, rank() OVER (ORDER BY count(*)) FROM parts GROUP BY no",
+    "SELECT generate_series(1, 2), count(*) FROM parts",
+    "SELECT DISTINCT count(*) FROM parts GROUP BY no",
+    "SELECT ic, count(*) FROM things GROUP BY ic ORDER BY ic",
+    "SELECT i2, count(*) FROM things GROUP BY i2 ORDER BY count(*) + 1, i2",
+    "SELECT array_agg(no ORDER BY no) FROM parts",
+    "SELECT ARRAY[no], count(*) FROM parts GROUP BY 1",
+];
+
+#[test]
+fn groups_of_several_shards_are_combined() {
+    for shards in [2, 4] {
+        let cluster = cluster_of(shards);
+        let mut pair = Pair::new(&cluster);
+        for sql in GROUPED {
+            pair.same_rows(sql);
+        }
+        for sql in GROUPED_IN_ORDER {
+            pair.same(sql);
+        }
+        for sql in UNGROUPED {
+            pair.same_or_refused(sql);
+        }
+        pair.once("SET extra_float_digits = 0");
+        pair.once("SET DateStyle = 'German'");
+        pair.same("SELECT i2, max(d), min(ts), max(f8) FROM things WHERE f8 < 50 GROUP BY i2 ORDER BY max(d), i2");
+        let grouped = "SELECT i2 + $1 AS x, count(*) FROM things GROUP BY i2 + $1 ORDER BY 1 LIMIT $2 OFFSET $3";
+        pair.same_with(grouped, &[Some("7"), Some("2"), Some("1")]);
+    }
+}
+
+#[test]
+fn groups_take_no_more_memory_than_they_may() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema("CREATE TABLE t (id int PRIMARY KEY, name text)")
+        .rows("INSERT INTO t SELECT i, repeat('x', 200) || i FROM generate_series(1, 8000) i")
+        .sharded("t", &["id"])
+        .config("limits", "{ query_memory: 1MiB }")
+        .start();
+    let mut raw = cluster.proxy().raw();
+    let code = |frames: &[Frame]| frames.iter().find_map(|frame| frame.field(b'C'));
+    let frames = raw.query("SELECT name, count(*) FROM t GROUP BY name");
+    assert_eq!(code(&frames).as_deref(), Some("53400"));
+    assert_eq!(raw.rows("SELECT count(*) FROM t"), [["8000"]]);
+    assert_eq!(raw.rows("SELECT name FROM t ORDER BY name").len(), 8000);
+}

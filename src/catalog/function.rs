@@ -16,6 +16,8 @@ pub struct Function {
     pub aggregate: bool,
     /// One is a window function.
     pub window: bool,
+    /// One returns several rows.
+    pub returns_set: bool,
     /// One is written in a language that may run queries, and is not declared immutable.
     pub runs_queries: bool,
 }
@@ -45,6 +47,7 @@ pub(super) fn by_name(raw: &[RawFunction]) -> HashMap<String, Vec<Function>> {
             volatility,
             aggregate: row.kind == 'a',
             window: row.kind == 'w',
+            returns_set: row.returns_set,
             runs_queries: volatility != Volatility::Immutable
                 && !matches!(row.language.as_str(), "c" | "internal")
                 && row.schema != "pg_catalog",
@@ -59,6 +62,7 @@ pub(super) fn by_name(raw: &[RawFunction]) -> HashMap<String, Vec<Function>> {
                 known.volatility = known.volatility.max(next.volatility);
                 known.aggregate |= next.aggregate;
                 known.window |= next.window;
+                known.returns_set |= next.returns_set;
                 known.runs_queries |= next.runs_queries;
             }
         }

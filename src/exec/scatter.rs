@@ -299,7 +299,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
         {
             return Poll::Ready(Err(Failure::Shard(failure)));
         }
-        if self.branches.iter().all(Branch::is_done) {
+        if self.branches.iter().all(Branch::is_done) && self.drain(out)? {
             return Poll::Ready(Ok(match &self.merger {
                 Some(merger) => merger.passed(),
                 None => self.branches.iter().map(|branch| branch.rows).sum(),

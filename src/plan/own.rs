@@ -134,7 +134,7 @@ pub(super) fn find(
 }
 
 /// Whether the name is that of PostgreSQL's own function and of no other.
-fn is_builtin(catalog: &Catalog, search_path: &[String], name: &Name) -> bool {
+pub(super) fn is_builtin(catalog: &Catalog, search_path: &[String], name: &Name) -> bool {
     let schema = name.schema.as_deref();
     let mut functions = catalog.functions(schema, &name.name, search_path);
     let first = functions.next();
@@ -195,7 +195,11 @@ fn locate(text: &str, all: &[Token], call: &Call, question: Question) -> Option<
 }
 
 /// The arguments that begin at a token, and where the call ends.
-fn arguments(text: &str, all: &[Token], first: usize) -> Option<(usize, Vec<Range<usize>>)> {
+pub(super) fn arguments(
+    text: &str,
+    all: &[Token],
+    first: usize,
+) -> Option<(usize, Vec<Range<usize>>)> {
     let mut depth = 0_usize;
     let mut arguments = Vec::new();
     let mut start = first;

@@ -119,6 +119,7 @@ impl Session {
     ) -> Result<Merging> {
         let options = Database::lex_options(self.settings.context());
         let edits = merge.edits(arguments.text, options)?;
+        let numbers = merge.numbers(arguments.text, options)?;
         let (text, rewrite) = Rewrite::apply(arguments.text, options, &edits, Vec::new())?;
         let bounds = Bounds {
             window: merge.cut.window(arguments)?,
@@ -126,7 +127,7 @@ impl Session {
             is_utf8: arguments.encoding.is_utf8(),
         };
         Ok(Merging {
-            merger: Merger::new(Arc::clone(merge), bounds, shards.len()),
+            merger: Merger::new(Arc::clone(merge), bounds, shards.len()).comparing(numbers),
             text,
             rewrite,
         })

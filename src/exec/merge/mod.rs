@@ -6,9 +6,12 @@
 //!   does it. What is not is refused, and the client has seen nothing.
 //! - A row in order is kept by its shard's connection, not here: of each shard only the first row's key
 //!   is known. So the memory of a merge does not depend on the number of rows.
+//! - Groups are kept here, in no more memory than a query may use, until every shard has ended.
 //! - No more rows are given out than the client is to get.
 
+mod group;
 pub mod key;
+mod numeric;
 pub mod row;
 
 use std::cmp::Ordering;
@@ -16,9 +19,11 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::exec::merge::group::Groups;
 use crate::exec::merge::key::{Direction, Kind};
 use crate::plan::Merge;
-use crate::plan::merge::{LARGEST_HIDDEN, Window};
+use crate::plan::merge::grouping::Value;
+use crate::plan::merge::{LARGEST_HIDDEN, SortKey, Window};
 use crate::sqlstate::SqlState;
 use crate::wire::frame;
 
@@ -38,6 +43,7 @@ pub struct Bounds {
 pub struct Merger {
     plan: Arc<Merge>,
     bounds: Bounds,
+    numbers: Vec<String>,
     /// By column of the shards' rows; none if it is not compared.
     keys: Vec<(usize, Kind, Direction)>,
     branches: Vec<State>,
@@ -47,6 +53,8 @@ pub struct Merger {
     spare: Vec<Vec<u8>>,
     skipped: u64,
     passed: u64,
+    /// What rows are gathered in, if they are.
+    groups: Option<Groups>,
     /// How often anything was learned of a branch.
     steps: u64,
 }
@@ -89,6 +97,7 @@ impl Merger {
         Merger {
             plan,
             bounds,
+            numbers: Vec::new(),
             keys: Vec::new(),
             branches: vec![State::Unknown; branches],
             unknown: branches,
@@ -96,6 +105,7 @@ impl Merger {
             spare: Vec::new(),
             skipped: 0,
             passed: 0,
+            groups: None,
             steps: 0,
         }
     }
@@ -109,22 +119,62 @@ impl Merger {
         if columns.len() != self.plan.visible + self.plan.hidden {
             return Err(other_columns());
         }
-        for key in &self.plan.order {
-            let column = columns.get(key.column).ok_or_else(other_columns)?;
-            let kind = Kind::of(column.type_oid).filter(|_| column.is_binary);
-            let kind = kind.ok_or_else(|| unordered("of this type"))?;
-            if key::is_string(column.type_oid) && !(key.bytewise && self.bounds.is_utf8) {
-                return Err(unordered("a string of a collation other than C"));
+        if self.plan.grouping.is_some() {
+            let groups = Groups::new(Arc::clone(&self.plan), columns, self.bounds)?;
+            self.groups = Some(groups.comparing(&self.numbers)?);
+        } else {
+            for key in &self.plan.order {
+                let Value::Column(column) = key.value else {
+                    return Err(other_columns());
+                };
+                let kind = kind_of(key, column, &columns, self.bounds)?;
+                self.keys.push((column, kind, direction(key)));
             }
-            let direction = Direction {
-                descending: key.descending,
-                nulls_first: key.nulls_first,
-            };
-            self.keys.push((key.column, kind, direction));
         }
         let mut out = Vec::new();
         row::push_shortened(description, self.plan.visible, end, &mut out);
         Ok(out)
+    }
+
+    /// With the numbers that groups are compared with.
+    #[must_use]
+    pub fn comparing(mut self, numbers: Vec<String>) -> Merger {
+        self.numbers = numbers;
+        self
+    }
+
+    /// Whether rows are taken as they come, and the answer follows once every branch has ended.
+    pub fn gathers(&self) -> bool {
+        self.groups.is_some()
+    }
+
+    /// Takes a row, a whole frame.
+    ///
+    /// # Errors
+    /// `53400` if it needs more memory than it may have, `08P01` for what is no row.
+    pub fn gather(&mut self, frame: &[u8]) -> Result<()> {
+        self.steps += 1;
+        match &mut self.groups {
+            Some(groups) => groups.add(frame::body(frame)),
+            None => Ok(()),
+        }
+    }
+
+    /// Appends rows of the answer until `out` is long enough; whether that was all. There are none as long
+    /// as a branch has not ended.
+    ///
+    /// # Errors
+    /// `22003` for sums that are too large.
+    pub fn drain(&mut self, out: &mut Vec<u8>, high_water_bytes: usize) -> Result<bool> {
+        let has_ended = self.branches.iter().all(|branch| *branch == State::Ended);
+        let Some(groups) = self.groups.as_mut().filter(|_| has_ended) else {
+            return Ok(self.groups.is_none());
+        };
+        let before = groups.passed();
+        let is_all = groups.drain(out, high_water_bytes)?;
+        self.passed = groups.passed();
+        self.steps += self.passed - before;
+        Ok(is_all)
     }
 
     /// Whether the first row of a branch waits.
@@ -236,6 +286,29 @@ impl Merger {
             }
         }
         self.spare.push(head.key);
+    }
+}
+
+/// How the values of a sort key compare.
+fn kind_of(
+    key: &SortKey,
+    column: usize,
+    columns: &[row::Described],
+    bounds: Bounds,
+) -> Result<Kind> {
+    let described = columns.get(column).ok_or_else(other_columns)?;
+    let kind = Kind::of(described.type_oid).filter(|_| described.is_binary);
+    let kind = kind.ok_or_else(|| unordered("of this type"))?;
+    if key::is_string(described.type_oid) && !(key.bytewise && bounds.is_utf8) {
+        return Err(unordered("a string of a collation other than C"));
+    }
+    Ok(kind)
+}
+
+fn direction(key: &SortKey) -> Direction {
+    Direction {
+        descending: key.descending,
+        nulls_first: key.nulls_first,
     }
 }
 

@@ -22,12 +22,31 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             return Ok(true);
         }
         merger.check_size(frame_bytes).map_err(Failure::Own)?;
+        if merger.gathers() {
+            let Some(row) = branch.socket().input.bytes().get(..frame_bytes) else {
+                return Ok(false);
+            };
+            merger.gather(row).map_err(Failure::Own)?;
+            branch.dropping = frame_bytes;
+            return Ok(true);
+        }
         match branch.socket().input.bytes().get(..frame_bytes) {
             None => Ok(false),
             Some(row) => {
                 merger.offer(index, row).map_err(Failure::Own)?;
                 Ok(true)
             }
+        }
+    }
+
+    /// Passes what has been gathered, once every shard has ended; whether that was all.
+    pub(super) fn drain(&mut self, out: &mut Buffer) -> Result<bool, Failure> {
+        match &mut self.merger {
+            Some(merger) if merger.gathers() && self.failure.is_none() => {
+                let drained = merger.drain(out.tail(), self.high_water_bytes);
+                drained.map_err(Failure::Own)
+            }
+            _ => Ok(true),
         }
     }
 

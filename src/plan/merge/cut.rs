@@ -121,6 +121,18 @@ impl Cut {
         }
     }
 
+    /// A clause that has all parameters and changes nothing.
+    pub(super) fn parameters(&self) -> String {
+        let counts = [self.limit, self.offset].into_iter().flatten();
+        let parameters = counts.filter(|count| matches!(count, Count::Parameter(..)));
+        let terms = parameters.map(|count| format!("0 * coalesce({}, 0)", count.sql()));
+        let terms: Vec<String> = terms.collect();
+        match terms.is_empty() {
+            true => String::new(),
+            false => format!("OFFSET {}", terms.join(" + ")),
+        }
+    }
+
     /// The numbers of one execution.
     ///
     /// # Errors

@@ -55,6 +55,29 @@ impl Merge {
     }
 }
 
+impl Merge {
+    /// The numbers that groups are compared with, as a text of the shape has them.
+    ///
+    /// # Errors
+    /// `XX000` if the text has not the tokens of that shape.
+    pub fn numbers(&self, text: &str, lex: LexOptions) -> Result<Vec<String>> {
+        let tests = match &self.grouping {
+            Some(grouping) if !grouping.having.is_empty() => &grouping.having,
+            _ => return Ok(Vec::new()),
+        };
+        let tokens = tokens_of(text, lex)?;
+        let numbers = tests.iter().map(|test| {
+            let number = tokens.get(test.number)?.text(text);
+            let sign = if test.negative { "-" } else { "" };
+            Some(format!("{sign}{number}"))
+        });
+        numbers.collect::<Option<Vec<String>>>().ok_or_else(|| {
+            let message = "a statement has not the tokens that it was planned with";
+            Error::new(SqlState::INTERNAL_ERROR, message)
+        })
+    }
+}
+
 fn edit(change: &Change, text: &str, tokens: &[Token]) -> Option<Edit> {
     let Range { start, end } = change.tokens;
     let range = if start == end {

@@ -3,7 +3,6 @@
 use crate::error::Result;
 use crate::plan::bind::ColumnId;
 use crate::plan::colocation::Joined;
-use crate::plan::refusal;
 use crate::sql::analysis::Clauses;
 use crate::sql::analysis::Column;
 use crate::sql::analysis::SourceKind;
@@ -13,22 +12,33 @@ use crate::sql::analysis::outline::Form;
 
 use super::Builder;
 
+/// What is made of rows of several shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Nothing but the answer.
+    Shard,
+    /// Groups, or the one group of all rows.
+    Groups,
+    /// Rows of which `DISTINCT` keeps one.
+    Distinct,
+}
+
 impl Builder<'_> {
-    /// Fails unless every group, and every row that `DISTINCT` keeps, is made of rows of one shard.
-    pub fn check_groups(&self, joined: &Joined<'_>, has_aggregate: bool) -> Result<()> {
+    /// Whether every group, and every row that `DISTINCT` keeps, is made of rows of one shard.
+    pub fn reach(&self, joined: &Joined<'_>, has_aggregate: bool) -> Result<Reach> {
         let outline = self.outline;
         let clauses = self.query.facts.blocks.first().map(|block| block.clauses);
         let clauses = clauses.unwrap_or_default();
         if !outline.group_by.is_empty() {
             if !joined.is_within(&self.columns_of(&outline.group_by)) {
-                return Err(refusal::combine("GROUP BY"));
+                return Ok(Reach::Groups);
             }
         } else if has_aggregate
             || clauses.has(Clauses::HAVING)
             || clauses.has(Clauses::GROUP_BY)
             || clauses.has(Clauses::AGGREGATE)
         {
-            return Err(refusal::combine("an aggregate"));
+            return Ok(Reach::Groups);
         }
         let is_within = match &outline.distinct {
             Distinct::No => true,
@@ -44,10 +54,11 @@ impl Builder<'_> {
             }
             Distinct::On(keys) => joined.is_within(&self.columns_of_order(keys)),
         };
-        match is_within {
-            true => Ok(()),
-            false => Err(refusal::combine("DISTINCT")),
-        }
+        Ok(if is_within {
+            Reach::Shard
+        } else {
+            Reach::Distinct
+        })
     }
 
     /// The columns of tables among the keys of `GROUP BY`: a bare name is first that of such a column.

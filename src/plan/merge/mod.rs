@@ -7,9 +7,12 @@
 //!   the executor looks at the types that the shards describe before it lets a row pass.
 //! - `LIMIT` and `OFFSET` are the proxy's: each shard gets their sum as its limit, and no offset.
 
+mod aggregate;
 mod cut;
 mod edit;
 mod group;
+pub mod grouping;
+mod having;
 mod list;
 mod order;
 
@@ -27,6 +30,9 @@ use crate::sql::analysis::outline::Outline;
 
 use edit::Change;
 use edit::Piece;
+use group::Reach;
+use grouping::Grouping;
+use grouping::Value;
 use list::List;
 
 pub use cut::Cut;
@@ -42,6 +48,8 @@ pub struct Merge {
     pub visible: usize,
     /// How many columns stand behind them.
     pub hidden: usize,
+    /// Which rows become one; none if each is one of the answer.
+    pub grouping: Option<Grouping>,
     /// The order of the answer; none means that any will do.
     pub order: Box<[SortKey]>,
     /// Which of the rows the client gets.
@@ -53,8 +61,8 @@ pub struct Merge {
 /// A column to sort by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SortKey {
-    /// Which of the shards' columns.
-    pub column: usize,
+    /// What is compared.
+    pub value: Value,
     /// From the largest to the smallest.
     pub descending: bool,
     /// Where NULLs go.
@@ -70,7 +78,7 @@ impl SortKey {
     /// A key of a test; `places` are its direction and that of NULLs.
     pub fn new(column: usize, places: (bool, bool), bytewise: bool, name: &str) -> SortKey {
         SortKey {
-            column,
+            value: Value::Column(column),
             descending: places.0,
             nulls_first: places.1,
             bytewise,
@@ -98,7 +106,11 @@ pub(super) fn of(query: &Query<'_>, joined: &Joined<'_>) -> Result<Option<Merge>
     }
     let outline = outlined(query)?;
     let builder = Builder::new(query, &outline);
-    builder.check_groups(joined, has_aggregate)?;
+    match builder.reach(joined, has_aggregate)? {
+        Reach::Groups => return builder.groups(joined).map(Some),
+        Reach::Distinct => return builder.distinct().map(Some),
+        Reach::Shard => {}
+    }
     let orders = [Clauses::ORDER_BY, Clauses::LIMIT, Clauses::OFFSET];
     if orders.iter().any(|clause| block.clauses.has(*clause)) {
         return builder.rows().map(Some);
@@ -179,6 +191,7 @@ impl<'a> Builder<'a> {
         Ok(Merge {
             visible: self.list()?.columns.len(),
             hidden: self.hidden.len(),
+            grouping: None,
             order: order.into(),
             cut,
             changes: self.changes.into(),
@@ -193,6 +206,7 @@ impl Merge {
         Merge {
             visible,
             hidden,
+            grouping: None,
             order: order.into(),
             cut: Cut::default(),
             changes: Box::default(),
@@ -208,7 +222,12 @@ impl Merge {
             write!(f, "\n{:depth$}", "")?;
         }
         if !self.order.is_empty() {
-            write!(f, "Merge by ")?;
+            let verb = if self.grouping.is_some() {
+                "Sort"
+            } else {
+                "Merge"
+            };
+            write!(f, "{verb} by ")?;
             for (index, key) in self.order.iter().enumerate() {
                 let comma = if index > 0 { ", " } else { "" };
                 write!(f, "{comma}{}", key.name)?;
@@ -220,6 +239,11 @@ impl Merge {
                     write!(f, " NULLS {place}")?;
                 }
             }
+            depth += 2;
+            write!(f, "\n{:depth$}", "")?;
+        }
+        if let Some(grouping) = &self.grouping {
+            grouping.write(f)?;
             depth += 2;
             write!(f, "\n{:depth$}", "")?;
         }

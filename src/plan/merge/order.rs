@@ -1,5 +1,6 @@
 //! `ORDER BY`: what each key is, and whether its strings are ordered by their bytes.
 
+use crate::catalog::TableColumn;
 use crate::error::Result;
 use crate::plan::bind::ColumnId;
 use crate::plan::query::Query;
@@ -12,6 +13,7 @@ use crate::sql::analysis::outline::Form;
 use super::Builder;
 use super::SortKey;
 use super::edit::Piece;
+use super::grouping::Value;
 use super::list::ListColumn;
 use super::unordered;
 
@@ -45,7 +47,7 @@ impl Builder<'_> {
             let bytewise = self.bytewise(&meant)?;
             let column = self.hide(meant.pieces)?;
             keys.push(SortKey {
-                column,
+                value: Value::Column(column),
                 descending: key.descending,
                 nulls_first: key.nulls_first,
                 bytewise,
@@ -102,7 +104,7 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// Its order is not one that the proxy knows.
-    fn bytewise(&self, meant: &Meant) -> Result<bool> {
+    pub fn bytewise(&self, meant: &Meant) -> Result<bool> {
         match &meant.form {
             Form::Collated(inner, collation) => {
                 if !is_bytewise(collation) {
@@ -111,18 +113,13 @@ impl Builder<'_> {
                 self.check_type(inner)?;
                 Ok(true)
             }
-            Form::Column(column) => match self.column(column) {
-                Some(id) => {
-                    let relation = self.query.bound.source(id.block, id.source);
-                    let relation = relation.and_then(|source| source.relation());
-                    let column = relation.and_then(|relation| relation.columns.get(id.column));
-                    let bytewise = column.is_some_and(|column| column.bytewise);
-                    let is_string = column.is_some_and(|column| STRINGS.contains(&column.type_oid));
-                    if is_string && !bytewise {
+            Form::Column(column) => match self.table_column(column) {
+                Some(column) => {
+                    if STRINGS.contains(&column.type_oid) && !column.bytewise {
                         return Err(unordered("a string of a collation other than C"));
                     }
                     self.check_type(&meant.form)?;
-                    Ok(bytewise)
+                    Ok(column.bytewise)
                 }
                 None => Ok(is_all_bytewise(self.query)),
             },
@@ -130,21 +127,59 @@ impl Builder<'_> {
         }
     }
 
+    /// Whether equal strings of an expression are equal bytes.
+    ///
+    /// # Errors
+    /// It is of a type whose values the proxy can't compare.
+    pub fn deterministic(&self, meant: &Meant) -> Result<bool> {
+        let known = match &meant.form {
+            Form::Column(column) => self.table_column(column),
+            Form::Collated(inner, collation) if is_bytewise(collation) => {
+                self.check_type(inner)?;
+                return Ok(true);
+            }
+            _ => None,
+        };
+        self.check_type(&meant.form)?;
+        Ok(match known {
+            Some(column) => column.deterministic,
+            None => {
+                let occurrences = self.query.bound.occurrences();
+                let mut relations = occurrences.map(|(_, _, source)| source.relation());
+                !has_collation(self.query)
+                    && relations.all(|relation| {
+                        let columns = relation.map(|relation| relation.columns.iter());
+                        columns.is_some_and(|mut all| all.all(|column| column.deterministic))
+                    })
+            }
+        })
+    }
+
+    /// The type of a column of a table.
+    pub fn type_of(&self, column: &Column) -> Option<u32> {
+        self.table_column(column).map(|column| column.type_oid)
+    }
+
+    /// Whether the columns of all sources are known.
+    pub fn knows_sources(&self) -> bool {
+        let mut occurrences = self.query.bound.occurrences();
+        occurrences.all(|(_, _, source)| source.relation().is_some())
+    }
+
+    fn table_column(&self, column: &Column) -> Option<&TableColumn> {
+        let id = self.column(column)?;
+        let relation = self.query.bound.source(id.block, id.source)?.relation()?;
+        relation.columns.get(id.column)
+    }
+
     /// Fails if it is a column of a type that the proxy can't compare.
     fn check_type(&self, form: &Form) -> Result<()> {
         let Form::Column(column) = form else {
             return Ok(());
         };
-        let known = self.column(column).and_then(|id| {
-            let relation = self.query.bound.source(id.block, id.source)?.relation()?;
-            relation.columns.get(id.column)
-        });
-        match known {
-            // Domains have OIDs of their own; the shards describe what they are made of.
+        match self.table_column(column) {
             Some(column)
-                if column.type_oid < FIRST_USER_OID
-                    && !STRINGS.contains(&column.type_oid)
-                    && !ORDERED.contains(&column.type_oid) =>
+                if !STRINGS.contains(&column.type_oid) && !ORDERED.contains(&column.type_oid) =>
             {
                 Err(unordered("a column of this type"))
             }
@@ -163,25 +198,22 @@ impl Builder<'_> {
     }
 }
 
-/// OIDs from here on are of types that users made.
-const FIRST_USER_OID: u32 = 16_384;
-
 fn is_bytewise(collation: &Name) -> bool {
     let is_builtin = matches!(collation.schema.as_deref(), None | Some("pg_catalog"));
     is_builtin && matches!(collation.name.as_str(), "C" | "POSIX" | "ucs_basic")
 }
 
+fn has_collation(query: &Query<'_>) -> bool {
+    let mut tokens = query.tokens.iter();
+    tokens.any(|token| token.is_word(query.request.text, "collate"))
+}
+
 /// Whether every string that a query can make is ordered by its bytes.
 fn is_all_bytewise(query: &Query<'_>) -> bool {
-    let text = query.request.text;
-    let has_collation = query
-        .tokens
-        .iter()
-        .any(|token| token.is_word(text, "collate"));
     let sources = query.facts.blocks.iter().flat_map(|block| &block.sources);
     let is_opaque = |kind: &SourceKind| matches!(kind, SourceKind::Opaque);
     query.request.catalog.is_bytewise()
-        && !has_collation
+        && !has_collation(query)
         && !sources.into_iter().any(|source| is_opaque(&source.kind))
         && query.bound.occurrences().all(|(_, _, source)| {
             let relation = source.relation();

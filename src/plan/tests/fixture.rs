@@ -240,7 +240,7 @@ impl Reader {
             volatility: volatility.chars().next().unwrap(),
             kind,
             language: language.to_owned(),
-            returns_set: false,
+            returns_set: name == "generate_series",
         });
     }
 

@@ -109,6 +109,8 @@ pub enum Form {
     Wildcard,
     /// `a.*`.
     WildcardOf(Vec<String>),
+    /// A list of expressions: a row, `ROLLUP` and the like.
+    Several,
     /// Anything else.
     Other,
 }
@@ -336,6 +338,9 @@ impl Reader<'_> {
             }
             Expr::Function(function) if function.over.is_none() => {
                 Form::Call(name(&function.name).ok()?)
+            }
+            Expr::Tuple(_) | Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
+                Form::Several
             }
             _ => Form::Other,
         })
