@@ -303,3 +303,40 @@ fn copies_have_a_limit() {
         [["1"]]
     );
 }
+
+#[test]
+fn a_small_side_restricts_a_large_one() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema(
+            "CREATE TABLE small (id int PRIMARY KEY, kind text, n int);
+             CREATE TABLE large (id int PRIMARY KEY, small_id bigint, note text)",
+        )
+        .rows(
+            "INSERT INTO small SELECT i, (ARRAY['a','b',NULL])[1 + i % 3], NULLIF(i % 50, 3) FROM generate_series(1, 300) i;
+             INSERT INTO large SELECT i, NULLIF(i % 5000, 7), 'k''\\' || i % 7 FROM generate_series(1, 20000) i",
+        )
+        .sharded("small", &["id"])
+        .sharded("large", &["id"])
+        .start();
+    let mut pair = Pair::new(&cluster);
+    for sql in [
+        "SELECT count(*), sum(l.id) FROM large l JOIN small s ON s.id = l.small_id WHERE s.kind = 'a'",
+        "SELECT s.id, count(l.id) FROM small s LEFT JOIN large l ON l.small_id = s.n AND s.kind = 'b' GROUP BY 1 ORDER BY 1",
+        "SELECT s.id FROM small s WHERE s.kind = 'a' AND NOT EXISTS (SELECT FROM large l WHERE l.small_id = s.n + 0 AND l.small_id = s.id) ORDER BY 1",
+        "SELECT s.id, (SELECT max(l.id) FROM large l WHERE l.small_id = s.n) FROM small s WHERE s.kind IS NULL ORDER BY 1",
+        "SELECT count(*) FROM small s RIGHT JOIN large l ON l.small_id = s.n WHERE l.note = 'k''\\3'",
+        "SELECT count(*) FROM small s FULL JOIN large l ON l.small_id = s.n",
+        "SELECT count(*) FROM small s JOIN large l ON l.small_id = s.n WHERE s.kind = 'nothing'",
+        "SELECT count(*) FROM small s, large l, large m WHERE l.small_id = s.id AND m.note = l.note AND s.id = 5 AND m.id < 100",
+    ] {
+        pair.same(sql);
+    }
+    let sql = "EXPLAIN ANALYZE SELECT count(*) FROM large l JOIN small s ON s.id = l.small_id WHERE s.kind = 'a'";
+    let plan: Vec<String> = pair.proxy.rows(sql).concat();
+    let line = plan
+        .iter()
+        .find(|line| line.contains("Copy large"))
+        .unwrap();
+    assert!(line.contains("rows=400 "), "{plan:?}");
+}

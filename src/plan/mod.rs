@@ -51,6 +51,7 @@ use statement::Part;
 pub use combine::Combine;
 pub use combine::Execution;
 pub use combine::Intermediate;
+pub use combine::KeyLink;
 pub use keyed::Keyed;
 pub use merge::Merge;
 pub use own::OwnCall;

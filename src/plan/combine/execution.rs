@@ -49,6 +49,31 @@ pub struct Intermediate {
     pub parameters: Vec<usize>,
     /// The shards that have its rows.
     pub shards: ShardSet,
+    /// How many conditions `query` has.
+    pub conditions: usize,
+    /// Other intermediate relations whose keys restrict its rows.
+    pub links: Vec<KeyLink>,
+}
+
+/// An equality with a column of another intermediate relation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyLink {
+    /// The own column, as SQL that stands in the query.
+    pub column: String,
+    /// Index of the other intermediate relation.
+    pub other: usize,
+    /// The other column, as SQL.
+    pub other_column: String,
+}
+
+impl Intermediate {
+    /// The query, restricted to rows whose linked column is one of `keys`: an array as SQL.
+    pub fn restricted(&mut self, link: &KeyLink, keys: &str) {
+        let word = if self.conditions == 0 { "WHERE" } else { "AND" };
+        self.conditions += 1;
+        let condition = format!(" {word} ({} = ANY ({keys}))", link.column);
+        self.query.push_str(&condition);
+    }
 }
 
 impl Combine {
@@ -79,6 +104,16 @@ impl Combine {
                 let shards = self.shards(fragment, arguments);
                 relations.push(fragment.intermediate(name, shards, &written)?);
             }
+        }
+        let index_of = |fragment: usize| {
+            let shipped = names.iter().take(fragment).flatten().count();
+            names.get(fragment)?.as_ref().map(|_| shipped)
+        };
+        for (fragment, own) in self.fragments.iter().enumerate() {
+            let Some(relation) = index_of(fragment).and_then(|at| relations.get_mut(at)) else {
+                continue;
+            };
+            relation.links = own.key_links(&index_of);
         }
         let mut edits = Vec::new();
         for occurrence in &self.occurrences {
@@ -145,6 +180,24 @@ impl Written<'_> {
 }
 
 impl Fragment {
+    /// The links to fragments that are shipped; `index_of` are their places.
+    fn key_links(&self, index_of: &impl Fn(usize) -> Option<usize>) -> Vec<KeyLink> {
+        let links = self.links.iter();
+        links
+            .filter_map(|link| {
+                Some(KeyLink {
+                    column: format!(
+                        "{}.{}",
+                        quote_identifier(&self.alias),
+                        quote_identifier(&link.column)
+                    ),
+                    other: index_of(link.other)?,
+                    other_column: quote_identifier(&link.other_column),
+                })
+            })
+            .collect()
+    }
+
     fn intermediate(
         &self,
         name: &str,
@@ -185,6 +238,12 @@ impl Fragment {
             query,
             parameters,
             shards,
+            conditions: if written.is_timeless {
+                self.terms.len()
+            } else {
+                0
+            },
+            links: Vec::new(),
         })
     }
 }

@@ -12,6 +12,9 @@
 //!   stay in the statement too, so that they need only be implied. A term is pushed if each of its
 //!   words is known: a column of that occurrence, a function without effects, a word of the grammar. On
 //!   the side that an outer join may null-extend it must also be untrue of nulls.
+//! - Where a condition of its block equates a column of an occurrence with one of another, only rows with a
+//!   value that the other one's copy has can take part: a null-extended row does not meet it either.
+//!   So the keys of a copy that is small may restrict what is copied next.
 //! - A plan serves every text of its shape: it knows tokens by their place, and never the value of a
 //!   constant.
 //! - Functions are called by the hub alone, once for each row as PostgreSQL does it; those in pushed
@@ -34,6 +37,8 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Route;
 use crate::plan::bind::BoundSource;
+use crate::plan::bind::ColumnId;
+use crate::plan::bind::Equal;
 use crate::plan::keyed::Proof;
 use crate::plan::keyed::Spread;
 use crate::plan::proof::Prover;
@@ -50,6 +55,7 @@ use terms::Terms;
 
 pub use execution::Execution;
 pub use execution::Intermediate;
+pub use execution::KeyLink;
 
 /// A query that a hub finishes.
 #[derive(Clone, Debug)]
@@ -79,6 +85,17 @@ struct Fragment {
     place: Place,
     /// What restricts it to some shards.
     proof: Option<Proof>,
+    /// Columns that equal those of other fragments.
+    links: Vec<Link>,
+}
+
+/// An equality of a fragment's column with another fragment's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Link {
+    column: String,
+    /// Index of the other fragment.
+    other: usize,
+    other_column: String,
 }
 
 /// Where the rows of a relation are.
@@ -177,6 +194,7 @@ fn combine(query: &Query<'_>, refused: &Error) -> Result<Combine> {
             schemas: Vec::new(),
         },
         is_sharded: false,
+        places: Vec::new(),
     };
     let prover = Prover::new(query);
     for (block, source, bound) in query.bound.occurrences() {
@@ -189,6 +207,7 @@ fn combine(query: &Query<'_>, refused: &Error) -> Result<Combine> {
     }
     check::calls(query)?;
     check::whole_rows(query, &builder.names)?;
+    builder.link();
     builder.combine.schemas = columns::schemas(query)?;
     Ok(builder.combine)
 }
@@ -199,6 +218,8 @@ struct Builder<'a> {
     terms: Terms,
     combine: Combine,
     is_sharded: bool,
+    /// The fragment of each occurrence.
+    places: Vec<((BlockId, usize), usize)>,
 }
 
 impl Builder<'_> {
@@ -288,14 +309,71 @@ impl Builder<'_> {
                 _ => None,
             },
             place,
+            links: Vec::new(),
         };
         let fragment = self.fragment(fragment, relation);
+        self.places.push(((block, index), fragment));
         self.combine.occurrences.push(Occurrence {
             fragment,
             tokens: name,
             alias: (alias.is_none() && !is_query).then_some(known_as),
         });
         Some(Ok(()))
+    }
+
+    /// Finds the equalities by which fragments that stand in one place restrict each other.
+    fn link(&mut self) {
+        for (block, equations) in self.query.bound.equations.iter().enumerate() {
+            for equation in equations {
+                let Equal::Column(other) = equation.equals else {
+                    continue;
+                };
+                for (own, other) in [(equation.column, other), (other, equation.column)] {
+                    let restricts = equation.restricts.as_ref();
+                    let applies = own.block == block
+                        && restricts.is_none_or(|sources| sources.contains(&own.source));
+                    if applies {
+                        self.link_columns(own, other);
+                    }
+                }
+            }
+        }
+    }
+
+    fn link_columns(&mut self, own: ColumnId, other: ColumnId) {
+        let fragment_of = |column: ColumnId| {
+            let mut places = self.places.iter();
+            let place = places.find(|(at, _)| *at == (column.block, column.source));
+            place.map(|(_, fragment)| *fragment)
+        };
+        let name_of = |column: ColumnId| {
+            let source = self.query.bound.source(column.block, column.source)?;
+            let relation = source.relation()?;
+            relation.columns.get(column.column).map(column_name)
+        };
+        let found = (
+            fragment_of(own),
+            fragment_of(other),
+            name_of(own),
+            name_of(other),
+        );
+        let (Some(at), Some(other), Some(column), Some(other_column)) = found else {
+            return;
+        };
+        let occurrences = self.places.iter().filter(|(_, fragment)| *fragment == at);
+        if at == other || occurrences.count() > 1 {
+            return;
+        }
+        let link = Link {
+            column,
+            other,
+            other_column,
+        };
+        if let Some(fragment) = self.combine.fragments.get_mut(at)
+            && !fragment.links.contains(&link)
+        {
+            fragment.links.push(link);
+        }
     }
 
     /// The index of a fragment: a new one unless one just like it is there.

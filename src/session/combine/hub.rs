@@ -25,7 +25,56 @@ pub(super) struct Hub {
     /// What it says of the client's own statement.
     pub described: Described,
     /// Rows and bytes of each intermediate relation, once filled.
-    pub filled: Vec<(u64, u64)>,
+    pub filled: Vec<Option<(u64, u64)>>,
+}
+
+/// The values of a column of an intermediate relation.
+pub(super) enum Keys {
+    /// None at all.
+    None,
+    /// These, an array as SQL.
+    These(String),
+    /// What may be any, because there are too many or their type has no exact text.
+    Any,
+}
+
+/// Types whose values are the same in text, whatever is set.
+const KEY_TYPES: [&str; 8] = [
+    "smallint[]",
+    "integer[]",
+    "bigint[]",
+    "text[]",
+    "character varying[]",
+    "uuid[]",
+    "date[]",
+    "numeric[]",
+];
+
+/// Longer lists of keys are not sent.
+const LARGEST_KEYS_BYTES: usize = 1 << 20;
+
+impl Hub {
+    /// The values of a column of an intermediate relation that is filled.
+    pub async fn keys(&mut self, relation: &str, column: &str) -> Result<Keys, Stop> {
+        let sql = format!(
+            "SELECT pg_catalog.pg_typeof(k)::text || ' ' || k::text FROM \
+             (SELECT pg_catalog.array_agg(DISTINCT {column}) AS k FROM pg_temp.{relation} \
+             WHERE {column} IS NOT NULL) s"
+        );
+        let Some(keys) = self.lease.value(&sql).await.map_err(failed)? else {
+            return Ok(Keys::None);
+        };
+        let split = KEY_TYPES.iter().find_map(|name| {
+            let keys = keys.strip_prefix(name)?.strip_prefix(' ')?;
+            Some((keys, name))
+        });
+        Ok(match split {
+            Some((keys, name)) if keys.len() <= LARGEST_KEYS_BYTES => {
+                Keys::These(format!("{}::{name}", quote_literal(keys)))
+            }
+            _ => Keys::Any,
+        })
+    }
 }
 
 impl Session {

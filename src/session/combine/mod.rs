@@ -21,7 +21,7 @@ use crate::exec::combine::request::{self, Described, Parameter};
 use crate::exec::scatter::{Ended, Failure, Scatter};
 use crate::plan::{Arguments, Execution, Intermediate, Parameters, Plan};
 use crate::pool::Lease;
-use crate::session::combine::hub::Hub;
+use crate::session::combine::hub::{Hub, Keys};
 use crate::session::control::Signal;
 use crate::session::database::Database;
 use crate::session::explain::is_text;
@@ -143,7 +143,7 @@ impl Session {
         let joins = self.check_several(asked.plan, &ShardSet::new()).await?;
         let is_joined = joins != Joins::Not;
         self.database.metrics.combine.inc();
-        let execution = self.execution(asked, is_joined)?;
+        let mut execution = self.execution(asked, is_joined)?;
         let mut shards = ShardSet::new();
         for relation in &execution.relations {
             shards.union(&relation.shards);
@@ -160,7 +160,7 @@ impl Session {
             filled = match self.open_hub(&execution, asked).await {
                 Ok(opened) => {
                     let hub = hub.insert(opened);
-                    self.fill(hub, &mut shards, &execution, asked).await
+                    self.fill(hub, &mut shards, &mut execution, asked).await
                 }
                 Err(stop) => Err(stop),
             };
@@ -209,7 +209,7 @@ impl Session {
         &mut self,
         hub: &mut Hub,
         shards: &mut [Ended<Held>],
-        execution: &Execution,
+        execution: &mut Execution,
         asked: &Asked<'_>,
     ) -> Result<(), Stop> {
         let is_plan_only = match &asked.plan.statement {
@@ -221,10 +221,17 @@ impl Session {
         }
         let mut analyse = String::new();
         let mut left = self.database.limits.intermediate_bytes;
-        for relation in &execution.relations {
+        hub.filled = vec![None; execution.relations.len()];
+        while let Some(at) = next_to_fill(execution, &hub.filled) {
+            self.restrict(hub, execution, at).await?;
+            let Some(relation) = execution.relations.get(at) else {
+                break;
+            };
             let (rows, bytes) = self.fill_one(hub, shards, (relation, left), asked).await?;
             left = left.saturating_sub(bytes);
-            hub.filled.push((rows, bytes));
+            if let Some(filled) = hub.filled.get_mut(at) {
+                *filled = Some((rows, bytes));
+            }
             if rows >= FEWEST_ANALYSED {
                 analyse.push_str(&format!("ANALYZE pg_temp.{};\n", relation.name));
             }
@@ -233,6 +240,40 @@ impl Session {
             return Ok(());
         }
         hub.lease.run(&analyse).await.map_err(failed)
+    }
+
+    /// Restricts what is about to be copied by the keys of small copies that are there.
+    async fn restrict(
+        &self,
+        hub: &mut Hub,
+        execution: &mut Execution,
+        at: usize,
+    ) -> Result<(), Stop> {
+        if !self.settings.context().encoding.is_utf8() {
+            return Ok(());
+        }
+        let links = execution.relations.get(at).map(|one| one.links.clone());
+        for link in links.unwrap_or_default() {
+            let Some(Some((rows, _))) = hub.filled.get(link.other) else {
+                continue;
+            };
+            let Some(other) = execution.relations.get(link.other) else {
+                continue;
+            };
+            if *rows > MOST_KEYS {
+                continue;
+            }
+            let keys = hub.keys(&other.name, &link.other_column).await?;
+            let Some(relation) = execution.relations.get_mut(at) else {
+                continue;
+            };
+            match keys {
+                Keys::These(keys) => relation.restricted(&link, &keys),
+                Keys::None => relation.shards = ShardSet::new(),
+                Keys::Any => {}
+            }
+        }
+        Ok(())
     }
 
     /// Fills one intermediate relation; the rows and bytes that were copied.
@@ -396,8 +437,8 @@ impl Session {
             let names = relation.shards.iter();
             let names: Vec<&str> = names.map(|shard| self.database.shard_name(shard)).collect();
             let counts = match hub.filled.get(index) {
-                Some((rows, bytes)) => format!(" (rows={rows} bytes={bytes})"),
-                None => String::new(),
+                Some(Some((rows, bytes))) => format!(" (rows={rows} bytes={bytes})"),
+                _ => String::new(),
             };
             let from = match names.as_slice() {
                 [] => "no shard".to_owned(),
@@ -414,6 +455,26 @@ impl Session {
         say("  ->  plan of the hub");
         rows
     }
+}
+
+/// Copies with more rows restrict nothing.
+const MOST_KEYS: u64 = 10_000;
+
+/// The next intermediate relation to fill: one that a small one restricts, else the one with the most
+/// conditions.
+fn next_to_fill(execution: &Execution, filled: &[Option<(u64, u64)>]) -> Option<usize> {
+    let is_small = |other: usize| {
+        let filled = filled.get(other).copied().flatten();
+        filled.is_some_and(|(rows, _)| rows <= MOST_KEYS)
+    };
+    let left = execution.relations.iter().enumerate();
+    let left = left.filter(|(at, _)| filled.get(*at).is_some_and(Option::is_none));
+    let rank = |at: usize, relation: &Intermediate| {
+        let links = relation.links.iter().filter(|link| is_small(link.other));
+        (links.count(), relation.conditions, std::cmp::Reverse(at))
+    };
+    left.max_by_key(|(at, relation)| rank(*at, relation))
+        .map(|(at, _)| at)
 }
 
 /// Begins what gives all queries on a shard one snapshot.
