@@ -456,12 +456,20 @@ fn nothing_runs_outside_a_transaction_that_a_statement_beside_it_has_broken() {
             "SAVEPOINT a",
             "SELECT id FROM t",
             "SET LOCAL work_mem = '1MB'",
+            "DEALLOCATE p",
+            "EXECUTE nothing",
         ] {
             same(
                 &cluster,
                 &format!(
-                    "{how} BEGIN | SELECT 1 / 0 | {statement}
+                    "queries PREPARE p AS SELECT 1
+                     {how} BEGIN | SELECT 1 / 0 | {statement}
                      queries ROLLBACK
+                     queries BEGIN
+                     queries SELECT name FROM t WHERE id = NEAR
+                     {how} SELECT 1 / 0 FROM t WHERE id = NEAR | {statement}
+                     queries ROLLBACK
+                     queries EXECUTE p
                      queries BEGIN
                      queries SELECT name FROM t WHERE id = NEAR
                      {how} SELECT 1 / 0 FROM t WHERE id = NEAR | SELECT name FROM t WHERE id = FAR

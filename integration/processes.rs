@@ -12,7 +12,10 @@ fn cluster(shards: usize) -> Cluster {
         .schema("CREATE TABLE users (user_id bigint PRIMARY KEY, name text)")
         .rows("INSERT INTO users SELECT i, 'user ' || i FROM generate_series(1, 8) i;")
         .trust()
-        .config("auth", "{ method: trust, users: { app: {}, other: {} } }")
+        .config(
+            "auth",
+            "{ method: trust, users: { app: {}, other: {}, ops: {} }, administrators: [ops] }",
+        )
         .database("pool", "{ max_size: 2, queue_timeout: 5s }")
         .start()
 }
@@ -181,6 +184,19 @@ fn a_client_cancels_and_terminates_another_by_its_process_id() {
         assert_eq!(told.field(b'C').unwrap(), "57P01");
         assert!(b.read().is_none());
     }
+}
+
+#[test]
+fn an_administrator_ends_other_users_sessions() {
+    let cluster = cluster(2);
+    let (mut a, a_pid) = client(&cluster, "app");
+    let (mut ops, _) = client(&cluster, "ops");
+    let cancel = format!("SELECT pg_cancel_backend({a_pid})");
+    assert_eq!(ask(&mut ops, &cancel), named("pg_cancel_backend", "t"));
+    assert_eq!(ask(&mut a, "SELECT 1 AS a"), named("a", 1));
+    let end = format!("SELECT pg_terminate_backend({a_pid}, 5000)");
+    assert_eq!(ask(&mut ops, &end), named("pg_terminate_backend", "t"));
+    assert_eq!(a.read().unwrap().field(b'C').as_deref(), Some("57P01"));
 }
 
 #[test]

@@ -417,3 +417,13 @@ fn a_client_that_idles_too_long_in_its_transaction_is_told_and_closed() {
     let setting = "SHOW idle_in_transaction_session_timeout";
     assert_eq!(value(&mut other, setting), "0");
 }
+
+#[test]
+fn a_word_that_nothing_discards_is_an_error_of_syntax() {
+    for shards in [1, 2] {
+        let cluster = cluster(shards);
+        let mut raw = cluster.proxy().raw();
+        assert_eq!(value(&mut raw, "DISCARD nonsense"), "42601");
+        assert_eq!(value(&mut raw, "DISCARD ALL"), "");
+    }
+}

@@ -159,6 +159,14 @@ fn choose(part: Part<'_>) -> Result<(usize, SessionUse)> {
 }
 
 fn choose_other(part: Part<'_>) -> Result<(usize, SessionUse)> {
+    let text = part.request.text;
+    match part.tokens {
+        // Of what it discards PostgreSQL's grammar knows all.
+        [verb, .., last] if part.is_sharded() && verb.is_word(text, "discard") => {
+            return Err(refusal::syntax(text, last.start, last.text(text)));
+        }
+        _ => {}
+    }
     match part.tokens.first() {
         Some(token) if part.is_sharded() && !names::is_command(part, token) => {
             let word = token.text(part.request.text);

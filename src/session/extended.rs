@@ -189,7 +189,9 @@ impl Session {
     async fn bind_locally(&mut self, bind: &Bind<'_>, prepared: Arc<Prepared>) -> Result<(), Stop> {
         let formats = Formats::new(bind.results);
         if !self.batch.sent {
+            let before = self.transaction.status();
             self.drain().await?;
+            self.check_unfailed(before)?;
         }
         let mut words = self.acknowledge_pending();
         bind_complete(&mut words);

@@ -119,6 +119,12 @@ impl Operations {
             .is_some_and(|serving| serving.config.auth.may_look(user))
     }
 
+    /// Whether a user may end other users' sessions.
+    pub fn may_change(&self, user: &str) -> bool {
+        self.serving()
+            .is_some_and(|serving| serving.config.auth.may_change(user))
+    }
+
     /// Reads the configuration again.
     ///
     /// # Errors

@@ -150,7 +150,8 @@ impl Session {
         if !call.is_certain {
             return Err(uncertain(call.question.name()).into());
         }
-        if target.user != own.user {
+        let operations = &self.registered.sessions.operations;
+        if target.user != own.user && !operations.may_change(&own.user) {
             return Err(denied(is_terminate).into());
         }
         let is_own = Arc::ptr_eq(&target, own);

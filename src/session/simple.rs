@@ -206,7 +206,9 @@ impl Session {
     }
 
     async fn query_locally(&mut self, local: Local) -> Result<(), Stop> {
+        let before = self.transaction.status();
         self.drain().await?;
+        self.check_unfailed(before)?;
         if self.batch.is_sent() {
             self.leave_batch().await?;
         }
