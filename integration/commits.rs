@@ -157,6 +157,29 @@ fn a_shard_that_cannot_commit_rolls_all_back() {
 }
 
 #[test]
+fn constraints_are_set_on_every_shard() {
+    let cluster = builder().start();
+    same(
+        &cluster,
+        "BEGIN
+         SELECT * FROM t WHERE id = FAR
+         SET CONSTRAINTS ALL IMMEDIATE
+         INSERT INTO d VALUES (NEAR, NEAR)
+         SAVEPOINT a
+         INSERT INTO d VALUES (FAR, -1)
+         ROLLBACK TO a
+         SET CONSTRAINTS ALL DEFERRED
+         INSERT INTO d VALUES (FAR, -1)
+         ROLLBACK
+         BEGIN
+         SET CONSTRAINTS ALL IMMEDIATE
+         SELECT * FROM t WHERE id = NEAR
+         INSERT INTO d VALUES (FAR, -1)
+         ROLLBACK",
+    );
+}
+
+#[test]
 fn what_prepare_forbids_stays_on_the_shard_that_decides() {
     let cluster = builder().start();
     same(

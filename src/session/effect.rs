@@ -55,6 +55,8 @@ pub enum Effect {
         /// All statements of the transaction share a snapshot from now on.
         shares_snapshot: bool,
     },
+    /// `SET CONSTRAINTS`, as written.
+    Constraints(String),
     /// `DECLARE`: where the cursor is.
     Declare {
         /// The cursor.
@@ -120,6 +122,9 @@ impl Effect {
                 statement: text.trim().trim_end_matches(';').to_owned(),
                 shares_snapshot: modes.isolation.is_some_and(IsolationLevel::shares_snapshot),
             },
+            Statement::SetConstraints => {
+                Effect::Constraints(text.trim().trim_end_matches(';').to_owned())
+            }
             Statement::SetSessionCharacteristics(modes) => Effect::Several(characteristics(modes)),
             Statement::Reset(ResetTarget::Name(name)) => Effect::Reset {
                 local: false,

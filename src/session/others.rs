@@ -176,6 +176,10 @@ impl Others {
                 let added = self.opening.modes(statement.clone(), *shares_snapshot);
                 added.map(|()| statement.clone())
             }
+            Effect::Constraints(statement) => {
+                let added = self.opening.set(statement.clone());
+                added.map(|()| statement.clone())
+            }
             Effect::Several(all) => {
                 for one in all {
                     self.note(one, None);
