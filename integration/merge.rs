@@ -1,5 +1,8 @@
 //! Queries whose rows of several shards are merged, beside one PostgreSQL with all rows.
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
 use crate::harness::compare::{Mode, Outcome, Pair, frames, outcome};
 use crate::harness::raw::{Frame, Raw};
 use crate::harness::{Cluster, message};
@@ -372,4 +375,103 @@ fn groups_take_no_more_memory_than_they_may() {
     assert_eq!(code(&frames).as_deref(), Some("53400"));
     assert_eq!(raw.rows("SELECT count(*) FROM t"), [["8000"]]);
     assert_eq!(raw.rows("SELECT name FROM t ORDER BY name").len(), 8000);
+}
+
+/// Columns whose equal values look alike.
+const PLAIN: [&str; 17] = [
+    "i2", "i4", "i8", "f4", "b", "d", "t", "ts", "tstz", "u", "by", "o", "c", "tx", "vc", "nm",
+    "ic",
+];
+
+/// A query with groups, DISTINCT or neither, in an order that leaves no choice.
+fn random_query(random: &mut StdRng) -> String {
+    let mut pick = |from: &[&str]| from[random.random_range(0..from.len())].to_owned();
+    let mut keys: Vec<String> = (0..3).map(|_| pick(&PLAIN)).collect();
+    let number = |pick: &mut dyn FnMut(&[&str]) -> String| {
+        pick(&["i2", "i4", "i8", "id", "n", "no", "weight"])
+    };
+    let form = pick(&["groups", "groups", "distinct", "rows", "all"]);
+    let from = "things JOIN parts USING (id)";
+    let mut aggregates = Vec::new();
+    for _ in 0..3 {
+        let call = match pick(&["sum", "avg", "count", "min", "max", "bits", "bools"]).as_str() {
+            name @ ("sum" | "avg") => format!("{name}({})", number(&mut pick)),
+            "count" => pick(&[
+                "count(*)",
+                "count(i4)",
+                "count(DISTINCT id)",
+                "count(b) FILTER (WHERE i2 > 0)",
+            ]),
+            name @ ("min" | "max") => {
+                format!(
+                    "{name}({})",
+                    pick(&["i2", "i8", "d", "ts", "tstz", "tx", "t", "f4", "id"])
+                )
+            }
+            "bits" => pick(&["bit_and(i2)", "bit_or(i4)", "bit_xor(i8)"]),
+            _ => pick(&["bool_and(b)", "bool_or(i4 > 2)", "every(i2 < 3)"]),
+        };
+        aggregates.push(call);
+    }
+    keys.truncate(pick(&["1", "2", "3"]).parse().unwrap());
+    let condition = pick(&[
+        "true",
+        "n <> 'NaN'",
+        "i2 > 0",
+        "id < 40",
+        "id IN (1, 2, 3, 4)",
+        "id < 0",
+        "tx < 'b'",
+    ]);
+    let (list, tail) = match form.as_str() {
+        "groups" => {
+            let group = format!(" GROUP BY {}", keys.join(", "));
+            let having = pick(&[
+                "",
+                "",
+                " HAVING count(*) > 2",
+                " HAVING sum(i8) >= -3 AND 2 < count(*)",
+            ]);
+            ([keys, aggregates].concat(), group + &having)
+        }
+        "distinct" => (keys, String::new()),
+        "rows" => {
+            keys.extend(["id", "no", "label", "weight"].map(str::to_owned));
+            (keys, String::new())
+        }
+        _ => (aggregates, String::new()),
+    };
+    let word = if form == "distinct" { "DISTINCT " } else { "" };
+    let direction = pick(&["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]);
+    let order: Vec<String> = (1..=list.len())
+        .map(|at| format!("{at}{direction}"))
+        .collect();
+    let cut = pick(&["", "", " LIMIT 5", " LIMIT 7 OFFSET 3", " OFFSET 2"]);
+    let list = list.join(", ");
+    format!(
+        "SELECT {word}{list} FROM {from} WHERE {condition}{tail} ORDER BY {}{cut}",
+        order.join(", ")
+    )
+}
+
+/// `SEED` and `STATEMENTS` in the environment make other and longer runs.
+#[test]
+fn random_merges_are_postgresqls() {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|value| value.parse().ok())
+    };
+    let mut random = StdRng::seed_from_u64(number("SEED").unwrap_or(5));
+    let cluster = cluster_of(4);
+    let mut pair = Pair::new(&cluster);
+    let statements = number("STATEMENTS").unwrap_or(150);
+    let mut answered = 0;
+    for _ in 0..statements {
+        answered += u64::from(pair.same_or_refused(&random_query(&mut random)));
+    }
+    assert!(
+        answered * 20 > statements * 19,
+        "only {answered} of {statements} are answered"
+    );
 }
