@@ -40,6 +40,7 @@ mod routing;
 mod scatter;
 mod sessions;
 mod sharding;
+mod stale;
 mod topology;
 mod tpch;
 mod transactions;

@@ -280,6 +280,21 @@ impl Connection {
         self.ask(messages, &mut |_, _| {}).await
     }
 
+    /// Sends messages that describe a statement and end with a Sync; the RowDescription, if it has one.
+    ///
+    /// # Errors
+    /// As [`Connection::run`].
+    pub async fn columns(&mut self, messages: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
+        let mut columns = None;
+        let mut note = |tag, body: &[u8]| {
+            if tag == b'T' {
+                columns = Some(body.to_vec());
+            }
+        };
+        self.ask(messages, &mut note).await?;
+        Ok(columns)
+    }
+
     /// Sends messages as [`Connection::send`] does; `note` gets the tag and body of each answer.
     ///
     /// # Errors

@@ -24,6 +24,26 @@ pub fn is_fatal(body: &[u8]) -> bool {
     false
 }
 
+/// Whether the body of an ErrorResponse is "cached plan must not change result type", in whatever
+/// language (`0A000` from the one function of PostgreSQL that compares results).
+pub fn is_stale_plan(body: &[u8]) -> bool {
+    let mut reader = Reader::new(body);
+    let (mut is_refused, mut is_compared) = (false, false);
+    while let Ok(field) = reader.u8() {
+        let Some(value) = (field != 0).then(|| reader.cstring().ok()).flatten() else {
+            break;
+        };
+        match field {
+            b'C' => is_refused = value == b"0A000",
+            b'R' => is_compared = value == b"RevalidateCachedQuery",
+            // A function's own statement.
+            b'W' => return false,
+            _ => {}
+        }
+    }
+    is_refused && is_compared
+}
+
 /// The body of an ErrorResponse whose position in the statement's text is what `place` makes of it;
 /// none if it has no position.
 pub fn moved(body: &[u8], place: impl Fn(u32) -> u32) -> Option<Vec<u8>> {

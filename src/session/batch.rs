@@ -25,6 +25,8 @@ pub struct Batch {
     pub(super) scatter: Option<ScatterPortal>,
     /// What was changed in the text of the statement at hand.
     pub(super) rewrite: Option<Rewrite>,
+    /// The prepared statement that the Query at hand runs, and nothing else.
+    pub(super) executes: Option<String>,
 }
 
 impl Batch {

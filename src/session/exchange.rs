@@ -247,7 +247,7 @@ impl Session {
     }
 
     /// Takes the frames that the server has sent.
-    fn take_replies(&mut self) -> Result<(), Stop> {
+    pub(super) fn take_replies(&mut self) -> Result<(), Stop> {
         if self.quick_answer() {
             return Ok(());
         }
@@ -353,10 +353,12 @@ impl Session {
                 *run = 0;
                 self.client.socket.output.push(&words);
             }
-            Reply::Completed(effect) => self.take_completed(input, run, header, effect),
-            Reply::Drop => {
-                self.leave_out(input, run, header.frame_bytes);
+            Reply::Described(name) => {
+                self.note_told(&name, frame);
+                *run = range.end;
             }
+            Reply::Completed(effect) => self.take_completed(input, run, header, effect),
+            Reply::Drop => self.leave_out(input, run, header.frame_bytes),
             Reply::Quiet(status) => {
                 if !held.is_detached() {
                     self.transaction.report(status);
@@ -371,29 +373,18 @@ impl Session {
                     self.leave_out(input, run, header.frame_bytes);
                 }
             }
-            Reply::Failed(in_place) => {
-                let words = self.failed(frame, in_place);
-                match words {
-                    None => *run = range.end,
-                    Some(words) => {
-                        self.leave_out(input, run, header.frame_bytes);
-                        self.client.socket.output.push(&words);
-                    }
-                }
+            Reply::Failed(None) if self.is_stale(frame) => {
+                self.leave_out(input, run, header.frame_bytes);
+                return Err(Stop::Stale);
             }
-            Reply::Ready(status) => {
-                self.batch.has_turned = false;
-                let seen = self.ready(status);
-                if self.must_wait(seen) {
+            Reply::Failed(in_place) => match self.failed(frame, in_place) {
+                None => *run = range.end,
+                Some(words) => {
                     self.leave_out(input, run, header.frame_bytes);
-                    return Ok(());
+                    self.client.socket.output.push(&words);
                 }
-                if let Some(byte) = input.bytes_mut().get_mut(range.end - 1) {
-                    *byte = seen.byte();
-                }
-                *run = range.end;
-                self.settle_doubt();
-            }
+            },
+            Reply::Ready(status) => self.pass_status(input, run, header, status),
             Reply::OutOfStep => {
                 return Err(out_of_step(format!(
                     "unexpected message '{}'",
@@ -402,6 +393,28 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// ReadyForQuery: passes it on with the status that the client is to see.
+    fn pass_status(
+        &mut self,
+        input: &mut Buffer,
+        run: &mut usize,
+        header: frame::Header,
+        status: Status,
+    ) {
+        self.batch.has_turned = false;
+        let seen = self.ready(status);
+        if self.must_wait(seen) {
+            self.leave_out(input, run, header.frame_bytes);
+            return;
+        }
+        let end = *run + header.frame_bytes;
+        if let Some(byte) = input.bytes_mut().get_mut(end - 1) {
+            *byte = seen.byte();
+        }
+        *run = end;
+        self.settle_doubt();
     }
 
     /// Takes a CommandComplete or EmptyQueryResponse.

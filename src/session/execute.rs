@@ -84,6 +84,7 @@ impl Session {
             None => Expect::Query(effects),
         };
         self.batch.rewrite = Some(rewrite);
+        self.batch.executes = matches!(named.needs, Needs::Present(_)).then_some(named.name);
         self.dispatch(sent.as_bytes(), need, expect);
         Ok(true)
     }

@@ -166,10 +166,12 @@ impl Session {
             _ => self.edited_statement(&prepared, &bind, planned).await?,
         };
         let bound = edited.as_ref().unwrap_or(&prepared);
+        let renewed = self.announce_bound(bind.statement, bound, edited.is_some());
+        let renewed = renewed.await?;
+        let bound = renewed.as_ref().unwrap_or(bound);
         let Some(held) = &mut self.server else {
             return Ok(());
         };
-        held.announce(bound, None);
         held.bind(frame, &bind, bound);
         let place = Place::on(held);
         self.batch.sent = true;
@@ -329,13 +331,18 @@ impl Session {
         let prepared = derived.map_or(prepared, |(derived, _)| derived);
         self.hold(self.need_to_prepare(&prepared.plan)).await?;
         self.send_pending();
+        let prepared = self.described_as(name, prepared);
+        let has_parameters = self.has_parameters();
         let Some(held) = &mut self.server else {
             return Ok(());
         };
         held.announce(&prepared, None);
         let out = held.lease.socket.output.tail();
         frontend::write_subject(out, b'D', Subject::Statement, &prepared.server_name);
-        held.replies.push(Expect::Describe);
+        held.replies.push(match has_parameters {
+            true => Expect::DescribeColumns(name.into()),
+            false => Expect::DescribeStatement(name.into()),
+        });
         self.batch.sent = true;
         Ok(())
     }

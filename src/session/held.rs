@@ -7,7 +7,7 @@ use crate::backend::connection::StatementId;
 use crate::error::Error;
 use crate::pool::Lease;
 use crate::session::channels::Holding;
-use crate::session::prepared::{Prepared, server_name};
+use crate::session::prepared::{Needs, Prepared, server_name};
 use crate::session::replies::{Expect, Replies};
 use crate::sharding::ShardIndex;
 use crate::topology::{Operation, Server};
@@ -97,6 +97,15 @@ impl Seat {
     }
 }
 
+/// Whether a server has a statement and what it needs.
+pub fn has(lease: &mut Lease, prepared: &Prepared) -> bool {
+    matches!(prepared.needs, Needs::Nothing)
+        && match prepared.is_unnamed() {
+            true => lease.unnamed == Some(prepared.id),
+            false => lease.knows(prepared.id),
+        }
+}
+
 impl Held {
     /// Notes what a statement that is sent does.
     pub fn note(&mut self, work: Work) {
@@ -132,6 +141,11 @@ impl Held {
     pub fn send(&mut self, bytes: &[u8], expect: Expect) {
         self.lease.socket.output.push(bytes);
         self.replies.push(expect);
+    }
+
+    /// Whether the server has the statement and what it needs.
+    pub fn has(&mut self, prepared: &Prepared) -> bool {
+        has(&mut self.lease, prepared)
     }
 
     /// Makes sure the server has the statement. `seen`: the client waits for ParseComplete, under this

@@ -41,6 +41,7 @@ mod extended;
 mod failure;
 pub mod gate;
 pub mod handshake;
+mod heal;
 mod held;
 mod implicit;
 mod lease;
@@ -189,6 +190,8 @@ enum Stop {
     Gone,
     /// The server connection broke.
     Lost(io::Error),
+    /// A statement means something else than when the server read it.
+    Stale,
 }
 
 impl From<Error> for Stop {
@@ -230,6 +233,13 @@ impl Session {
                 other => other,
             },
             Stop::Words(words) => self.fail_with(words).await,
+            Stop::Stale => match self.heal().await {
+                Err(Stop::Lost(cause)) => match self.server_lost(&cause)? {
+                    Lost::Repeated => Ok(()),
+                    Lost::Told { error, in_batch } => self.answer_lost(None, error, in_batch).await,
+                },
+                other => other,
+            },
             Stop::Lost(cause) => match self.server_lost(&cause)? {
                 Lost::Repeated => Ok(()),
                 Lost::Told { error, in_batch } => self.answer_lost(at_hand, error, in_batch).await,

@@ -374,6 +374,7 @@ impl Session {
         if self.batch.rewrite.is_some() {
             self.drain().await?;
             self.batch.rewrite = None;
+            self.batch.executes = None;
             self.statements.drop_proposals();
         }
         Ok(())

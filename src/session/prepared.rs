@@ -81,6 +81,27 @@ pub enum Needs {
 }
 
 impl Prepared {
+    /// The same statement under another id.
+    pub fn under(&self, id: StatementId) -> Prepared {
+        Prepared {
+            id,
+            server_name: match self.is_unnamed() {
+                true => Box::default(),
+                false => server_name(id).into_bytes().into(),
+            },
+            text: self.text.clone(),
+            read: self.read.clone(),
+            types: self.types.clone(),
+            literals: self.literals.clone(),
+            hint: self.hint.clone(),
+            plan: Arc::clone(&self.plan),
+            context: self.context,
+            made_at: self.made_at,
+            declared: self.declared.clone(),
+            needs: self.needs.clone(),
+        }
+    }
+
     /// The text as it is to be understood.
     pub fn sql(&self) -> &str {
         match &self.read {
@@ -135,6 +156,15 @@ pub enum Portal {
     Spread(SpreadPortal),
 }
 
+/// What a client was told of a statement's results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Tells the columns apart; none if there are none.
+    pub columns: Option<u64>,
+    /// What texts meant then.
+    pub meaning: u64,
+}
+
 /// A client's prepared statements and portals.
 #[derive(Debug, Default)]
 pub struct Statements {
@@ -144,6 +174,8 @@ pub struct Statements {
     unnamed_portal: Option<Portal>,
     /// What PREPAREs that are under way will make.
     candidates: Vec<(Box<[u8]>, Arc<Prepared>)>,
+    /// What the client was told of the results of statements that it has described.
+    told: HashMap<Box<[u8]>, Told>,
     /// How many portals of the proxy's own there have been.
     spread: u64,
 }
@@ -158,13 +190,29 @@ impl Statements {
         }
     }
 
-    /// Keeps `prepared` under `name`.
+    /// Keeps a statement that the client has just made under `name`.
     pub fn put(&mut self, name: &[u8], prepared: Arc<Prepared>) {
+        self.told.remove(name);
+        self.renew(name, prepared);
+    }
+
+    /// Keeps the client's statement `name` in a new form.
+    pub fn renew(&mut self, name: &[u8], prepared: Arc<Prepared>) {
         if name.is_empty() {
             self.unnamed = Some(prepared);
         } else {
             self.named.insert(name.into(), prepared);
         }
+    }
+
+    /// The client is told what the statement of this name results in.
+    pub fn tell(&mut self, name: &[u8], told: Told) {
+        self.told.insert(name.into(), told);
+    }
+
+    /// What the client was told of the statement of this name.
+    pub fn told(&self, name: &[u8]) -> Option<Told> {
+        self.told.get(name).copied()
     }
 
     /// Keeps what a `PREPARE` is going to make until it has completed.
@@ -201,6 +249,7 @@ impl Statements {
     /// Forgets every named statement, as `DEALLOCATE ALL` does.
     pub fn clear_named(&mut self) {
         self.named.clear();
+        self.told.retain(|name, _| name.is_empty());
     }
 
     /// How many named statements there are.
@@ -210,6 +259,9 @@ impl Statements {
 
     /// Forgets a name; it need not exist.
     pub fn remove(&mut self, name: &[u8]) {
+        if !self.told.is_empty() {
+            self.told.remove(name);
+        }
         if name.is_empty() {
             self.unnamed = None;
         } else {

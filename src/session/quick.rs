@@ -16,7 +16,7 @@ use std::time::{Instant, SystemTime};
 use crate::config::PoolMode;
 use crate::plan::{Access, Arguments, Parameters, Plan, Target};
 use crate::pool::Lease;
-use crate::session::held::{Held, Part, Seat};
+use crate::session::held::{Held, Part, Seat, has};
 use crate::session::lease::lease_now;
 use crate::session::prepared::{Needs, Prepared};
 use crate::session::replies::Expect;
@@ -105,8 +105,8 @@ impl Session {
         };
         let target = self.quick_target(&prepared.plan, &arguments)?;
         let prepared = Arc::clone(prepared);
-        let place = self.quick_place(target)?;
         let parses = fresh.is_some();
+        let place = self.quick_place(target, Some(&*prepared).filter(|_| !parses))?;
         self.unit.note(batch.frames);
         self.batch.extended = true;
         if let Some(prepared) = fresh {
@@ -114,7 +114,9 @@ impl Session {
         }
         self.registered.tally.bound(batch.bind.statement);
         let held = self.take_place(place);
-        held.announce(&prepared, parses.then_some(b""));
+        if parses {
+            held.announce(&prepared, Some(b""));
+        }
         let is_plain = held.replies.len() == usize::from(parses);
         held.bind(batch.bind_frame, &batch.bind, &prepared);
         if batch.describes {
@@ -183,8 +185,13 @@ impl Session {
         }
     }
 
-    /// An idle connection to the shard that has the session's settings.
-    fn quick_place(&mut self, (shard, is_planned): (ShardIndex, bool)) -> Option<Place> {
+    /// An idle connection to the shard that has the session's settings, and this statement: what is to be
+    /// prepared there first may have to be compared with what the client was told.
+    fn quick_place(
+        &mut self,
+        (shard, is_planned): (ShardIndex, bool),
+        prepared: Option<&Prepared>,
+    ) -> Option<Place> {
         let want = self.want(shard, Access::Read);
         let now = Instant::now();
         let principal = self.client.principal.as_ref();
@@ -192,7 +199,8 @@ impl Session {
         let settings = self.settings.server();
         let is_same = Arc::ptr_eq(&lease.settings, settings) || *lease.settings == **settings;
         // Leased and then not used: whoever closed the gate waits for it to be given up.
-        if !is_same || self.database.gate.is_closed() {
+        let is_there = prepared.is_none_or(|prepared| has(&mut lease, prepared));
+        if !is_same || !is_there || self.database.gate.is_closed() {
             lease.give_back();
             return None;
         }
@@ -242,7 +250,7 @@ impl Session {
             encoding: self.settings.context().encoding,
         };
         let target = self.quick_target(&plan, &arguments)?;
-        let place = self.quick_place(target)?;
+        let place = self.quick_place(target, None)?;
         self.batch.start_simple();
         self.statements.remove(b"");
         self.unit.note(query);

@@ -47,6 +47,10 @@ pub enum Expect {
     Bind,
     /// A Describe.
     Describe,
+    /// A Describe of the client's statement of this name.
+    DescribeStatement(Box<[u8]>),
+    /// The same, when the client has got the parameters already.
+    DescribeColumns(Box<[u8]>),
     /// An Execute: what the statement does to the session.
     Execute(Effects),
     /// A Close, of the client's own (`seen`) or of the proxy's.
@@ -113,6 +117,8 @@ pub enum Reply {
     CopyIn,
     /// A notification that the connection itself listened for.
     Notification,
+    /// The columns of the statement of this name, or that it has none: pass it on.
+    Described(Box<[u8]>),
     /// It answers nothing: the connection can't be trusted any more.
     OutOfStep,
 }
@@ -232,7 +238,15 @@ impl Replies {
             (b'2', Some(Expect::Bind)) | (b'T' | b'n', Some(Expect::Describe)) => {
                 self.answered(Reply::Forward)
             }
-            (b't', Some(Expect::Describe))
+            (
+                b'T' | b'n',
+                Some(Expect::DescribeStatement(name) | Expect::DescribeColumns(name)),
+            ) => {
+                let name = std::mem::take(name);
+                self.answered(Reply::Described(name))
+            }
+            (b't', Some(Expect::DescribeColumns(_))) => Reply::Drop,
+            (b't', Some(Expect::Describe | Expect::DescribeStatement(_)))
             | (b'T', Some(Expect::Query(_)))
             | (b'H' | b'W' | b'c', Some(Expect::Query(_) | Expect::Execute(_)))
             | (b'V', Some(Expect::FunctionCall)) => Reply::Forward,
@@ -330,6 +344,20 @@ impl Replies {
     pub fn finish(&mut self) {
         self.queue.clear();
         self.swallowed = 0;
+    }
+
+    /// Makes what ends the unit that has just failed one of the proxy's own; false if more is due.
+    pub fn hide_end(&mut self) -> bool {
+        match (self.queue.pop_front(), self.queue.is_empty()) {
+            (Some(Expect::Sync), true) => self.queue.push_back(Expect::QuietSync),
+            (Some(Expect::Query(_)), true) => self.queue.push_back(Expect::Quiet(b'Z')),
+            (Some(other), _) => {
+                self.queue.push_front(other);
+                return false;
+            }
+            (None, _) => return false,
+        }
+        true
     }
 
     /// Gives up everything that is due, as when the connection is lost.

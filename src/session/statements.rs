@@ -24,13 +24,23 @@ impl Session {
         self.settings.reading() ^ self.settings.context().fingerprint().rotate_left(17)
     }
 
+    /// Changes with every change of definitions that the session can see.
+    fn definitions(&self) -> u64 {
+        let client = self.registered.control.process_id;
+        let shared = self.database.definitions().rotate_left(41);
+        shared ^ self.memory.definitions.private(client)
+    }
+
+    /// Changes when a text may have other results: with definitions, and with what its names stand for.
+    pub(super) fn meaning(&self) -> u64 {
+        let context = self.settings.context().fingerprint();
+        self.definitions() ^ context.rotate_left(17)
+    }
+
     /// Identifies a statement that is prepared now. What has changed the definitions is in it, so that
     /// whoever prepares a statement after that does not get an older one.
     pub(super) fn identify(&self, is_named: bool, text: &[u8], types: &[u32]) -> StatementId {
-        let client = self.registered.control.process_id;
-        let shared = self.database.definitions().rotate_left(41);
-        let private = self.memory.definitions.private(client);
-        statement_id(is_named, text, types, self.reading() ^ shared ^ private)
+        statement_id(is_named, text, types, self.reading() ^ self.definitions())
     }
 
     pub(super) fn check_new_name(&self, name: &[u8]) -> Result<()> {
@@ -110,7 +120,7 @@ impl Session {
             declared: old.declared.clone(),
             needs: Needs::Nothing,
         });
-        self.statements.put(name, Arc::clone(&renewed));
+        self.statements.renew(name, Arc::clone(&renewed));
         Ok(renewed)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::session::heal::Stale;
 use crate::session::replies::Expect;
 use crate::session::rewrite::Rewritten;
 
@@ -11,14 +12,12 @@ const LARGEST_LOG_BYTES: usize = 64 * 1024;
 /// The unit of work at hand. Outside a transaction block it is PostgreSQL's implicit transaction.
 #[derive(Debug, Default)]
 pub struct Unit {
-    /// The client's requests, as long as the unit may be repeated.
-    log: Vec<u8>,
+    /// The client's requests.
+    log: Log,
     /// When it began.
     began: Option<Instant>,
-    /// Something happened that repeating would not undo.
-    is_final: bool,
-    /// It has been repeated.
-    is_repeated: bool,
+    /// The error of a statement that had to be prepared anew, which is then repeated once.
+    pub stale: Stale,
     /// A statement of it has failed.
     pub has_failed: bool,
     /// Requests that an error has just ended.
@@ -37,28 +36,40 @@ pub struct Unit {
     before: Option<Instant>,
 }
 
+/// The client's requests of a unit.
+#[derive(Debug, Default)]
+struct Log {
+    /// The last of them in any case, without gaps.
+    requests: Vec<u8>,
+    /// There were too many to keep.
+    is_long: bool,
+    /// Something happened that repeating would not undo.
+    is_final: bool,
+    /// They have been repeated.
+    is_repeated: bool,
+}
+
 impl Unit {
     /// Takes note of a request; the first one begins the unit.
     pub fn note(&mut self, frame: &[u8]) {
         if self.began.is_none() {
             self.began = Some(Instant::now());
         }
-        if self.is_final {
-            return;
-        }
-        if self.log.len() + frame.len() > LARGEST_LOG_BYTES {
-            self.make_final();
+        if self.log.is_long || self.log.requests.len() + frame.len() > LARGEST_LOG_BYTES {
+            self.log.is_final = true;
+            self.log.is_long = true;
+            self.log.requests.clear();
         } else {
-            self.log.extend_from_slice(frame);
+            self.log.requests.extend_from_slice(frame);
         }
     }
 
     /// Whether nothing of it has happened.
     pub fn is_fresh(&self) -> bool {
         self.began.is_none()
-            && !self.is_final
+            && !self.log.is_final
             && !self.has_failed
-            && self.log.is_empty()
+            && self.log.requests.is_empty()
             && self.given_up.is_empty()
             && self.rewritten.is_none()
             && !self.is_script
@@ -71,25 +82,36 @@ impl Unit {
 
     /// From now on the unit can't be repeated: it writes, or the client has seen part of its answer.
     pub fn make_final(&mut self) {
-        self.is_final = true;
-        self.log.clear();
+        self.log.is_final = true;
+    }
+
+    /// The requests, unless there were too many to keep.
+    pub fn requests(&self) -> &[u8] {
+        &self.log.requests
+    }
+
+    /// Takes the requests; what is repeated of them is noted again.
+    pub fn take_requests(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.log.requests)
     }
 
     /// The requests to repeat after the loss of the server, if they can be repeated, once.
     pub fn repeat(&mut self) -> Option<Vec<u8>> {
-        if self.is_final || self.is_repeated || self.log.is_empty() {
+        if self.log.is_final || self.log.is_repeated || self.log.requests.is_empty() {
             return None;
         }
-        self.is_repeated = true;
-        Some(std::mem::take(&mut self.log))
+        self.log.is_repeated = true;
+        Some(std::mem::take(&mut self.log.requests))
     }
 
     /// Ends the unit; returns when it began.
     pub fn end(&mut self) -> Option<Instant> {
-        self.log.clear();
-        self.is_final = false;
-        self.is_repeated = false;
+        self.log.requests.clear();
+        self.log.is_final = false;
+        self.log.is_repeated = false;
         self.is_script_failed |= self.is_script && self.has_failed;
+        self.log.is_long = false;
+        self.stale = Stale::None;
         self.has_failed = false;
         self.has_settings = false;
         self.rewritten = None;
