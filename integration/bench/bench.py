@@ -34,7 +34,7 @@ def pgbench(bench, proxy, script, mode="simple", clients=16, seconds=SECONDS, wo
         [str(word) for word in (PG_BIN / "pgbench", "-n", "-M", mode, "-c", clients, "-j", 2, "-T", seconds, *words,
                                 "-f", path, "-h", "127.0.0.1", "-p", proxy.port, "-U", "bench",
                                 proxy.database(mode))],
-        capture_output=True, text=True, env=bench.env | {"PGPASSWORD": "bench"}, cwd=bench.directory)
+        capture_output=True, text=True, env=bench.env, cwd=bench.directory)
     spent = proxy.cpu_seconds() - before
     count = re.search(r"transactions actually processed: (\d+)", done.stdout)
     rate = re.search(r"tps = ([\d.]+)", done.stdout)

@@ -42,7 +42,7 @@ class Bench:
             self.account = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
             os.chown(self.directory, entry.pw_uid, entry.pw_gid)
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        self.env["LC_ALL"] = "C"
+        self.env |= {"LC_ALL": "C", "PGPASSWORD": PASSWORD}
 
     def close(self):
         for process in reversed(self.processes):

@@ -3,8 +3,8 @@
 //! Rows are never decoded: whole runs of a server's frames move from its input queue to the client's
 //! output queue, by exchanging the queues' memory when nothing stands in between. Only the headers are
 //! read, and the bodies of the few messages that change the session's state. Reading from one side
-//! stops while much is queued towards the other, so that neither can make the proxy hold more than
-//! [`HIGH_WATER_BYTES`] and a read.
+//! stops while much is queued towards the other, so that a client can't make the proxy hold more than
+//! [`HIGH_WATER_BYTES`](crate::session) and a read, nor a server more than [`PASSED_BYTES`] and a read.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -15,11 +15,15 @@ use crate::session::activity::State;
 use crate::session::control::Signal;
 use crate::session::effect::Effect;
 use crate::session::replies::{Expect, Reply};
-use crate::session::{HIGH_WATER_BYTES, Session, Stop};
+use crate::session::{Session, Stop};
 use crate::txn::Transaction;
 use crate::wire::backend::{Status, command_complete, ready_for_query};
 use crate::wire::frame::{self, HEADER_BYTES};
 use crate::wire::frontend;
+
+/// Bytes of an answer that are passed on before more are read: little enough to stay in the processor's
+/// cache, and the queues' memory is exchanged then instead of copied.
+const PASSED_BYTES: usize = 32 * 1024;
 
 /// A Flush message.
 const FLUSH: &[u8] = b"H\0\0\0\x04";
@@ -113,12 +117,12 @@ impl Session {
             if let Err(stop) = self.poll_mail(cx) {
                 return Poll::Ready(Err(stop));
             }
-            let was_full = self.client.socket.output.len() >= HIGH_WATER_BYTES;
+            let was_full = self.client.socket.output.len() >= PASSED_BYTES;
             if let Poll::Ready(Err(_)) = self.client.socket.poll_flush(cx) {
                 return Poll::Ready(Err(Stop::Gone));
             }
             // The server was not read while the client's queue was full; there is room again.
-            if !was_full || self.client.socket.output.len() >= HIGH_WATER_BYTES {
+            if !was_full || self.client.socket.output.len() >= PASSED_BYTES {
                 break;
             }
         }
@@ -210,7 +214,7 @@ impl Session {
     /// Writes to the server what is queued, and takes what it says.
     fn poll_server(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
         self.poll_send(cx)?;
-        while self.client.socket.output.len() < HIGH_WATER_BYTES {
+        while self.client.socket.output.len() < PASSED_BYTES {
             let Some(held) = &mut self.server else {
                 return Ok(());
             };
@@ -290,7 +294,12 @@ impl Session {
                 break;
             };
             if matches!(header.tag, b'D' | b'd') {
-                held.rest = header.frame_bytes;
+                // Of many rows only the last is in part.
+                let whole = frame::rows(bytes);
+                run += whole;
+                if whole == 0 {
+                    held.rest = header.frame_bytes;
+                }
                 continue;
             }
             if bytes.len() < header.frame_bytes {

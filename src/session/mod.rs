@@ -209,15 +209,15 @@ impl Session {
     pub async fn run(mut self) {
         let end = loop {
             if let Err(stop) = self.step().await
-                && let Err(end) = self.recover(stop).await
+                && let Err(end) = Box::pin(self.recover(stop)).await
             {
                 break end;
             }
         };
         if let Stop::Session(error) | Stop::Statement(error) = end {
-            self.farewell(&error).await;
+            Box::pin(self.farewell(&error)).await;
         }
-        self.end().await;
+        Box::pin(self.end()).await;
     }
 
     /// Goes on after what ends a statement; fails with what ends the session.
@@ -250,19 +250,20 @@ impl Session {
 
     /// Handles what the client has sent, then moves bytes until there is something to decide.
     async fn step(&mut self) -> Result<(), Stop> {
-        // What needs no waiting is done without making a future for it: they are large.
+        // What needs no waiting is done without a future for it: they are large, and an idle client's
+        // memory is mostly the room for them if they are not boxed.
         if !self.handle_now() {
-            self.handle_frames().await?;
+            Box::pin(self.handle_frames()).await?;
         }
         let event = match self.database.idle_client {
             None => std::future::poll_fn(|cx| self.poll_exchange(cx, true)).await?,
-            Some(limit) => self.listen(limit).await?,
+            Some(limit) => Box::pin(self.listen(limit)).await?,
         };
         match event {
             Event::Heard => Ok(()),
-            Event::Ready => self.pass_ready().await,
+            Event::Ready => Box::pin(self.pass_ready()).await,
             Event::Answered if self.answered_now() => Ok(()),
-            Event::Answered => match self.answered().await {
+            Event::Answered => match Box::pin(self.answered()).await {
                 // The client has asked for nothing meanwhile: its next statement fails with this.
                 Err(Stop::Statement(error)) => {
                     self.others.broken_by = Some(error);

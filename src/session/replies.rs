@@ -195,18 +195,17 @@ impl Replies {
 
     /// The proxy's own words, if it is their turn.
     pub fn take_local(&mut self) -> Option<Box<[u8]>> {
-        match self.queue.pop_front() {
-            Some(Expect::Local(bytes)) => Some(bytes),
-            Some(Expect::Known { .. }) => {
+        let is_local = |expect: &Expect| matches!(expect, Expect::Local(_) | Expect::Known { .. });
+        if !self.queue.front().is_some_and(is_local) {
+            return None;
+        }
+        match self.queue.pop_front()? {
+            Expect::Local(bytes) => Some(bytes),
+            _ => {
                 let mut words = Vec::new();
                 parse_complete(&mut words);
                 Some(words.into())
             }
-            Some(other) => {
-                self.queue.push_front(other);
-                None
-            }
-            None => None,
         }
     }
 

@@ -108,10 +108,10 @@ impl Reception {
     /// Serves one connection from its first byte to its last.
     pub async fn serve(self: Arc<Reception>, stream: Stream) {
         let peer = stream.peer();
-        match tokio::time::timeout(self.login_timeout, self.admit(stream)).await {
+        match tokio::time::timeout(self.login_timeout, Box::pin(self.admit(stream))).await {
             Ok(Ok(Some(Admitted::Operator(console)))) => {
                 drop(self);
-                console.run().await;
+                Box::pin(console.run()).await;
             }
             Ok(Ok(Some(Admitted::Client(session, place)))) => {
                 let database = Arc::clone(&session.database);

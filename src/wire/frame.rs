@@ -35,6 +35,19 @@ pub fn header(buffer: &[u8]) -> Result<Option<Header>> {
     }))
 }
 
+/// Bytes of the whole DataRow and CopyData frames at the start of `buffer`.
+pub fn rows(buffer: &[u8]) -> usize {
+    let mut rest = buffer;
+    while let Some((&[b'D' | b'd', a, b, c, d], _)) = rest.split_first_chunk::<HEADER_BYTES>()
+        && let length = u32::from_be_bytes([a, b, c, d])
+        && (4..=i32::MAX as u32).contains(&length)
+        && let Some(behind) = rest.get(length as usize + 1..)
+    {
+        rest = behind;
+    }
+    buffer.len() - rest.len()
+}
+
 /// The body of the frame that `frame` is exactly.
 pub fn body(frame: &[u8]) -> &[u8] {
     frame.get(HEADER_BYTES..).unwrap_or(&[])
@@ -58,6 +71,15 @@ mod tests {
     }
 
     #[test]
+    fn whole_rows_are_taken_together() {
+        let bytes = b"D\0\0\0\x04d\0\0\0\x05xD\0\0\0\x06a";
+        assert_eq!(rows(bytes), 11);
+        assert_eq!(rows(b"D\0\0\0\x06abC\0\0\0\x04"), 7);
+        assert_eq!(rows(b"C\0\0\0\x04D\0\0\0\x04"), 0);
+        assert_eq!(rows(b"D\0\0\0\x03"), 0);
+    }
+
+    #[test]
     fn impossible_lengths_are_refused() {
         assert!(header(b"Q\0\0\0\x03").is_err());
         assert!(header(b"Q\xff\xff\xff\xff").is_err());
@@ -69,6 +91,7 @@ mod tests {
             if let Ok(Some(header)) = header(&bytes) {
                 prop_assert!(header.frame_bytes >= HEADER_BYTES);
             }
+            prop_assert!(rows(&bytes) <= bytes.len());
         }
     }
 }
