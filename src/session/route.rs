@@ -312,7 +312,7 @@ impl Session {
                 "The transaction is open on shard {}; the statement needs shard {wanted}.",
                 name(held)
             ),
-            "Commit first, use READ COMMITTED, or keep the transaction to rows of one shard key.",
+            "Commit first, use REPEATABLE READ, or keep the transaction to rows of one shard key.",
         )
     }
 

@@ -495,7 +495,7 @@ fn second_shard() -> Error {
         "this transaction can't use a second shard yet",
         "The statement needs several shards, and the transaction has one snapshot for all its \
          statements.",
-        "Commit first, use READ COMMITTED, or restrict the statement to one shard key.",
+        "Commit first, use REPEATABLE READ, or restrict the statement to one shard key.",
     )
 }
 
