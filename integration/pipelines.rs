@@ -407,6 +407,22 @@ fn an_end_among_other_statements_ends_the_transaction_where_it_is() {
 }
 
 #[test]
+fn nothing_of_a_message_with_an_error_of_syntax_runs() {
+    let cluster = cluster();
+    same(
+        &cluster,
+        "message BEGIN | SELEC 1
+         queries BEGIN
+         queries UPDATE t SET name = 'new' WHERE id = NEAR
+         queries SELECT name FROM t WHERE id = FAR
+         message COMMIT | SELECT name FROM t WHERE id = FAR | SELEC 1
+         queries ROLLBACK
+         queries SELECT name FROM t WHERE id = NEAR
+         message SET search_path = public | SELEC 1",
+    );
+}
+
+#[test]
 fn a_function_that_sets_is_followed_by_every_shard() {
     let cluster = cluster();
     same(

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::plan::Plan;
+use crate::plan::{Plan, Route};
 use crate::session::database::Database;
 use crate::session::effect::Effect;
 use crate::session::loss::Lost;
@@ -13,6 +13,7 @@ use crate::session::{Session, Stop};
 use crate::sql::shape;
 use crate::sql::statement::{ResetTarget, Statement};
 use crate::sql::token::slice;
+use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::wire::frontend;
 
@@ -27,6 +28,14 @@ impl Session {
         plans: &[(Range<u32>, Arc<Plan>)],
     ) -> Result<(), Stop> {
         self.drain().await?;
+        // PostgreSQL reads the whole message before any of it runs.
+        for (_, plan) in plans {
+            if let Route::Refused(error) = &plan.route
+                && error.code() == SqlState::SYNTAX_ERROR
+            {
+                return Err(error.clone().into());
+            }
+        }
         if self.batch.is_sent() {
             self.leave_batch().await?;
         }
