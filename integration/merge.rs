@@ -212,6 +212,37 @@ fn merges_take_part_in_transactions_and_prepared_statements() {
     }
 }
 
+#[test]
+fn the_first_part_of_a_merge_is_served() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    for sql in [
+        "SELECT id FROM things ORDER BY id DESC",
+        "SELECT count(*) FROM things",
+    ] {
+        for (rows, begins) in [(1, false), (3, false), (200, false), (1, true), (3, true)] {
+            let run = |raw: &mut Raw| {
+                if begins {
+                    raw.query("BEGIN");
+                }
+                let mut out = message::parse("", sql, &[]);
+                out.extend(message::bind("", "", &[], &[], &[]));
+                out.extend(message::describe(b'P', ""));
+                out.extend(message::execute("", rows));
+                out.extend(message::sync());
+                raw.send(&out);
+                let frames = raw.read_until(b'Z', 1);
+                if begins {
+                    raw.query("COMMIT");
+                }
+                let tags: Vec<u8> = frames.iter().map(|frame| frame.tag).collect();
+                (outcome(&frames), tags)
+            };
+            assert_eq!(run(&mut pair.proxy), run(&mut pair.oracle), "{sql} {rows}");
+        }
+    }
+}
+
 /// What goes whole to every shard, because rows of one shard never meet those of another.
 const PUSHED: &[&str] = &[
     "SELECT t.id, p.no, p.label FROM things t JOIN parts p ON p.id = t.id",

@@ -460,7 +460,12 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 }
             }
             b'2' => branch.is_bound = true,
-            b's' => branch.is_suspended = true,
+            b's' => {
+                branch.is_suspended = true;
+                if let Some(merger) = &mut self.merger {
+                    merger.end(index);
+                }
+            }
             b'C' => {
                 branch.affected = affected(frame::body(frame));
                 if let Some(merger) = &mut self.merger {

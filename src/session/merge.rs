@@ -10,7 +10,7 @@ use crate::pool::Lease;
 use crate::session::announce::needed;
 use crate::session::database::Database;
 use crate::session::held::Held;
-use crate::session::prepared::{Needs, Prepared, server_name, statement_id};
+use crate::session::prepared::{Needs, Portal, Prepared, server_name, statement_id};
 use crate::session::scatter::{
     Answered, Gathered, Joins, ScatterPortal, describe_and_execute, portal_request,
 };
@@ -18,7 +18,6 @@ use crate::session::wording::Rewrite;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::ShardSet;
 use crate::sqlstate::SqlState;
-use crate::wire::backend::command_complete;
 use crate::wire::buffer::message;
 use crate::wire::format::Formats;
 use crate::wire::frame;
@@ -52,7 +51,7 @@ impl Session {
             parameters: Parameters::none(),
             encoding: self.settings.context().encoding,
         };
-        let merging = self.merging(merge, &arguments, shards);
+        let merging = self.merging(merge, &arguments, (shards, 0));
         self.shape.literals = literals;
         let merging = merging?;
         let sent = self.encoded(&merging.text)?.into_owned();
@@ -74,12 +73,13 @@ impl Session {
         Ok(self.drive_rewritten(scatter, &merging.rewrite).await?.rows)
     }
 
-    /// Executes a kept portal whose rows are merged.
+    /// Executes a kept portal whose rows are merged; of those the first `max_rows` if that is not 0, and
+    /// no others follow.
     pub(super) async fn merge_portal(
         &mut self,
         portal: &ScatterPortal,
         merge: &Arc<Merge>,
-        joins: Joins,
+        (joins, max_rows): (Joins, i32),
     ) -> Result<(), Stop> {
         let bind = Bind::read(frame::body(&portal.bind))?;
         let arguments = Arguments {
@@ -89,7 +89,7 @@ impl Session {
             encoding: self.settings.context().encoding,
         };
         let formats = formats(merge, bind.results)?;
-        let merging = self.merging(merge, &arguments, &portal.shards)?;
+        let merging = self.merging(merge, &arguments, (&portal.shards, max_rows))?;
         let prepared = Arc::new(self.rewritten(&portal.prepared, &merging.text)?);
         let needed = needed(&prepared);
         let gathered: Gathered = self.gather(&portal.shards, joins, &needed).await?;
@@ -105,9 +105,11 @@ impl Session {
         let scatter = Scatter::start(gathered, request, portal.is_described, HIGH_WATER_BYTES);
         let scatter = scatter.merged(Some(merging.merger));
         let rows = self.drive_rewritten(scatter, &merging.rewrite).await?.rows;
-        let mut words = Vec::new();
-        command_complete(&mut words, &format!("SELECT {rows}"));
-        self.say(words);
+        let limit = u64::try_from(max_rows).ok().filter(|rows| *rows > 0);
+        if limit.is_some() {
+            self.statements.put_portal(&portal.portal, Portal::Partial);
+        }
+        self.say_part(rows, limit == Some(rows));
         Ok(())
     }
 
@@ -115,14 +117,18 @@ impl Session {
         &self,
         merge: &Arc<Merge>,
         arguments: &Arguments<'_>,
-        shards: &ShardSet,
+        (shards, max_rows): (&ShardSet, i32),
     ) -> Result<Merging> {
         let options = Database::lex_options(self.settings.context());
         let edits = merge.edits(arguments.text, options)?;
         let numbers = merge.numbers(arguments.text, options)?;
         let (text, rewrite) = Rewrite::apply(arguments.text, options, &edits, Vec::new())?;
+        let mut window = merge.cut.window(arguments)?;
+        if let Some(rows) = u64::try_from(max_rows).ok().filter(|rows| *rows > 0) {
+            window.take = window.take.min(rows);
+        }
         let bounds = Bounds {
-            window: merge.cut.window(arguments)?,
+            window,
             memory_bytes: self.database.limits.query_memory_bytes,
             is_utf8: arguments.encoding.is_utf8(),
         };

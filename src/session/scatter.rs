@@ -167,17 +167,14 @@ impl Session {
             return self.execute_cursor_call(&portal).await;
         }
         let merge = portal.prepared.plan.merge.as_ref();
-        if max_rows > 0 {
-            if merge.is_some() {
-                return Err(merged_in_parts().into());
-            }
+        if max_rows > 0 && merge.is_none() {
             return self.execute_in_parts(portal, max_rows).await;
         }
         let plan = &portal.prepared.plan;
         let joins = self.check_scatter(plan, &portal.shards).await?;
         if let Some(merge) = merge {
-            let merged = self.merge_portal(&portal, merge, joins).await;
-            if is_for_hub(plan, joins, &merged) {
+            let merged = self.merge_portal(&portal, merge, (joins, max_rows)).await;
+            if max_rows <= 0 && is_for_hub(plan, joins, &merged) {
                 return self.execute_instead(portal).await;
             }
             return merged;
@@ -507,14 +504,6 @@ fn is_for_hub<T>(plan: &Plan, joins: Joins, merged: &Result<T, Stop>) -> bool {
         Err(Stop::Statement(error)) if error.code() == SqlState::FEATURE_NOT_SUPPORTED
     );
     is_refused && joins == Joins::Not && plan.fallback.is_some()
-}
-
-fn merged_in_parts() -> Error {
-    Error::refused(
-        "fetching the rows of a merge of several shards in parts is not supported",
-        "The Execute message has a row limit, and the rows of several shards are to be merged.",
-        "Fetch all rows at once, or write LIMIT.",
-    )
 }
 
 /// The command tag of a statement over several shards.

@@ -151,7 +151,7 @@ impl Session {
         self.drive(scatter).await.map(drop)
     }
 
-    fn say_part(&mut self, rows: u64, is_suspended: bool) {
+    pub(super) fn say_part(&mut self, rows: u64, is_suspended: bool) {
         let mut words = Vec::new();
         if is_suspended {
             portal_suspended(&mut words);
