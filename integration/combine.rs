@@ -340,3 +340,25 @@ fn a_small_side_restricts_a_large_one() {
         .unwrap();
     assert!(line.contains("rows=400 "), "{plan:?}");
 }
+
+#[test]
+fn statements_at_once_do_not_wait_for_each_other() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema("CREATE TABLE t (id int PRIMARY KEY, name text)")
+        .rows("INSERT INTO t SELECT i, 'n' || i % 10 FROM generate_series(1, 200) i")
+        .sharded("t", &["id"])
+        .database("pool", "{ max_size: 2, queue_timeout: 20s }")
+        .start();
+    let endpoint = cluster.proxy();
+    let mut clients: Vec<_> = (0..8).map(|_| endpoint.raw()).collect();
+    for _ in 0..3 {
+        for raw in &mut clients {
+            raw.send(&message::query("SELECT count(DISTINCT name) FROM t"));
+        }
+        for raw in &mut clients {
+            let frames = raw.read_until(b'Z', 1);
+            assert!(frames.iter().any(|frame| frame.tag == b'D'), "{frames:?}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::catalog::is_unplaced;
@@ -39,15 +40,23 @@ pub struct Database {
     pub metrics: SessionMetrics,
     /// Keeps sessions from its servers while an operator wants that.
     pub gate: Arc<Gate>,
+    /// Turns of statements that a hub finishes: each needs two connections to one server, so that more of
+    /// them at once could wait for each other's second.
+    pub turns: Arc<Semaphore>,
     /// One pool per server: by shard, then by the server's index in its replica set.
     pools: Vec<Vec<Arc<Pool>>>,
-    /// How often sessions have changed definitions.
-    changes: AtomicU64,
-    plans: Cache<PlanKey, Arc<Kept>>,
+    plans: Plans,
     /// Keeps commits on several shards and snapshots of several apart.
     pub barrier: Arc<Barrier>,
     /// Ends what commits have left behind; aborted on drop.
     _recovery: JoinSet<()>,
+}
+
+/// The plans of one database.
+struct Plans {
+    kept: Cache<PlanKey, Arc<Kept>>,
+    /// How often sessions have changed definitions.
+    changes: AtomicU64,
 }
 
 /// A plan that is kept.
@@ -99,6 +108,7 @@ impl Database {
         let (limits, idle_client) = bounds;
         let barrier = Barrier::new(&topology);
         let plans = Cache::new(limits.plan_cache_entries as usize);
+        let turns = config.pool.max_size as usize / 2;
         let mailbox_bytes = usize::try_from(limits.query_memory_bytes).unwrap_or(usize::MAX);
         Database {
             config,
@@ -108,9 +118,12 @@ impl Database {
             hub: Hub::new(mailbox_bytes),
             metrics,
             gate,
+            turns: Arc::new(Semaphore::new(turns)),
             pools,
-            plans,
-            changes: AtomicU64::new(0),
+            plans: Plans {
+                kept: plans,
+                changes: AtomicU64::new(0),
+            },
             barrier,
             _recovery: JoinSet::new(),
         }
@@ -140,12 +153,12 @@ impl Database {
 
     /// Notes that a session has changed a definition.
     pub fn note_change(&self) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.plans.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Differs from what it was before any change of definitions that this proxy knows of.
     pub fn definitions(&self) -> u64 {
-        self.topology.epoch().rotate_left(32) ^ self.changes.load(Ordering::Acquire)
+        self.topology.epoch().rotate_left(32) ^ self.plans.changes.load(Ordering::Acquire)
     }
 
     /// Whether every statement belongs on the first shard unless the client chooses another: there is
@@ -198,7 +211,7 @@ impl Database {
         };
         // A session with temporary tables has names that no other has.
         if !question.temporary_tables
-            && let Some(kept) = self.plans.get(&key)
+            && let Some(kept) = self.plans.kept.get(&key)
         {
             kept.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(Arc::clone(&kept.plan));
@@ -224,14 +237,14 @@ impl Database {
                 text: without_constants(question.text, Self::lex_options(question.context)).into(),
                 hits: AtomicU64::new(0),
             };
-            self.plans.insert(key, Arc::new(kept));
+            self.plans.kept.insert(key, Arc::new(kept));
         }
         Ok(planned)
     }
 
     /// The plans that are kept.
     pub fn plans(&self) -> Vec<Arc<Kept>> {
-        self.plans.iter().map(|(_, kept)| kept).collect()
+        self.plans.kept.iter().map(|(_, kept)| kept).collect()
     }
 }
 

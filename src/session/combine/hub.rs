@@ -1,5 +1,9 @@
 //! The connection that finishes a query: opened with the session's settings, rolled back at the end.
 
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::error::Error;
 use crate::exec::combine::request::{self, Described};
 use crate::exec::description;
@@ -7,6 +11,7 @@ use crate::plan::{Access, Execution};
 use crate::pool::Lease;
 use crate::session::combine::{Asked, failed};
 use crate::session::held::Seat;
+use crate::session::lease::unless_cancelled;
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
 use crate::sql::literal::quote_literal;
@@ -78,6 +83,24 @@ impl Hub {
 }
 
 impl Session {
+    /// Waits until there is a second connection to each server for one more statement.
+    ///
+    /// # Errors
+    /// `53300` if that takes too long, or if a pool has no second connection at all.
+    pub(super) async fn take_turn(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let pool = &self.database.config.pool;
+        if pool.max_size < 2 {
+            return Err(no_turn("A pool has one connection for each server only."));
+        }
+        let turn = async {
+            let turns = Arc::clone(&self.database.turns).acquire_owned();
+            let turn = tokio::time::timeout(pool.queue_timeout, turns).await;
+            let turn = turn.ok().and_then(std::result::Result::ok);
+            turn.ok_or_else(|| no_turn("Too many of them run already."))
+        };
+        unless_cancelled(&self.registered.control, turn).await
+    }
+
     /// Leases a hub, gives it the session's settings and asks it about the client's statement.
     pub(super) async fn open_hub(
         &mut self,
@@ -192,6 +215,15 @@ impl Session {
         hub.lease.last_client = self.registered.control.process_id;
         hub.lease.give_back();
     }
+}
+
+fn no_turn(why: &'static str) -> Error {
+    Error::new(
+        SqlState::TOO_MANY_CONNECTIONS,
+        "no connection to finish a query over several shards",
+    )
+    .detail(format!("It needs two connections to one server. {why}"))
+    .hint("Raise pool.max_size.")
 }
 
 /// Gives the intermediate relations the primary keys of those whose rows they hold.

@@ -8,7 +8,8 @@
 //!   errors are PostgreSQL's, the types of its parameters are those that PostgreSQL infers, and its columns
 //!   must have the same types over the copies.
 //! - Outside a transaction, all that one shard sends for a statement is of one snapshot.
-//! - Shards are leased in their order, the hub after them.
+//! - Shards are leased in their order, the hub after them. So many statements at most do so at once that
+//!   there is a second connection to a server for each; further ones wait before they lease any.
 
 mod hub;
 
@@ -148,6 +149,7 @@ impl Session {
         for relation in &execution.relations {
             shards.union(&relation.shards);
         }
+        let _turn = self.take_turn().await?;
         let gathered = self.gather(&shards, joins, &[]).await?;
         let mut shards: Vec<Ended<Held>> = gathered.into_iter().map(unused).collect();
         let begins = !is_joined && execution.relations.len() > 1;
