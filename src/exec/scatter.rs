@@ -460,17 +460,10 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 }
             }
             b'2' => branch.is_bound = true,
-            b's' => {
-                branch.is_suspended = true;
-                if let Some(merger) = &mut self.merger {
-                    merger.end(index);
-                }
-            }
-            b'C' => {
+            b's' | b'C' => {
+                branch.is_suspended |= header.tag == b's';
                 branch.affected = affected(frame::body(frame));
-                if let Some(merger) = &mut self.merger {
-                    merger.end(index);
-                }
+                self.merger.iter_mut().for_each(|merger| merger.end(index));
             }
             b'1' | b'3' | b'I' | b'S' | b'A' => {}
             other => {
