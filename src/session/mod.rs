@@ -85,6 +85,7 @@ use std::time::{Duration, Instant};
 use crate::backend::principal::Principal;
 use crate::error::Error;
 use crate::net::duplex::Duplex;
+use crate::plan::Plan;
 use crate::session::batch::Batch;
 use crate::session::channels::Mail;
 use crate::session::control::{Registered, Signal};
@@ -169,6 +170,8 @@ struct Memory {
     temporary_tables: bool,
     /// What definitions it has changed.
     definitions: Definitions,
+    /// The plan of the request at hand, if the fast lane has left it to the general way.
+    studied: Option<Arc<Plan>>,
     /// The answers due of a connection that has been given back: none, but their memory.
     replies: Replies,
     /// A definition has changed; the catalogue must be read again before the client goes on.

@@ -49,13 +49,27 @@ struct Place {
 impl Session {
     /// Sends the request at the start of `input` if it is one for this lane; how many bytes that took.
     pub(super) fn quick(&mut self, input: &[u8]) -> usize {
+        self.memory.studied = None;
         let sent = match input.first() {
             _ if !self.is_at_rest() => None,
             Some(b'B' | b'P') => self.quick_batch(input),
             Some(b'Q') => self.quick_query(input),
             _ => None,
         };
+        if sent.is_some() {
+            self.memory.studied = None;
+        }
         sent.unwrap_or(0)
+    }
+
+    /// The plan of a text that is one statement; kept for the general way, which studies the same text
+    /// next if the request is none for this lane.
+    fn quick_study(&mut self, text: &str, types: &[u32]) -> Option<Arc<Plan>> {
+        let Ok(Study::One(plan)) = self.study(Some(text), types) else {
+            return None;
+        };
+        self.memory.studied = Some(Arc::clone(&plan));
+        Some(plan)
     }
 
     /// Whether a request of so many bytes may be sent at all.
@@ -144,9 +158,7 @@ impl Session {
         }
         let types: Vec<u32> = parse.types().collect();
         let text = std::str::from_utf8(parse.text).ok()?;
-        let Ok(Study::One(plan)) = self.study(Some(text), &types) else {
-            return None;
-        };
+        let plan = self.quick_study(text, &types)?;
         Some(Arc::new(Prepared {
             id: self.identify(false, parse.text, &types),
             server_name: Box::default(),
@@ -237,9 +249,7 @@ impl Session {
             return None;
         }
         let text = std::str::from_utf8(frontend::query(frame::body(query)).ok()?).ok()?;
-        let Ok(Study::One(plan)) = self.study(Some(text), &[]) else {
-            return None;
-        };
+        let plan = self.quick_study(text, &[])?;
         if self.shape.hint.is_some() || !is_plain_read(&plan) {
             return None;
         }

@@ -47,6 +47,9 @@ impl Session {
     /// # Errors
     /// `42601` and the like for a text that is no SQL, where several shards could be meant.
     pub(super) fn study(&mut self, text: Option<&str>, types: &[u32]) -> Result<Study> {
+        if let Some(plan) = self.memory.studied.take() {
+            return Ok(Study::One(plan));
+        }
         let single = self.database.is_single();
         let context = Arc::clone(self.settings.context());
         let Some(text) = text else {
