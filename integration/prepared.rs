@@ -124,6 +124,9 @@ fn what_an_execute_needs_and_cannot_be_known_is_refused() {
         "PREPARE rename (bpchar) AS SELECT count(*) FROM texts WHERE k = $1",
         "PREPARE everyone AS SELECT $1::int FROM users",
         "PREPARE counted AS SELECT count(*) FROM users",
+        "PREPARE ordered AS SELECT user_id FROM users ORDER BY user_id LIMIT 2",
+        "PREPARE grouped AS SELECT name, count(*) FROM users GROUP BY name",
+        "PREPARE apart AS SELECT string_agg(name, ',') FROM users",
     ] {
         assert_eq!(answer(&mut raw, statement), "");
     }
@@ -132,9 +135,19 @@ fn what_an_execute_needs_and_cannot_be_known_is_refused() {
         "EXECUTE rename('1')",
         "EXECUTE everyone(length('abc'))",
         "EXECUTE counted",
+        "EXECUTE ordered",
+        "EXECUTE grouped",
+        "EXECUTE apart",
+        "EXPLAIN EXECUTE counted",
+        "BEGIN; DECLARE c CURSOR FOR SELECT count(*) FROM users",
+        "ROLLBACK; COPY (SELECT count(*) FROM users) TO STDOUT",
+        "CREATE TABLE copied AS EXECUTE counted",
     ] {
         let answer = answer(&mut raw, statement);
-        assert!(answer.starts_with("0A000"), "{statement}: {answer}");
+        assert!(answer.contains("0A000"), "{statement}: {answer}");
+        let lines = lines(&mut raw, &afresh("", statement));
+        let refused = |line: &String| line.contains("0A000") || line.contains("42601");
+        assert!(lines.iter().any(refused), "{statement}: {lines:?}");
     }
     assert_eq!(answer(&mut raw, "EXECUTE byid(1)"), "user 1");
     let error = answer(&mut raw, "EXECUTE byid('x')");

@@ -21,135 +21,24 @@ use crate::error::{Error, Result};
 use crate::exec::description;
 use crate::exec::merge::Merger;
 use crate::net::buffer::Buffer;
-use crate::net::duplex::Duplex;
 use crate::pool::Lease;
 use crate::wire::backend::Status;
 use crate::wire::buffer::{Reader, cstring, message};
 use crate::wire::frame;
 
+mod branch;
 mod merging;
 
-/// One shard's part.
-#[derive(Debug)]
-struct Branch<C> {
-    connection: C,
-    shard: String,
-    /// Its RowDescription or NoData, as a frame.
-    description: Option<Vec<u8>>,
-    rows: u64,
-    /// The number in its command tag.
-    affected: u64,
-    /// It stopped at the row limit of its Execute.
-    is_suspended: bool,
-    /// The server has accepted the Bind, so what the lease believes of prepared statements is true.
-    is_bound: bool,
-    /// What it says of its transaction, once it is done.
-    status: Option<Status>,
-    /// Bytes of a message that is dropped that are yet to come.
-    dropping: usize,
-}
+use branch::Branch;
 
-impl<C: BorrowMut<Lease>> Branch<C> {
-    fn socket(&mut self) -> &mut Duplex {
-        &mut self.connection.borrow_mut().socket
-    }
-
-    fn is_done(&self) -> bool {
-        self.status.is_some()
-    }
-
-    fn end(mut self) -> Ended<C> {
-        let socket = self.socket();
-        let is_quiet = socket.input.is_empty() && socket.output.is_empty();
-        Ended {
-            status: self.status.filter(|_| is_quiet),
-            is_bound: self.is_bound,
-            affected: self.affected,
-            is_suspended: self.is_suspended,
-            description: self.description,
-            connection: self.connection,
-        }
-    }
-
-    /// Drops what the server still says, until it is ready.
-    fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let dropping = self.dropping;
-            let input = &mut self.socket().input;
-            let count = dropping.min(input.len());
-            input.consume(count);
-            self.dropping -= count;
-            if self.dropping == 0 {
-                match self.drop_message() {
-                    Dropping::Begun => continue,
-                    Dropping::Ended => return Poll::Ready(()),
-                    Dropping::Waiting => {}
-                }
-            }
-            match std::task::ready!(self.socket().poll_fill(cx)) {
-                Ok(count) if count > 0 => {}
-                _ => return Poll::Ready(()),
-            }
-        }
-    }
-
-    /// Begins to drop the next message.
-    fn drop_message(&mut self) -> Dropping {
-        if self.is_done() {
-            return Dropping::Ended;
-        }
-        let input = &mut self.connection.borrow_mut().socket.input;
-        let Ok(header) = frame::header(input.bytes()) else {
-            return Dropping::Ended;
-        };
-        let Some(header) = header else {
-            return Dropping::Waiting;
-        };
-        let body = input.bytes().get(..header.frame_bytes).map(frame::body);
-        match (header.tag, body) {
-            (b'Z', None) => return Dropping::Waiting,
-            (b'Z', Some(body)) => self.status = body.first().copied().and_then(Status::from_byte),
-            (b'2', _) => self.is_bound = true,
-            _ => {}
-        }
-        self.dropping = header.frame_bytes;
-        Dropping::Begun
-    }
-}
-
-/// How far the dropping of messages has come.
-enum Dropping {
-    /// A message is being dropped.
-    Begun,
-    /// The next one has not come yet.
-    Waiting,
-    /// There is none: the server is ready, or makes no sense.
-    Ended,
-}
-
-/// A connection that has served a scatter.
-#[derive(Debug)]
-pub struct Ended<C> {
-    /// The connection.
-    pub connection: C,
-    /// What the server says of its transaction; none if what state it is in is not known.
-    pub status: Option<Status>,
-    /// The server has accepted the Bind, so what the lease believes of prepared statements is true.
-    pub is_bound: bool,
-    /// The number in its command tag.
-    pub affected: u64,
-    /// It stopped at the row limit of its Execute, and has more.
-    pub is_suspended: bool,
-    /// The last RowDescription or NoData it sent, as a frame.
-    pub description: Option<Vec<u8>>,
-}
+pub use branch::Ended;
 
 /// One statement on several shards.
 #[derive(Debug)]
 pub struct Scatter<C> {
     branches: Vec<Branch<C>>,
-    /// Whether the client is to get the RowDescription.
-    is_described: bool,
+    /// What the client is told of the rows.
+    told: Told,
     /// The descriptions have been compared, rows may pass.
     is_released: bool,
     /// The branch whose row has passed in part, and the bytes of it that are yet to come.
@@ -169,6 +58,17 @@ pub struct Scatter<C> {
     original: Option<Vec<u8>>,
     /// Rows of the proxy's own that come first.
     head: Vec<u8>,
+}
+
+/// What the client is told of the rows before they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Nothing.
+    Nothing,
+    /// Their columns, if there are any: as a Query's client.
+    Columns,
+    /// Their columns, or that there are none: as the client of a Describe.
+    All,
 }
 
 /// Why a scatter ended without its answer.
@@ -209,7 +109,10 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
         };
         Scatter {
             branches: connections.into_iter().map(branch).collect(),
-            is_described,
+            told: match is_described {
+                true => Told::All,
+                false => Told::Nothing,
+            },
             is_released: false,
             current: None,
             failure: None,
@@ -221,6 +124,13 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             original: None,
             head: Vec::new(),
         }
+    }
+
+    /// Answers a Query: a statement without rows is not described.
+    #[must_use]
+    pub fn of_query(mut self) -> Scatter<C> {
+        self.told = Told::Columns;
+        self
     }
 
     /// Has the rows merged.
@@ -503,7 +413,8 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
         if let Some(merger) = &mut self.merger {
             first = Cow::Owned(merger.describe(&first)?);
         }
-        if self.is_described {
+        let has_columns = first.first() == Some(&b'T');
+        if self.told == Told::All || (self.told == Told::Columns && has_columns) {
             let original = self.original.as_deref().map(frame::body);
             match original.and_then(|body| description::with_origins(frame::body(&first), body)) {
                 Some(body) => message(out.tail(), b'T', |frame| frame.extend_from_slice(&body)),

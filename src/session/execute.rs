@@ -136,7 +136,7 @@ impl Session {
             frontend::write_sync(&mut out);
             out
         };
-        let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES);
+        let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES).of_query();
         let answered = self.drive(scatter).await.map_err(|stop| match stop {
             Stop::Words(words) => Stop::Words(rewrite.restore(&words)),
             other => other,

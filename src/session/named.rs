@@ -297,7 +297,8 @@ impl Session {
             encoding: self.settings.context().encoding,
         };
         let target = self.target(&named.plan, &arguments, hint.or(prepared.hint.as_deref()))?;
-        if target == Target::Combine {
+        let is_merged = named.plan.merge.is_some() || prepared.plan.merge.is_some();
+        if target == Target::Combine || (is_merged && matches!(target, Target::Many(_))) {
             return Err(combined());
         }
         if matches!(target, Target::Many(_)) && !carried.computed.is_empty() {

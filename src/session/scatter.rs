@@ -115,7 +115,7 @@ impl Session {
             describe_and_execute(&mut out, b"");
             out
         };
-        let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES);
+        let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES).of_query();
         let answered = self.drive(scatter).await?;
         self.end_query(&tag(plan, &answered)).await
     }

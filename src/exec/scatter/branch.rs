@@ -1,0 +1,124 @@
+//! One shard's part in a scatter, and its end.
+
+use std::borrow::BorrowMut;
+use std::task::{Context, Poll};
+
+use crate::net::duplex::Duplex;
+use crate::pool::Lease;
+use crate::wire::backend::Status;
+use crate::wire::frame;
+
+/// One shard's part.
+#[derive(Debug)]
+pub(super) struct Branch<C> {
+    pub(super) connection: C,
+    pub(super) shard: String,
+    /// Its RowDescription or NoData, as a frame.
+    pub(super) description: Option<Vec<u8>>,
+    pub(super) rows: u64,
+    /// The number in its command tag.
+    pub(super) affected: u64,
+    /// It stopped at the row limit of its Execute.
+    pub(super) is_suspended: bool,
+    /// The server has accepted the Bind, so what the lease believes of prepared statements is true.
+    pub(super) is_bound: bool,
+    /// What it says of its transaction, once it is done.
+    pub(super) status: Option<Status>,
+    /// Bytes of a message that is dropped that are yet to come.
+    pub(super) dropping: usize,
+}
+
+impl<C: BorrowMut<Lease>> Branch<C> {
+    pub(super) fn socket(&mut self) -> &mut Duplex {
+        &mut self.connection.borrow_mut().socket
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.status.is_some()
+    }
+
+    pub(super) fn end(mut self) -> Ended<C> {
+        let socket = self.socket();
+        let is_quiet = socket.input.is_empty() && socket.output.is_empty();
+        Ended {
+            status: self.status.filter(|_| is_quiet),
+            is_bound: self.is_bound,
+            affected: self.affected,
+            is_suspended: self.is_suspended,
+            description: self.description,
+            connection: self.connection,
+        }
+    }
+
+    /// Drops what the server still says, until it is ready.
+    pub(super) fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let dropping = self.dropping;
+            let input = &mut self.socket().input;
+            let count = dropping.min(input.len());
+            input.consume(count);
+            self.dropping -= count;
+            if self.dropping == 0 {
+                match self.drop_message() {
+                    Dropping::Begun => continue,
+                    Dropping::Ended => return Poll::Ready(()),
+                    Dropping::Waiting => {}
+                }
+            }
+            match std::task::ready!(self.socket().poll_fill(cx)) {
+                Ok(count) if count > 0 => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Begins to drop the next message.
+    fn drop_message(&mut self) -> Dropping {
+        if self.is_done() {
+            return Dropping::Ended;
+        }
+        let input = &mut self.connection.borrow_mut().socket.input;
+        let Ok(header) = frame::header(input.bytes()) else {
+            return Dropping::Ended;
+        };
+        let Some(header) = header else {
+            return Dropping::Waiting;
+        };
+        let body = input.bytes().get(..header.frame_bytes).map(frame::body);
+        match (header.tag, body) {
+            (b'Z', None) => return Dropping::Waiting,
+            (b'Z', Some(body)) => self.status = body.first().copied().and_then(Status::from_byte),
+            (b'2', _) => self.is_bound = true,
+            _ => {}
+        }
+        self.dropping = header.frame_bytes;
+        Dropping::Begun
+    }
+}
+
+/// How far the dropping of messages has come.
+enum Dropping {
+    /// A message is being dropped.
+    Begun,
+    /// The next one has not come yet.
+    Waiting,
+    /// There is none: the server is ready, or makes no sense.
+    Ended,
+}
+
+/// A connection that has served a scatter.
+#[derive(Debug)]
+pub struct Ended<C> {
+    /// The connection.
+    pub connection: C,
+    /// What the server says of its transaction; none if what state it is in is not known.
+    pub status: Option<Status>,
+    /// The server has accepted the Bind, so what the lease believes of prepared statements is true.
+    pub is_bound: bool,
+    /// The number in its command tag.
+    pub affected: u64,
+    /// It stopped at the row limit of its Execute, and has more.
+    pub is_suspended: bool,
+    /// The last RowDescription or NoData it sent, as a frame.
+    pub description: Option<Vec<u8>>,
+}
