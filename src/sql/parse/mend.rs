@@ -12,6 +12,28 @@ use super::piece::Piece;
 /// The type that stands for "an explicit collation was here": no comparison with it proves a key.
 const COLLATED: &str = "_collated";
 
+/// The output column that `COLLATE` names where it stands at the end of the list.
+const LABEL: &str = "collate";
+
+/// Reserved words that may stand behind the last output column.
+const ENDS_OUTPUT: &[&str] = &[
+    "from",
+    "into",
+    "where",
+    "group",
+    "having",
+    "window",
+    "union",
+    "intersect",
+    "except",
+    "order",
+    "limit",
+    "offset",
+    "fetch",
+    "for",
+    "returning",
+];
+
 /// Words of the longest type name: `timestamp with time zone`.
 const TYPE_WORDS: usize = 4;
 
@@ -294,8 +316,14 @@ impl<'a> Mender<'a> {
             .is_some_and(|piece| piece.is_word("group"))
     }
 
-    /// `x::type COLLATE "c"`: becomes a cast to a type that proves nothing.
+    /// `x::type COLLATE "c"`: becomes a cast to a type that proves nothing. Before a word that can't name a
+    /// collation it is the name of an output column.
     fn collate(&mut self) -> bool {
+        if ENDS_OUTPUT.iter().any(|word| self.ahead_is(1, &[word])) {
+            self.put_word("as");
+            self.put(TokenKind::QuotedIdentifier, LABEL);
+            return self.skip(1);
+        }
         let mut names = self.out.len();
         let mut offset = 2;
         while self.ahead_is_symbol(offset, ".") {
@@ -546,6 +574,7 @@ mod tests {
                 "select a :: text :: \"_collated\" < ''",
             ),
             ("SELECT a COLLATE \"C\"", "select a collate \"C\""),
+            ("SELECT a COLLATE FROM t", "select a as \"collate\" from t"),
             (
                 "SELECT * FROM f() AS (a int)",
                 "select * from f ( ) as \"_columns\" ( a int )",
