@@ -48,8 +48,11 @@ impl Reaction {
 const QUIET: Duration = Duration::from_secs(1);
 /// Answers that no client could understand end a test.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
-/// What a proxy may hold more after the second round of attacks than after the first.
-const MAX_GROWTH_BYTES: u64 = 24 * 1024 * 1024;
+/// What a round of attacks may leave in the proxy that an earlier round has not.
+const MAX_GROWTH_BYTES: u64 = 4 * 1024 * 1024;
+/// A thread that meets a large message for the first time grows for good, so there may be rounds
+/// that grow without a leak; a leak grows in every one.
+const ROUNDS: usize = 6;
 /// What it may hold at all; a debug build, so roomy.
 const MAX_RESIDENT_BYTES: u64 = 512 * 1024 * 1024;
 
@@ -81,19 +84,24 @@ fn react(mut raw: Raw, case: &Case) -> Reaction {
     }
 }
 
-/// Sends the bytes and stays; what the server says of its own accord.
-fn linger(mut raw: Raw, case: &Case) -> Reaction {
+/// Sends the bytes and stays; what the server says of its own accord until it complains about the
+/// protocol or says nothing for so long.
+fn linger(mut raw: Raw, case: &Case, patience: Duration) -> Reaction {
     let start = Instant::now();
-    raw.set_patience(QUIET);
+    raw.set_patience(patience);
     let _ = raw.try_send(&case.bytes);
-    let mut said = Vec::new();
+    let mut reaction = Reaction {
+        said: Vec::new(),
+        took: Duration::ZERO,
+    };
     while let Ok(Some(frame)) = raw.try_read() {
-        said.push(frame);
+        reaction.said.push(frame);
+        if reaction.violations() > 0 {
+            break;
+        }
     }
-    Reaction {
-        said,
-        took: start.elapsed(),
-    }
+    reaction.took = start.elapsed();
+    reaction
 }
 
 /// A session that must not notice anything.
@@ -123,9 +131,13 @@ fn attack(cluster: &mut Cluster, cases: &[Case], connect: Connect) {
         if ends_in_a_header(&case.bytes) {
             continue;
         }
-        let wanted = linger(connect(&oracle), case);
-        let got = linger(connect(&proxy), case);
-        if wanted.violations() > 0 && got.violations() == 0 {
+        let wanted = linger(connect(&oracle), case, QUIET);
+        if wanted.violations() == 0 {
+            continue;
+        }
+        // No more than it takes, but on a busy machine that may be long.
+        let got = linger(connect(&proxy), case, DEADLINE);
+        if got.violations() == 0 {
             let bytes = show(&case.bytes);
             let (wanted, got) = (
                 transcript::lines(&wanted.said),
@@ -158,19 +170,23 @@ fn ends_in_a_header(mut bytes: &[u8]) -> bool {
     !bytes.is_empty()
 }
 
-/// Attacks once more: what a first round needed for good, a second one does not need again.
+/// Attacks again: what one round needed for good, another one does not need again.
 fn check_growth(cluster: &mut Cluster, cases: &[Case], connect: Connect) {
     let resident = |cluster: &Cluster| cluster.proxy.as_ref().map_or(0, Proxy::resident_bytes);
-    let before = resident(cluster);
-    for case in cases {
-        react(connect(&cluster.proxy()), case);
+    let mut growths = Vec::new();
+    for _ in 0..ROUNDS {
+        let before = resident(cluster);
+        for case in cases {
+            react(connect(&cluster.proxy()), case);
+        }
+        check_health(cluster);
+        let growth = resident(cluster).saturating_sub(before);
+        growths.push(growth);
+        if growth < MAX_GROWTH_BYTES {
+            return;
+        }
     }
-    check_health(cluster);
-    let growth = resident(cluster).saturating_sub(before);
-    assert!(
-        growth < MAX_GROWTH_BYTES,
-        "a second round has added {growth} bytes to {before}"
-    );
+    panic!("every round has added to what the proxy holds: {growths:?} bytes");
 }
 
 fn check_health(cluster: &mut Cluster) {
@@ -231,18 +247,22 @@ fn hostile_bytes_on_several_shards_harm_nobody() {
 
 #[test]
 fn a_client_that_says_nothing_is_sent_away() {
-    let timeouts = "{ login: 500ms, probe_interval: 200ms }";
+    // Long enough for the harness's own logins on a busy machine.
+    let timeouts = "{ login: 5s, probe_interval: 200ms }";
     let cluster = Cluster::new().config("timeouts", timeouts).start();
-    for bytes in [
+    let beginnings = [
         vec![],
         vec![0, 0],
         message::ssl_request(),
         message::startup(&[("user", "app")]),
-    ] {
+    ];
+    let waiting = beginnings.map(|bytes| {
         let mut raw = Raw::open(cluster.proxy().port);
         raw.send(&bytes);
+        (show(&bytes), raw)
+    });
+    for (case, mut raw) in waiting {
         // No end is signalled: only the proxy's patience ends this.
-        let case = show(&bytes);
         let end = raw.read_to_end(MAX_ANSWER_BYTES);
         assert!(end.is_ok(), "{case}: still connected");
     }
