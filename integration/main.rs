@@ -39,6 +39,7 @@ mod replicas;
 mod routing;
 mod scatter;
 mod sessions;
+mod shard_id;
 mod sharding;
 mod stale;
 mod topology;

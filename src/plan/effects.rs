@@ -6,11 +6,12 @@ use std::ops::BitOrAssign;
 use crate::catalog::Catalog;
 use crate::catalog::Volatility;
 use crate::plan::SessionUse;
+use crate::plan::pseudo;
 use crate::sql::analysis::Name;
 
 /// A set of effects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Effects(u16);
+pub(super) struct Effects(u32);
 
 impl Effects {
     /// The result depends on the arguments and the session's settings only.
@@ -48,6 +49,8 @@ impl Effects {
     pub const NOTIFIES: Effects = Effects(16384);
     /// `pg_listening_channels`.
     pub const ASKS_CHANNELS: Effects = Effects(32768);
+    /// `shardwire.shard_id()`: the same for all rows of a shard, and another for every shard.
+    pub const SHARD: Effects = Effects(65536);
 
     /// Whether any of `effects` is there.
     pub fn any(self, effects: Effects) -> bool {
@@ -109,6 +112,9 @@ pub(super) fn of_call(
     arguments: usize,
 ) -> Effects {
     let schema = name.schema.as_deref();
+    if is_shard_id(name) {
+        return Effects::SHARD;
+    }
     let builtin = matches!(schema, None | Some("pg_catalog"));
     let mut effects = Effects::NONE;
     let mut known = false;
@@ -134,6 +140,11 @@ pub(super) fn of_call(
         // PostgreSQL will say that there is none, unless the catalogue is behind.
         _ => Effects::UNKNOWN | Effects::WRITES | Effects::SERVER,
     }
+}
+
+/// Whether a name is that of the function that says which shard answers.
+pub(super) fn is_shard_id(name: &Name) -> bool {
+    name.schema.as_deref() == Some("shardwire") && name.name == pseudo::NAME
 }
 
 /// What looks like a function, or is one under another name in `pg_proc`.

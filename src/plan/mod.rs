@@ -20,6 +20,7 @@ mod names;
 pub mod own;
 mod parameters;
 mod proof;
+pub mod pseudo;
 mod query;
 mod refusal;
 mod scatter;
@@ -30,6 +31,7 @@ mod tree;
 mod unparsed;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
@@ -100,6 +102,9 @@ pub struct Plan {
     pub merge: Option<Arc<Merge>>,
     /// What a hub does instead of the merge, if the types of its columns turn out to forbid that.
     pub fallback: Option<Arc<Combine>>,
+    /// The tokens of each mention of `shard_id`: the statement is planned anew with
+    /// [`pseudo::REPLACEMENT`] there.
+    pub pseudo: Box<[Range<usize>]>,
 }
 
 /// Where a statement runs.
@@ -189,6 +194,7 @@ pub fn plan(request: &Request<'_>) -> Plan {
         own: planned.own,
         merge: planned.merge,
         fallback: planned.fallback,
+        pseudo: planned.pseudo,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Queries (`SELECT`, `INSERT` and their like): which shard, or why none.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::catalog::Location;
@@ -26,6 +27,7 @@ use crate::plan::own;
 use crate::plan::own::OwnCall;
 use crate::plan::own::Question;
 use crate::plan::proof::Prover;
+use crate::plan::pseudo;
 use crate::plan::refusal;
 use crate::plan::scatter;
 use crate::plan::statement::Part;
@@ -48,6 +50,7 @@ pub(super) struct Planned {
     pub own: Box<[OwnCall]>,
     pub merge: Option<Arc<Merge>>,
     pub fallback: Option<Arc<Combine>>,
+    pub pseudo: Box<[Range<usize>]>,
 }
 
 /// A query on its way to a route.
@@ -102,6 +105,30 @@ impl<'a> Query<'a> {
     }
 
     pub fn plan(&self) -> Planned {
+        match pseudo::find(self) {
+            Ok(mentions) if mentions.is_empty() => self.plan_columns(),
+            Ok(mentions) => Planned {
+                pseudo: mentions,
+                ..self.refused(refusal::pseudo())
+            },
+            Err(error) => self.refused(error),
+        }
+    }
+
+    fn refused(&self, error: Error) -> Planned {
+        Planned {
+            route: Route::Refused(error),
+            access: self.access(),
+            session: SessionUse::NONE,
+            own: Box::default(),
+            merge: None,
+            fallback: None,
+            pseudo: Box::default(),
+        }
+    }
+
+    /// The plan of a query of nothing but columns that tables have.
+    fn plan_columns(&self) -> Planned {
         let (route, merge) = if self.request.catalog.shards().len() == 1 {
             (Route::Shard(FIRST_SHARD), None)
         } else {
@@ -132,6 +159,7 @@ impl<'a> Query<'a> {
             },
             own,
             merge: merge.map(Arc::new),
+            pseudo: Box::default(),
         }
     }
 
@@ -247,7 +275,7 @@ impl<'a> Query<'a> {
 
     /// A query without sharded tables.
     fn unsharded(&self, needs: &Needs) -> Result<Route> {
-        let needs_first = Effects::HOME | Effects::SERVER | Effects::WRITES;
+        let needs_first = Effects::HOME | Effects::SERVER | Effects::WRITES | Effects::SHARD;
         match needs.home {
             Some(home) if home != FIRST_SHARD => match self.call_with(Effects::HOME) {
                 Some(name) => Err(refusal::global_state(name)),

@@ -20,6 +20,15 @@ pub(super) fn combine(what: &str) -> Error {
     )
 }
 
+/// A mention of `shard_id` in a text that nobody has replaced it in.
+pub(super) fn pseudo() -> Error {
+    Error::refused(
+        "the column \"shard_id\" is not supported here",
+        "It is no column of a table: the proxy puts the shard's name in its place.",
+        "Use it in a SELECT, INSERT, UPDATE or DELETE.",
+    )
+}
+
 /// A function or the like that differs between shards.
 pub(super) fn differs(what: &str) -> Error {
     Error::refused(

@@ -55,7 +55,7 @@ pub(super) fn shards(query: &Query<'_>) -> Result<(ShardSet, Option<Merge>)> {
 fn check_calls(query: &Query<'_>) -> Result<()> {
     for (call, effects) in query.facts.calls.iter().zip(&query.calls) {
         let name = &call.name.name;
-        let allowed = Effects::AGGREGATE | Effects::WINDOW;
+        let allowed = Effects::AGGREGATE | Effects::WINDOW | Effects::SHARD;
         if effects.any(Effects::WINDOW) && !call.windowed && !effects.any(Effects::AGGREGATE) {
             return Err(refusal::combine("a window function"));
         }

@@ -68,6 +68,7 @@ pub(super) fn plan(part: Part<'_>, statement: &Statement) -> Planned {
         Statement::Explain(explain) => return plan_explain(part, explain.analyze, &explain.body),
         Statement::Declare { hold, body, .. } => return plan_declare(part, *hold, body),
         Statement::Copy(copy) => return plan_copy(part, copy),
+        Statement::Prepare { body, .. } => return plan_prepare(part, body),
         Statement::Ddl(ddl) => return definition::plan(part, *ddl),
         Statement::Empty
         | Statement::Begin(_)
@@ -83,7 +84,6 @@ pub(super) fn plan(part: Part<'_>, statement: &Statement) -> Planned {
         | Statement::Reset(_)
         | Statement::Show(_)
         | Statement::ShowShardwire(_)
-        | Statement::Prepare { .. }
         | Statement::Execute { .. }
         | Statement::Deallocate(_)
         | Statement::Fetch(_)
@@ -125,6 +125,7 @@ fn for_session(part: Part<'_>) -> Planned {
         own: Box::default(),
         merge: None,
         fallback: None,
+        pseudo: Box::default(),
     }
 }
 
@@ -145,6 +146,7 @@ pub(super) fn finish(part: Part<'_>, planned: Result<(usize, SessionUse)>) -> Pl
         own: Box::default(),
         merge: None,
         fallback: None,
+        pseudo: Box::default(),
     }
 }
 
@@ -231,6 +233,15 @@ fn plan_explain(part: Part<'_>, analyze: bool, body: &Range<u32>) -> Planned {
     planned
 }
 
+/// `PREPARE`: the session makes the statement, of a body without pseudo-columns.
+fn plan_prepare(part: Part<'_>, body: &Range<u32>) -> Planned {
+    let body = part.within(body);
+    Planned {
+        pseudo: plan(body, &classify(part.request.text, body.tokens)).pseudo,
+        ..for_session(part)
+    }
+}
+
 /// A cursor lives where its query would run.
 fn plan_declare(part: Part<'_>, hold: bool, body: &Range<u32>) -> Planned {
     let body = part.within(body);
@@ -308,6 +319,7 @@ fn plan_copy(part: Part<'_>, copy: &Copy) -> Planned {
                 own: Box::default(),
                 merge: None,
                 fallback: None,
+                pseudo: Box::default(),
             }
         }
     };

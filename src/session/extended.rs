@@ -5,6 +5,7 @@
 //! that server has the statement already. A Parse that meets Sync, Flush or Describe before any Bind is
 //! sent to any server that has the statement's tables, so that errors come when PostgreSQL sends them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,6 +14,7 @@ use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target
 use crate::session::portals::Place;
 use crate::session::prepared::{Needs, Portal, Prepared, server_name};
 use crate::session::replies::Expect;
+use crate::session::rewrite::Rewritten;
 use crate::session::route::Need;
 use crate::session::study::{Study, converted, effects, unplanned};
 use crate::session::{Session, Stop};
@@ -64,30 +66,29 @@ impl Session {
         }
         let types: Vec<u32> = parse.types().collect();
         let read = self.settings.context().encoding.read(parse.text);
-        let study = match self.study(read.as_deref(), &types)? {
+        let mut study = self.study(read.as_deref(), &types)?;
+        let expanded = self.expanded(read.as_deref().unwrap_or_default(), &study, &types)?;
+        let (mut text, mut read, mut shifts) = (Cow::Borrowed(parse.text), read, None);
+        if let Some(expanded) = expanded {
+            text = Cow::Owned(self.encoded(&expanded.text)?.into_owned());
+            read = read.map(|_| Cow::Owned(expanded.text));
+            study = expanded.study;
+            shifts = Some(expanded.shifts);
+        }
+        let study = match study {
             // PostgreSQL parses all of them before it refuses them, and may find an error first.
             Study::Many(_) if self.is_plain() => Study::Opaque,
             study => study,
         };
-        let plan = match study {
-            Study::One(plan) => plan,
-            Study::Empty => unplanned(Statement::Empty, Route::Any, Access::Read),
-            Study::Opaque => {
-                // What it does to the session is not known; only a database of one shard comes here.
-                let session = SessionUse::PINS;
-                let plan = unplanned(Statement::Other, Route::Shard(0), Access::Write);
-                Arc::new(Plan {
-                    session,
-                    ..Plan::clone(&plan)
-                })
-            }
-            Study::Many(_) => {
-                let message = "cannot insert multiple commands into a prepared statement";
-                return Err(Error::new(SqlState::SYNTAX_ERROR, message).into());
-            }
-        };
+        let plan = plan_of(study)?;
         let context = self.reading();
-        let id = self.identify(!parse.name.is_empty(), parse.text, &types);
+        let id = self.identify(!parse.name.is_empty(), &text, &types);
+        if let Some(shifts) = shifts {
+            self.unit.rewritten = Some(Rewritten {
+                statement: Some(id),
+                shifts,
+            });
+        }
         let server_name = match parse.name {
             b"" => Box::default(),
             _ => server_name(id).into_bytes().into(),
@@ -95,7 +96,7 @@ impl Session {
         let prepared = Arc::new(Prepared {
             id,
             server_name,
-            text: parse.text.into(),
+            text: text.into(),
             read: converted(&read),
             types: types.into(),
             literals: self.shape.literals.as_slice().into(),
@@ -547,6 +548,27 @@ impl Session {
     pub(super) fn batch_scatter(&mut self) -> &mut Option<crate::session::scatter::ScatterPortal> {
         &mut self.batch.scatter
     }
+}
+
+/// The plan of the one statement that a Parse may bring.
+fn plan_of(study: Study) -> Result<Arc<Plan>> {
+    Ok(match study {
+        Study::One(plan) => plan,
+        Study::Empty => unplanned(Statement::Empty, Route::Any, Access::Read),
+        Study::Opaque => {
+            // What it does to the session is not known; only a database of one shard comes here.
+            let session = SessionUse::PINS;
+            let plan = unplanned(Statement::Other, Route::Shard(0), Access::Write);
+            Arc::new(Plan {
+                session,
+                ..Plan::clone(&plan)
+            })
+        }
+        Study::Many(_) => {
+            let message = "cannot insert multiple commands into a prepared statement";
+            return Err(Error::new(SqlState::SYNTAX_ERROR, message));
+        }
+    })
 }
 
 fn no_portal(name: &[u8]) -> Error {

@@ -57,6 +57,7 @@ mod others;
 mod path;
 mod portals;
 mod prepared;
+mod pseudo;
 mod quick;
 mod refusal;
 mod replies;

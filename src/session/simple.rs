@@ -3,23 +3,28 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::backend::report;
 use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Parameters, Plan, SessionUse, Target};
 use crate::session::effect::Effect;
 use crate::session::explain::Explained;
 use crate::session::held::Held;
 use crate::session::local::Local;
+use crate::session::pseudo::Expanded;
 use crate::session::replies::{Effects, Expect};
+use crate::session::rewrite::Rewritten;
 use crate::session::route::Need;
 use crate::session::stored;
 use crate::session::study::Study;
 use crate::session::{Session, Stop};
+use crate::sql::shifts::Shifts;
 use crate::sql::statement::{QueryKind, Statement};
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::txn::commit::Work;
 use crate::wire::backend::{command_complete, empty_query_response, ready_for_query};
+use crate::wire::buffer::message;
 use crate::wire::format::Formats;
 use crate::wire::{frame, frontend};
 
@@ -38,6 +43,30 @@ impl Session {
         let read = self.settings.context().encoding.read(text);
         let study = self.study(read.as_deref(), &[])?;
         let text = read.as_deref().unwrap_or_default();
+        match self.expanded(text, &study, &[])? {
+            Some(expanded) => self.query_expanded(expanded).await,
+            None => self.query_studied(frame, text, study).await,
+        }
+    }
+
+    /// Runs a text in the place of the client's.
+    async fn query_expanded(&mut self, expanded: Expanded) -> Result<(), Stop> {
+        // Errors from now on are about this text.
+        self.drain().await?;
+        self.unit.rewritten = Some(Rewritten {
+            statement: None,
+            shifts: expanded.shifts.clone(),
+        });
+        let mut frame = Vec::new();
+        frontend::write_query(&mut frame, &self.encoded(&expanded.text)?);
+        let ran = self.query_studied(&frame, &expanded.text, expanded.study);
+        match ran.await {
+            Err(Stop::Words(words)) => Err(Stop::Words(moved(words, &expanded.shifts))),
+            other => other,
+        }
+    }
+
+    async fn query_studied(&mut self, frame: &[u8], text: &str, study: Study) -> Result<(), Stop> {
         match study {
             Study::Opaque if self.transaction.is_broken() => Err(self.aborted().into()),
             Study::Empty => {
@@ -235,6 +264,19 @@ impl Session {
         self.unit.end();
         Ok(())
     }
+}
+
+/// An error of a shard with its place in the client's text.
+fn moved(words: Vec<u8>, shifts: &Shifts) -> Vec<u8> {
+    let original = |position| shifts.original(position);
+    let is_error = words.first() == Some(&b'E');
+    let body = is_error.then(|| report::moved(frame::body(&words), original));
+    let Some(body) = body.flatten() else {
+        return words;
+    };
+    let mut moved = Vec::with_capacity(words.len());
+    message(&mut moved, b'E', |out| out.extend_from_slice(&body));
+    moved
 }
 
 pub(super) fn aborted() -> Error {

@@ -301,6 +301,7 @@ pub(super) fn unplanned(statement: Statement, route: Route, access: Access) -> A
         own: Box::default(),
         merge: None,
         fallback: None,
+        pseudo: Box::default(),
     })
 }
 

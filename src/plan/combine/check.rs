@@ -61,6 +61,9 @@ pub(super) fn calls(query: &Query<'_>) -> Result<()> {
     if let Some(name) = query.call_with(harmful) {
         return Err(refusal::hub_calls(name));
     }
+    if query.effects.any(Effects::SHARD) {
+        return Err(refusal::differs("the column \"shard_id\""));
+    }
     let calls = query.facts.calls.iter().zip(&query.calls);
     for (call, effects) in calls {
         if effects.any(Effects::SERVER) && asks_one_server(query, &call.name) {

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::plan::bind::ColumnId;
 use crate::plan::colocation::Joined;
+use crate::plan::effects::is_shard_id;
 use crate::sql::analysis::Clauses;
 use crate::sql::analysis::Column;
 use crate::sql::analysis::SourceKind;
@@ -30,7 +31,8 @@ impl Builder<'_> {
         let clauses = self.query.facts.blocks.first().map(|block| block.clauses);
         let clauses = clauses.unwrap_or_default();
         if !outline.group_by.is_empty() {
-            if !joined.is_within(&self.columns_of(&outline.group_by)) {
+            let is_shards = outline.group_by.iter().any(|key| self.is_shard_id(key));
+            if !is_shards && !joined.is_within(&self.columns_of(&outline.group_by)) {
                 return Ok(Reach::Groups);
             }
         } else if has_aggregate
@@ -50,7 +52,12 @@ impl Builder<'_> {
                         _ => None,
                     })
                     .collect();
-                joined.is_within(&columns)
+                let is_shards = self
+                    .list()?
+                    .columns
+                    .iter()
+                    .any(|listed| is_shard(&listed.form));
+                is_shards || joined.is_within(&columns)
             }
             Distinct::On(keys) => joined.is_within(&self.columns_of_order(keys)),
         };
@@ -59,6 +66,15 @@ impl Builder<'_> {
         } else {
             Reach::Distinct
         })
+    }
+
+    /// Whether a key of `GROUP BY` is the shard's name.
+    fn is_shard_id(&self, key: &Expression) -> bool {
+        let listed = match &key.form {
+            Form::Number(number) => self.ordinal(number).ok().flatten().map(|meant| meant.form),
+            _ => None,
+        };
+        is_shard(listed.as_ref().unwrap_or(&key.form))
     }
 
     /// The columns of tables among the keys of `GROUP BY`: a bare name is first that of such a column.
@@ -110,5 +126,14 @@ impl Builder<'_> {
             Form::Column(column) => self.column(column),
             _ => None,
         }
+    }
+}
+
+/// Whether an expression is the shard's name.
+fn is_shard(form: &Form) -> bool {
+    match form {
+        Form::Collated(inner, _) => is_shard(inner),
+        Form::Call(name) => is_shard_id(name),
+        _ => false,
     }
 }

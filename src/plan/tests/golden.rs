@@ -1,11 +1,14 @@
 //! Golden plans: `REWRITE=1 cargo test plan` writes them anew.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use crate::plan::Arguments;
 use crate::plan::Parameters;
+use crate::plan::Plan;
 use crate::plan::Route;
 use crate::plan::own::tokens_of;
+use crate::plan::pseudo;
 use crate::sql::encoding::Encoding;
 use crate::sql::splice::Edit;
 use crate::sql::splice::splice;
@@ -62,6 +65,10 @@ fn golden_plans() {
 /// The statement and its plan; the shard too if no parameter decides it.
 fn planned(fixture: &Fixture, text: &str, types: &[u32]) -> String {
     let plan = fixture.plan(text, types);
+    if !plan.pseudo.is_empty() {
+        let expanded = expanded(text, &plan);
+        return format!("{text}\n  = {}", planned(fixture, &expanded, types));
+    }
     let tree = plan.tree(fixture.catalog.shards()).to_string();
     let tree = tree.replace('\n', "\n    ");
     let mut out = format!("{text}\n    {tree}\n");
@@ -78,6 +85,18 @@ fn planned(fixture: &Fixture, text: &str, types: &[u32]) -> String {
         let _ = writeln!(out, "    → {target}");
     }
     out
+}
+
+/// The statement that is planned in place of one that names pseudo-columns.
+fn expanded(text: &str, plan: &Plan) -> String {
+    let lex = LexOptions::default();
+    let tokens = tokens_of(text, lex).unwrap();
+    let edit = |mention: &Range<usize>| Edit {
+        range: tokens[mention.start].start..tokens[mention.end - 1].end,
+        text: pseudo::REPLACEMENT.to_owned(),
+    };
+    let edits: Vec<Edit> = plan.pseudo.iter().map(edit).collect();
+    splice(text, lex, &edits).unwrap()
 }
 
 /// The statement with an answer in place of each call that is the proxy's.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::Record;
+use crate::sql::literal::quote_literal;
 use crate::topology::control::ControlError;
 
 /// The tables of the schema.
@@ -67,6 +68,15 @@ pub(in crate::topology) async fn create(
 async fn create_in_transaction(client: &Client, record: &Record) -> Result<(), ControlError> {
     client.batch_execute(LOCK).await?;
     client.batch_execute(CREATE).await?;
+    let function = format!(
+        "CREATE OR REPLACE FUNCTION shardwire.shard_id() RETURNS text \
+         LANGUAGE sql IMMUTABLE PARALLEL SAFE AS {}",
+        quote_literal(&format!(
+            "SELECT {}::pg_catalog.text",
+            quote_literal(&record.shard)
+        ))
+    );
+    client.batch_execute(&function).await?;
     let count = i32::try_from(record.shard_count).unwrap_or(i32::MAX);
     let insert = "INSERT INTO shardwire.shard \
         (cluster_id, shard_name, shard_count, slots, epoch, complete, timeline) \

@@ -1,0 +1,160 @@
+//! The pseudo-column `shard_id`, the name of the shard that holds a row: where a statement names it.
+//!
+//! Every sharded table has it that has no column of that name, outside `*`. Each mention becomes a call
+//! of `shardwire.shard_id()`, which every shard answers with its own name, and the text that this makes
+//! is planned in place of the client's. So the shards are still asked with one text, and their rows are
+//! merged like any others: [`super::effects::Effects::SHARD`] says that rows of two shards differ in it.
+
+use std::ops::Range;
+
+use crate::catalog::Location;
+use crate::error::Error;
+use crate::error::Result;
+use crate::plan::bind::BoundSource;
+use crate::plan::query::Query;
+use crate::sql::analysis::BlockId;
+use crate::sql::analysis::Column;
+use crate::sql::analysis::Reference;
+use crate::sql::analysis::Source;
+use crate::sql::analysis::SourceKind;
+use crate::sql::literal::identifier_value;
+
+/// Its name.
+pub(super) const NAME: &str = "shard_id";
+
+/// What stands in its place. Names of shards are ordered by their bytes on every shard; the result
+/// column keeps the name, as PostgreSQL names it after the function.
+pub const REPLACEMENT: &str = "(shardwire.shard_id() COLLATE \"C\")";
+
+/// The tokens of each mention, in order.
+///
+/// # Errors
+/// `0A000` if a name could also be that of a column of the answer.
+pub(super) fn find(query: &Query<'_>) -> Result<Box<[Range<usize>]>> {
+    let references = query.facts.references.iter();
+    let named: Vec<&Reference> = references
+        .filter(|reference| reference.column.name == NAME)
+        .collect();
+    if named.is_empty() {
+        return Ok(Box::default());
+    }
+    let mut found: Vec<Range<usize>> = Vec::new();
+    let mut others: Vec<Range<usize>> = Vec::new();
+    let mut is_bare = false;
+    for reference in named {
+        let Some(tokens) = tokens_of(query, reference) else {
+            continue;
+        };
+        if is_pseudo(query, reference.block, &reference.column) {
+            is_bare |= reference.column.qualifier.is_empty();
+            found.push(tokens);
+        } else {
+            others.push(tokens);
+        }
+    }
+    found.sort_by_key(|tokens| tokens.start);
+    found.dedup();
+    others.extend_from_slice(&found);
+    if is_bare && is_alias(query, &others) {
+        return Err(Error::refused(
+            "the name \"shard_id\" could mean two things",
+            "It is the name of the shard that holds a row, and the statement gives it to something else.",
+            "Use another alias, or write the table's name before it.",
+        ));
+    }
+    Ok(found.into())
+}
+
+/// Whether a name in a block means the pseudo-column.
+fn is_pseudo(query: &Query<'_>, block: BlockId, column: &Column) -> bool {
+    let mut block = block;
+    let mut visible = column.visible.clone();
+    // Blocks stand behind those around them, so this ends.
+    while let Some(facts) = query.facts.blocks.get(block) {
+        let sources = visible.filter_map(|index| {
+            let bound = query.bound.source(block, index)?;
+            Some((facts.sources.get(index)?, bound))
+        });
+        let mut sources = sources.filter(|(source, _)| is_named(source, &column.qualifier));
+        let first = sources.next();
+        if column.qualifier.is_empty() {
+            let mut all = first.into_iter().chain(sources).map(has_pseudo);
+            match all.try_fold(false, |any, has| has.map(|has| any | has)) {
+                // A column of this name may be there.
+                None => return false,
+                Some(true) => return true,
+                Some(false) => {}
+            }
+        } else if let Some(first) = first {
+            return sources.next().is_none() && has_pseudo(first) == Some(true);
+        }
+        match &facts.outer {
+            Some(outer) if outer.block < block => {
+                block = outer.block;
+                visible = outer.visible.clone();
+            }
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Whether a qualifier names a source; none names all.
+fn is_named(source: &Source, qualifier: &[String]) -> bool {
+    let name = match (&source.alias, &source.kind) {
+        (Some(alias), _) => Some(alias),
+        (None, SourceKind::Relation(name)) => Some(&name.name),
+        (None, SourceKind::Opaque) => None,
+    };
+    match qualifier {
+        [] => true,
+        [table] => name == Some(table),
+        [schema, table] => match &source.kind {
+            SourceKind::Relation(relation) => {
+                source.alias.is_none()
+                    && relation.name == *table
+                    && relation
+                        .schema
+                        .as_ref()
+                        .is_none_or(|written| written == schema)
+            }
+            SourceKind::Opaque => false,
+        },
+        _ => false,
+    }
+}
+
+/// Whether a source has the pseudo-column; none if it may have a column of that name.
+fn has_pseudo((source, bound): (&Source, BoundSource<'_>)) -> Option<bool> {
+    let is_name = |name: &String| name == NAME;
+    if source.hidden || source.columns.iter().any(is_name) || source.alias.iter().any(is_name) {
+        return None;
+    }
+    let relation = bound.relation()?;
+    if relation.name == NAME || relation.columns.iter().any(|column| column.name == NAME) {
+        return None;
+    }
+    Some(matches!(relation.location, Location::Sharded(_)))
+}
+
+/// The tokens of a name and of what qualifies it.
+fn tokens_of(query: &Query<'_>, reference: &Reference) -> Option<Range<usize>> {
+    let offset = reference.offset?;
+    let start = query.tokens.partition_point(|token| token.start < offset);
+    let end = start + 2 * reference.column.qualifier.len() + 1;
+    let last = query.tokens.get(end.checked_sub(1)?)?;
+    let name = identifier_value(query.request.text, last)?;
+    (name == NAME).then_some(start..end)
+}
+
+/// Whether the name stands where it is none of the mentions of a column, nor the name of a function.
+fn is_alias(query: &Query<'_>, mentions: &[Range<usize>]) -> bool {
+    let text = query.request.text;
+    query.tokens.iter().enumerate().any(|(index, token)| {
+        let is_name = identifier_value(text, token).is_some_and(|name| name == NAME);
+        let next = query.tokens.get(index + 1);
+        is_name
+            && !next.is_some_and(|next| next.is_symbol(text, "("))
+            && !mentions.iter().any(|tokens| tokens.contains(&index))
+    })
+}
