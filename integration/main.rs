@@ -36,6 +36,7 @@ mod pipelines;
 mod prepared;
 mod processes;
 mod replicas;
+mod replicated;
 mod routing;
 mod scatter;
 mod sessions;

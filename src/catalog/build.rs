@@ -1,14 +1,19 @@
 //! Raw rows and rules to relations that know where their rows live.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::catalog::ColumnDefault;
 use crate::catalog::Hazards;
+use crate::catalog::Identity;
 use crate::catalog::Location;
 use crate::catalog::Problem;
 use crate::catalog::RawCatalog;
+use crate::catalog::RawColumn;
 use crate::catalog::RawRelation;
 use crate::catalog::Relation;
+use crate::catalog::SequenceName;
 use crate::catalog::TableColumn;
 use crate::config;
 use crate::config::TableRule;
@@ -37,6 +42,7 @@ pub(super) fn relations(
             .enumerate()
             .map(|(index, relation)| (relation.oid, index))
             .collect(),
+        parents: raw.relations.iter().filter_map(|one| one.parent).collect(),
         rules: vec![None; raw.relations.len()],
         problems: Vec::new(),
     };
@@ -51,7 +57,9 @@ pub(super) fn relations(
         .relations
         .iter()
         .zip(locations)
-        .map(|(row, location)| compile(row, location.unwrap_or(Location::Home(FIRST_SHARD))))
+        .map(|(row, location)| {
+            builder.compile(row, location.unwrap_or(Location::Home(FIRST_SHARD)))
+        })
         .collect();
     (relations, builder.problems)
 }
@@ -60,6 +68,8 @@ struct Builder<'a> {
     raw: &'a RawCatalog,
     database: &'a config::Database,
     by_oid: HashMap<u32, usize>,
+    /// The relations that others inherit from.
+    parents: HashSet<u32>,
     /// The rule of each relation that has one of its own.
     rules: Vec<Option<&'a TableRule>>,
     problems: Vec<Problem>,
@@ -249,6 +259,67 @@ impl<'a> Builder<'a> {
     }
 }
 
+impl Builder<'_> {
+    fn compile(&self, row: &RawRelation, location: Location) -> Relation {
+        let has_children = row.kind == 'r' && self.parents.contains(&row.oid);
+        let columns = row.columns.iter().map(|column| self.column(column));
+        Relation {
+            oid: row.oid,
+            schema: row.schema.clone(),
+            name: row.name.clone(),
+            kind: row.kind,
+            columns: columns.collect(),
+            location,
+            hazards: Hazards {
+                rules: row.has_rules,
+                triggers: row.has_triggers,
+                row_security: row.row_security,
+            },
+            // It says nothing of the rows of tables that inherit.
+            primary_key: match has_children {
+                true => Vec::new(),
+                false => row.primary_key.clone(),
+            },
+        }
+    }
+
+    fn column(&self, column: &RawColumn) -> TableColumn {
+        TableColumn {
+            name: column.name.clone(),
+            key_type: KeyType::from_oid(column.type_oid)
+                .filter(|_| column.collation_deterministic)
+                .map(|key_type| ColumnType {
+                    key_type,
+                    typmod: column.typmod,
+                }),
+            type_oid: column.type_oid,
+            bytewise: column.bytewise,
+            deterministic: column.collation_deterministic,
+            sequence_default: column.sequence_default,
+            generated: column.generated,
+            default: ColumnDefault {
+                exists: column.has_default || column.varying_default,
+                varies: column.varying_default || column.sequence_default,
+                sequence: column.sequence.and_then(|oid| self.sequence(oid)),
+                identity: match column.identity {
+                    Some('a') => Some(Identity::Always),
+                    Some(_) => Some(Identity::ByDefault),
+                    None => None,
+                },
+            },
+        }
+    }
+
+    fn sequence(&self, oid: u32) -> Option<SequenceName> {
+        let index = self.by_oid.get(&oid)?;
+        let sequence = self.raw.relations.get(*index)?;
+        Some(SequenceName {
+            schema: sequence.schema.clone(),
+            name: sequence.name.clone(),
+        })
+    }
+}
+
 fn is_table(relation: &RawRelation) -> bool {
     matches!(relation.kind, 'r' | 'p') && !relation.temporary && relation.schema != "shardwire"
 }
@@ -294,40 +365,6 @@ fn placement(
         columns.push((name.clone(), column_type));
     }
     Placement::new(rule, columns, shards).map_err(|error| error.fields().message.to_string())
-}
-
-fn compile(row: &RawRelation, location: Location) -> Relation {
-    let columns = row
-        .columns
-        .iter()
-        .map(|column| TableColumn {
-            name: column.name.clone(),
-            key_type: KeyType::from_oid(column.type_oid)
-                .filter(|_| column.collation_deterministic)
-                .map(|key_type| ColumnType {
-                    key_type,
-                    typmod: column.typmod,
-                }),
-            type_oid: column.type_oid,
-            bytewise: column.bytewise,
-            deterministic: column.collation_deterministic,
-            sequence_default: column.sequence_default,
-            generated: column.generated,
-        })
-        .collect();
-    Relation {
-        oid: row.oid,
-        schema: row.schema.clone(),
-        name: row.name.clone(),
-        kind: row.kind,
-        columns,
-        location,
-        hazards: Hazards {
-            rules: row.has_rules,
-            triggers: row.has_triggers,
-            row_security: row.row_security,
-        },
-    }
 }
 
 fn full_name(relation: &RawRelation) -> String {

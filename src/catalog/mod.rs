@@ -22,9 +22,12 @@ pub use raw::RawColumn;
 pub use raw::RawFunction;
 pub use raw::RawRelation;
 pub use raw::StoredPlacement;
+pub use relation::ColumnDefault;
 pub use relation::Hazards;
+pub use relation::Identity;
 pub use relation::Location;
 pub use relation::Relation;
+pub use relation::SequenceName;
 pub use relation::TableColumn;
 
 /// Something in the schema that does not fit the configuration. The table it names is not served

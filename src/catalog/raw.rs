@@ -47,6 +47,8 @@ pub struct RawRelation {
     pub has_triggers: bool,
     /// `relrowsecurity`.
     pub row_security: bool,
+    /// The columns of the primary key, if it is checked at once.
+    pub primary_key: Vec<String>,
 }
 
 /// One row of `pg_attribute`.
@@ -70,6 +72,13 @@ pub struct RawColumn {
     pub sequence_default: bool,
     /// `attgenerated <> ''`.
     pub generated: bool,
+    /// Its default, that of its domain included, is not known to be the same wherever and whenever it is
+    /// evaluated.
+    pub varying_default: bool,
+    /// `attidentity`, if it is an identity column.
+    pub identity: Option<char>,
+    /// The OID of the sequence whose next number is its default, if the default is nothing but that.
+    pub sequence: Option<u32>,
 }
 
 /// One row of `pg_proc`.

@@ -3,5 +3,6 @@
 pub mod combine;
 pub mod description;
 pub mod merge;
+pub mod replicate;
 pub mod scatter;
 pub mod walk;

@@ -63,6 +63,8 @@ pub struct Scatter<C> {
 /// What the client is told of the rows before they come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
+    /// Nothing, not even notices, and no rows.
+    Silence,
     /// Nothing.
     Nothing,
     /// Their columns, if there are any: as a Query's client.
@@ -124,6 +126,14 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             original: None,
             head: Vec::new(),
         }
+    }
+
+    /// Tells the client nothing, whatever the shards say.
+    #[must_use]
+    pub fn silent(mut self) -> Scatter<C> {
+        self.told = Told::Silence;
+        self.left = 0;
+        self
     }
 
     /// Answers a Query: a statement without rows is not described.
@@ -354,7 +364,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 return Ok(true);
             }
             b'C' | b'I' | b's' if !self.is_released => return Ok(false),
-            b'N' if self.copied.is_some() => {}
+            b'N' if self.copied.is_some() || self.told == Told::Silence => {}
             b'N' => out.push(frame),
             b'E' => {
                 if self.failure.is_none() {
@@ -372,7 +382,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             b'2' => branch.is_bound = true,
             b's' | b'C' => {
                 branch.is_suspended |= header.tag == b's';
-                branch.affected = affected(frame::body(frame));
+                branch.affected += affected(frame::body(frame));
                 self.merger.iter_mut().for_each(|merger| merger.end(index));
             }
             b'1' | b'3' | b'I' | b'S' | b'A' => {}

@@ -23,6 +23,7 @@ mod proof;
 pub mod pseudo;
 mod query;
 mod refusal;
+mod replicate;
 mod scatter;
 mod session_use;
 pub mod sizes;
@@ -58,6 +59,9 @@ pub use keyed::Keyed;
 pub use merge::Merge;
 pub use own::OwnCall;
 pub use parameters::Parameters;
+pub use replicate::Carried;
+pub use replicate::Images;
+pub use replicate::Replicate;
 pub use session_use::SessionUse;
 pub use tree::Tree;
 
@@ -120,6 +124,8 @@ pub enum Route {
     Scatter(ShardSet),
     /// Its relations on shards, the rest on a hub.
     Combine(Arc<Combine>),
+    /// The first shard, then the others: it writes to a replicated table.
+    Replicated(Arc<Replicate>),
     /// Nowhere: the error for the client.
     Refused(Error),
 }
@@ -157,6 +163,8 @@ pub enum Target {
     Many(ShardSet),
     /// A hub finishes it: see [`Plan::combine`].
     Combine,
+    /// All shards, the first one first: see [`Plan::replicate`].
+    Replicated,
 }
 
 /// Plans one statement. Total: what can't be served is a plan too.
@@ -226,7 +234,16 @@ impl Plan {
             Route::Keyed(keyed) => keyed.target(arguments),
             Route::Scatter(shards) => keyed::scatter(shards.clone(), arguments),
             Route::Combine(_) => Ok(Target::Combine),
+            Route::Replicated(_) => Ok(Target::Replicated),
             Route::Refused(error) => Err(error.clone()),
+        }
+    }
+
+    /// How it writes to a replicated table, if it does.
+    pub fn replicate(&self) -> Option<&Arc<Replicate>> {
+        match &self.route {
+            Route::Replicated(replicate) => Some(replicate),
+            _ => None,
         }
     }
 

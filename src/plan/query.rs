@@ -29,6 +29,7 @@ use crate::plan::own::Question;
 use crate::plan::proof::Prover;
 use crate::plan::pseudo;
 use crate::plan::refusal;
+use crate::plan::replicate;
 use crate::plan::scatter;
 use crate::plan::statement::Part;
 use crate::sharding::ShardIndex;
@@ -142,9 +143,12 @@ impl<'a> Query<'a> {
             (self.request.text, self.tokens),
         );
         // What the proxy answers in a text would move its tokens.
-        let route = match own.is_empty() {
-            true => combine::complete(self, route),
-            false => route,
+        let route = match (own.first(), route) {
+            (None, route) => combine::complete(self, route),
+            (Some(call), Route::Replicated(_)) => {
+                Route::Refused(refusal::own_call(call.question.name()))
+            }
+            (Some(_), route) => route,
         };
         Planned {
             route,
@@ -218,9 +222,21 @@ impl<'a> Query<'a> {
             return Err(refusal::everywhere("SELECT INTO"));
         }
         self.check_calls()?;
+        if let Some(relation) = replicate::target(self)? {
+            check_policies(relation)?;
+            check_hazards(relation)?;
+            let replicate = replicate::plan(self, relation)?;
+            return Ok((Route::Replicated(Arc::new(replicate)), None));
+        }
         let needs = self.needs()?;
         if needs.replicated && self.locks() {
-            return Err(refusal::locks_replicated());
+            // Whoever changes the rows does so on the first shard first.
+            return match needs.sharded {
+                false => self
+                    .unsharded(&needs.locking_first()?)
+                    .map(|route| (route, None)),
+                true => Err(refusal::locks_replicated()),
+            };
         }
         if !needs.sharded {
             return self.unsharded(&needs).map(|route| (route, None));
@@ -451,6 +467,12 @@ impl<'a> Query<'a> {
 }
 
 impl Needs {
+    /// As they are if rows of replicated tables are locked, which is done on the first shard.
+    fn locking_first(mut self) -> Result<Needs> {
+        self.at_home(FIRST_SHARD)?;
+        Ok(self)
+    }
+
     fn at_home(&mut self, shard: ShardIndex) -> Result<()> {
         if self.home.is_some_and(|home| home != shard) {
             return Err(refusal::several_homes());

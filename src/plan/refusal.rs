@@ -154,9 +154,38 @@ pub(super) fn overriding(table: &str) -> Error {
 /// A write to a replicated table.
 pub(super) fn writes_replicated(table: &str) -> Error {
     Error::refused(
-        format!("writing to the replicated table \"{table}\" is not supported"),
-        "Every shard would have to change in one transaction.",
-        "Write to it on each shard, choosing it with SET shardwire.shard = '…'.",
+        format!("writing to the replicated table \"{table}\" in this way is not supported"),
+        "Its rows would have to change on every shard as on the first.",
+        "Use an INSERT, UPDATE or DELETE of this table alone.",
+    )
+}
+
+/// A write to a replicated table beside another one.
+pub(super) fn writes_with(table: &str) -> Error {
+    Error::refused(
+        format!(
+            "writing to the replicated table \"{table}\" together with others is not supported"
+        ),
+        "The statement changes several tables, which are not on the same shards.",
+        "Use a statement for each table, in one transaction.",
+    )
+}
+
+/// A write to a replicated table of what a sharded one has.
+pub(super) fn reads_sharded(table: &str) -> Error {
+    Error::refused(
+        format!("writing to a replicated table what table \"{table}\" has is not supported"),
+        "Its rows are on several shards.",
+        "Read the rows first, and write them as constants or parameters.",
+    )
+}
+
+/// A call that the proxy answers, in a write to a replicated table.
+pub(super) fn own_call(name: &str) -> Error {
+    Error::refused(
+        format!("function \"{name}\" cannot be called in a write to a replicated table"),
+        "The proxy answers it for each server.",
+        "Call it first, and send its value.",
     )
 }
 

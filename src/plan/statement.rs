@@ -223,6 +223,9 @@ fn plan_explain(part: Part<'_>, analyze: bool, body: &Range<u32>) -> Planned {
     let body = part.within(body);
     let mut planned = plan(body, &classify(part.request.text, body.tokens));
     if !analyze {
+        if matches!(planned.route, Route::Replicated(_)) {
+            planned.route = Route::Shard(FIRST_SHARD);
+        }
         planned.access = Access::Read;
         planned.session = SessionUse::NONE;
         // What is shown is the plan of what was written.
@@ -272,7 +275,9 @@ fn one_shard_only(route: &mut Route, what: &str) {
         )
     };
     match route {
-        Route::Scatter(_) | Route::Combine(_) => *route = Route::Refused(error()),
+        Route::Scatter(_) | Route::Combine(_) | Route::Replicated(_) => {
+            *route = Route::Refused(error());
+        }
         Route::Keyed(keyed) => {
             if matches!(keyed.spread, Spread::Scatter(_) | Spread::Combine(_)) {
                 keyed.spread = Spread::Refuse(error());

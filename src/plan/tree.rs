@@ -32,6 +32,7 @@ impl fmt::Display for Tree<'_> {
             Route::Keyed(keyed) => self.keyed(keyed, f)?,
             Route::Scatter(shards) => write!(f, "{} {}", self.scatter(), self.set(shards))?,
             Route::Combine(combine) => self.combine(combine, f)?,
+            Route::Replicated(replicate) => write!(f, "{}", replicate.words())?,
             Route::Refused(error) => {
                 let fields = error.fields();
                 write!(f, "Refused {}: {}", fields.code, fields.message)?;
@@ -73,7 +74,11 @@ impl Tree<'_> {
                 matches!(keyed.spread, Spread::Scatter(_))
                     && parts.any(|part| part.values.len() > 1)
             }
-            Route::Any | Route::Shard(_) | Route::Combine(_) | Route::Refused(_) => false,
+            Route::Any
+            | Route::Shard(_)
+            | Route::Combine(_)
+            | Route::Replicated(_)
+            | Route::Refused(_) => false,
         }
     }
 

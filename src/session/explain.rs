@@ -60,7 +60,7 @@ impl Session {
             });
         };
         let shard = match target {
-            Target::Any | Target::Combine => None,
+            Target::Any | Target::Combine | Target::Replicated => None,
             Target::One(shard) => Some(*shard),
             Target::Many(shards) => shards.iter().next(),
         };

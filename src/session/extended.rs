@@ -18,6 +18,7 @@ use crate::session::rewrite::Rewritten;
 use crate::session::route::Need;
 use crate::session::study::{Study, converted, effects, unplanned};
 use crate::session::{Session, Stop};
+use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
@@ -144,16 +145,9 @@ impl Session {
             let written = (text, &*prepared.literals);
             let (target, rows) = self.explained(&prepared.plan, target?, written)?;
             self.batch.explanation = rows;
-            let shard = match target {
-                Target::Many(shards) => {
-                    return self.bind_scatter(frame, prepared, (shards, false)).await;
-                }
-                Target::Combine => {
-                    let shards = self.described_by(&prepared.plan);
-                    return self.bind_scatter(frame, prepared, (shards, true)).await;
-                }
-                Target::One(shard) => Some(shard),
-                Target::Any => None,
+            let shard = match self.gathers(target, &prepared.plan) {
+                Ok(gathering) => return self.bind_scatter(frame, prepared, gathering).await,
+                Err(shard) => shard,
             };
             self.count_route(shard);
             self.hold(self.need(&prepared.plan, shard, text)).await?;
@@ -179,6 +173,17 @@ impl Session {
         self.statements
             .put_portal(bind.portal, Portal::OnServer(prepared, settings, place));
         Ok(())
+    }
+
+    /// The shards that an execution works with together, and whether a hub finishes it; else the one.
+    fn gathers(&self, target: Target, plan: &Plan) -> Result<(ShardSet, bool), Option<ShardIndex>> {
+        match target {
+            Target::Many(shards) => Ok((shards, false)),
+            Target::Replicated => Ok((ShardSet::all(self.database.config.shards.len()), false)),
+            Target::Combine => Ok((self.described_by(plan), true)),
+            Target::One(shard) => Err(Some(shard)),
+            Target::Any => Err(None),
+        }
     }
 
     /// Binds a statement that only the server knows.

@@ -60,6 +60,7 @@ mod prepared;
 mod pseudo;
 mod quick;
 mod refusal;
+mod replicated;
 mod replies;
 mod reset;
 mod rewrite;

@@ -71,6 +71,14 @@ pub(super) fn no_statement(name: &str) -> Error {
 }
 
 /// That an EXECUTE can't be finished on a hub.
+fn replicated() -> Error {
+    Error::refused(
+        "EXECUTE of a statement that writes to a replicated table is not supported",
+        "It runs on the first shard before the others.",
+        "Send the statement itself, or prepare it by the protocol's own messages.",
+    )
+}
+
 fn combined() -> Error {
     Error::refused(
         "EXECUTE of a query that needs rows of several shards is not supported",
@@ -298,6 +306,9 @@ impl Session {
         };
         let target = self.target(&named.plan, &arguments, hint.or(prepared.hint.as_deref()))?;
         let is_merged = named.plan.merge.is_some() || prepared.plan.merge.is_some();
+        if target == Target::Replicated {
+            return Err(replicated());
+        }
         if target == Target::Combine || (is_merged && matches!(target, Target::Many(_))) {
             return Err(combined());
         }

@@ -71,6 +71,8 @@ pub struct Answered {
     pub rows: u64,
     /// The sum of the numbers in the command tags.
     pub affected: u64,
+    /// The number in the command tag of each.
+    pub each: Vec<u64>,
     /// A shard has more rows than its Execute asked for.
     pub is_suspended: bool,
     /// What each shard said of the rows.
@@ -162,6 +164,9 @@ impl Session {
         };
         if portal.is_combined {
             return self.execute_combined(portal, max_rows).await;
+        }
+        if portal.prepared.plan.replicate().is_some() {
+            return self.execute_replicated(&portal, max_rows).await;
         }
         if is_about_cursor(&portal.prepared.plan.statement) {
             return self.execute_cursor_call(&portal).await;
@@ -444,6 +449,7 @@ impl Session {
                 ..
             } = one;
             answered.affected += one.affected;
+            answered.each.push(one.affected);
             answered.is_suspended |= one.is_suspended;
             answered.descriptions.extend(one.description);
             held.is_lost |= !undisturbed || !one.is_bound;

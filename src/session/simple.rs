@@ -130,10 +130,11 @@ impl Session {
             self.target(plan, &arguments, hint)
         };
         self.shape.literals = literals;
-        let target = target?;
-        if target == Target::Combine {
-            return self.combine_query(text, plan).await;
-        }
+        let target = match target? {
+            Target::Combine => return self.combine_query(text, plan).await,
+            Target::Replicated => return self.replicate_query(text, plan).await,
+            target => target,
+        };
         if self.explains(plan) {
             let explained = self.explain(plan, &target, (text, &self.shape.literals))?;
             return self.query_explain(frame, plan, (explained, text)).await;
@@ -155,14 +156,13 @@ impl Session {
                 let text = frontend::query(frame::body(frame))?;
                 self.scatter_query(text, plan, shards).await
             }
-            Target::One(shard) => {
-                self.count_route(Some(shard));
-                self.send_query(frame, self.need(plan, Some(shard), text), effects)
-                    .await
-            }
-            Target::Any | Target::Combine => {
-                self.count_route(None);
-                self.send_query(frame, self.need(plan, None, text), effects)
+            target => {
+                let shard = match target {
+                    Target::One(shard) => Some(shard),
+                    _ => None,
+                };
+                self.count_route(shard);
+                self.send_query(frame, self.need(plan, shard, text), effects)
                     .await
             }
         }

@@ -130,6 +130,7 @@ fn plans(database: &Database, onlooker: Onlooker<'_>) -> Table {
             Route::Keyed(_) => "by key".to_owned(),
             Route::Scatter(_) => "scatter".to_owned(),
             Route::Combine(_) => "combine".to_owned(),
+            Route::Replicated(_) => "replicated".to_owned(),
             Route::Refused(_) => "refused".to_owned(),
         };
         let access = match kept.plan.access {

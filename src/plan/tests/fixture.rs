@@ -120,6 +120,7 @@ impl Fixture {
         match plan.target(&arguments) {
             Ok(crate::plan::Target::Any) => "any shard".to_owned(),
             Ok(crate::plan::Target::Combine) => "a hub".to_owned(),
+            Ok(crate::plan::Target::Replicated) => "every shard".to_owned(),
             Ok(crate::plan::Target::One(shard)) => self.catalog.shards()[shard].clone(),
             Ok(crate::plan::Target::Many(shards)) => {
                 let names: Vec<&str> = shards
@@ -228,6 +229,12 @@ impl Reader {
                 .filter(|column| !column.is_empty())
                 .map(column)
                 .collect(),
+            primary_key: columns
+                .split(", ")
+                .filter(|column| column.split(' ').any(|word| word == "pk"))
+                .filter_map(|column| column.split(' ').next())
+                .map(str::to_owned)
+                .collect(),
             ..RawRelation::default()
         });
         name.to_owned()
@@ -323,6 +330,12 @@ fn column(definition: &str) -> RawColumn {
         not_null: false,
         has_default: words.contains(&"seq"),
         sequence_default: words.contains(&"seq"),
-        generated: false,
+        generated: words.contains(&"generated"),
+        varying_default: words.contains(&"seq") || words.contains(&"varying"),
+        identity: match words.contains(&"always") {
+            true => Some('a'),
+            false => None,
+        },
+        sequence: None,
     }
 }

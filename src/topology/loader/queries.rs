@@ -63,6 +63,9 @@ const DIGEST: &str = concat!(
     UNION ALL SELECT hashint8extended(d.xmin::text::int8, d.oid::int8) FROM pg_attrdef d JOIN mine ON mine.oid = d.adrelid
     UNION ALL SELECT hashint8extended(r.xmin::text::int8, r.oid::int8) FROM pg_rewrite r JOIN mine ON mine.oid = r.ev_class
     UNION ALL SELECT hashint8extended(t.xmin::text::int8, t.oid::int8) FROM pg_trigger t JOIN mine ON mine.oid = t.tgrelid
+    UNION ALL SELECT hashint8extended(k.xmin::text::int8, k.indexrelid::int8) FROM pg_index k JOIN mine ON mine.oid = k.indrelid
+        WHERE k.indisprimary
+    UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_type WHERE oid >= 16384 AND typtype = 'd'
     UNION ALL SELECT hashint8extended(i.xmin::text::int8, i.inhrelid::int8) FROM pg_inherits i JOIN mine ON mine.oid = i.inhrelid
     UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_proc WHERE oid >= 16384
     UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_namespace
@@ -74,10 +77,33 @@ const RELATIONS: &str = concat!(
     "SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relrowsecurity, \
             EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN'), \
             EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal), \
-            (SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1) \
+            (SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1), \
+            (SELECT array_agg(a.attname::text ORDER BY k.n) FROM pg_index i, \
+                unnest(i.indkey) WITH ORDINALITY k(number, n), pg_attribute a \
+             WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate \
+                AND k.n <= i.indnkeyatts AND a.attrelid = c.oid AND a.attnum = k.number) \
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE ",
     of_users!()
 );
+
+/// A default that is nothing but the next number of a sequence, cast to the column's type: 1574 is nextval,
+/// 480 and 714 make integers and smallints of its result.
+macro_rules! is_nextval {
+    () => {
+        "(d.adbin::text ~ '^\\{FUNCEXPR :funcid (480|714|1574) ' \
+         AND d.adbin::text ~ ':funcid 1574 ' AND d.adbin::text !~ '\\{(?!FUNCEXPR|CONST)[A-Z]' \
+         AND d.adbin::text !~ ':funcid (?!480 |714 |1574 )')"
+    };
+}
+
+/// A default that is made of constants and immutable functions only, as PostgreSQL's grammar tells them.
+macro_rules! is_constant {
+    () => {
+        "(d.adbin::text !~ '\\{(?!CONST|FUNCEXPR|OPEXPR|RELABELTYPE|ARRAYEXPR|BOOLEXPR|NULLTEST)[A-Z]' \
+         AND NOT EXISTS (SELECT FROM regexp_matches(d.adbin::text, ':(?:op)?funcid ([0-9]+)', 'g') m \
+             LEFT JOIN pg_proc p ON p.oid = m[1]::oid WHERE p.provolatile IS DISTINCT FROM 'i'))"
+    };
+}
 
 /// 1574 is nextval. Functions that print expressions are not asked: they lock the tables, and would wait
 /// for transactions that change them.
@@ -89,9 +115,21 @@ const COLUMNS: &str = concat!(
             CASE a.attcollation WHEN 0 THEN true WHEN 100 THEN NULL ELSE k.oid IS NOT NULL AND \
                 (to_jsonb(k)->>'collprovider' = 'b' OR (to_jsonb(k)->>'collprovider' = 'c' AND ",
     bytewise!("k.collcollate"),
-    ")) END \
+    ")) END, \
+            CASE WHEN d.oid IS NOT NULL THEN a.attgenerated = '' AND NOT ",
+    is_constant!(),
+    " ELSE a.attidentity <> '' OR t.typdefaultbin IS NOT NULL END, \
+            a.attidentity::text, \
+            (SELECT q.oid FROM pg_depend s JOIN pg_class q ON q.relkind = 'S' AND q.oid = s.objid \
+             WHERE a.attidentity <> '' AND s.classid = 'pg_class'::regclass AND s.deptype = 'i' \
+                AND s.refclassid = 'pg_class'::regclass AND s.refobjid = a.attrelid AND s.refobjsubid = a.attnum \
+             UNION ALL SELECT q.oid FROM pg_depend s JOIN pg_class q ON q.relkind = 'S' AND q.oid = s.refobjid \
+             WHERE a.attidentity = '' AND a.attgenerated = '' AND d.oid IS NOT NULL AND ",
+    is_nextval!(),
+    " AND s.classid = 'pg_attrdef'::regclass AND s.objid = d.oid AND s.refclassid = 'pg_class'::regclass LIMIT 1) \
      FROM pg_attribute a \
      JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+     JOIN pg_type t ON t.oid = a.atttypid \
      LEFT JOIN pg_collation k ON k.oid = a.attcollation \
      LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
      WHERE a.attnum > 0 AND NOT a.attisdropped AND ",
@@ -278,6 +316,9 @@ fn relation(row: &Row) -> Result<RawRelation, ControlError> {
         has_rules: row.try_get(5)?,
         has_triggers: row.try_get(6)?,
         row_security: row.try_get(4)?,
+        primary_key: row
+            .try_get::<_, Option<Vec<String>>>(8)?
+            .unwrap_or_default(),
     })
 }
 
@@ -293,6 +334,9 @@ fn column(row: &Row, bytewise: bool) -> Result<RawColumn, ControlError> {
         sequence_default: row.try_get(7)?,
         generated: row.try_get(8)?,
         bytewise: row.try_get::<_, Option<bool>>(9)?.unwrap_or(bytewise),
+        varying_default: row.try_get(10)?,
+        identity: Some(letter(row, 11)?).filter(|letter| *letter != ' '),
+        sequence: row.try_get(12)?,
     })
 }
 
