@@ -466,3 +466,43 @@ fn flags_explain_themselves() {
     assert!(text(&process::run(&directory, &["--help"])).contains("--config"));
     assert!(!process::run(&directory, &["--nonsense"]).status.success());
 }
+
+#[test]
+fn a_statement_is_explained_with_and_without_servers() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema("CREATE TABLE users (user_id bigint PRIMARY KEY, name text COLLATE \"C\")")
+        .sharded("users", &["user_id"])
+        .start();
+    let explain = |arguments: &[&str]| {
+        let arguments = [&["explain", "--config", "proxy.yaml"], arguments].concat();
+        let output = process::run(cluster.directory(), &arguments);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said)
+    };
+    let ordered = "SELECT shard_id, name FROM users ORDER BY name LIMIT 2";
+    let (code, said) = explain(&[ordered]);
+    assert_eq!(
+        (code, said.as_str()),
+        (
+            Some(0),
+            "Limit 2\n  Merge by name\n    Scatter (all shards)\n->  shards s0, s1\n"
+        )
+    );
+    let point = "SELECT name FROM users WHERE user_id = 7";
+    let (code, online) = explain(&[point]);
+    assert_eq!(code, Some(0), "{online}");
+    let (code, offline) = explain(&["--offline", point]);
+    assert_eq!(code, Some(0), "{offline}");
+    assert!(
+        online.starts_with("Single key users.user_id = 7\n->  shard s"),
+        "{online}"
+    );
+    assert!(offline.ends_with(&online), "{offline}");
+    let (code, said) = explain(&["--offline", "--database", "none", point]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("3D000"), "{said}");
+    let (code, said) = explain(&["CALL something()"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("0A000"), "{said}");
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use shardwire::admin::check;
+use shardwire::admin::{check, explain};
 use shardwire::config::{Config, Log, LogFormat};
 use shardwire::demo;
 use shardwire::proxy;
@@ -31,6 +31,17 @@ enum Command {
     Demo,
     /// Checks the configuration and every server it names, and reports everything wrong at once.
     Check,
+    /// Prints where a statement would run, and how.
+    Explain {
+        /// The statement, or several with semicolons between them.
+        sql: String,
+        /// The database of the file; may be left out where there is one.
+        #[arg(long, short)]
+        database: Option<String>,
+        /// Asks no server: the tables are those of the file, and types are guessed.
+        #[arg(long)]
+        offline: bool,
+    },
 }
 
 /// Exit code when the configuration is wrong, as `sysexits.h` has it.
@@ -63,6 +74,21 @@ async fn run(arguments: Arguments) -> ExitCode {
         Some(Command::Check) => {
             let env = |name: &str| std::env::var(name).ok();
             let outcome = check::command(&arguments.config, &env).await;
+            print!("{}", outcome.text);
+            ExitCode::from(outcome.code)
+        }
+        Some(Command::Explain {
+            sql,
+            database,
+            offline,
+        }) => {
+            let asked = explain::Asked {
+                sql,
+                database,
+                offline,
+            };
+            let env = |name: &str| std::env::var(name).ok();
+            let outcome = explain::command(&arguments.config, &env, &asked).await;
             print!("{}", outcome.text);
             ExitCode::from(outcome.code)
         }

@@ -1,6 +1,7 @@
-//! What operators see: SHOW SHARDWIRE, /metrics, the status page, `shardwire check`.
+//! What operators see: SHOW SHARDWIRE, /metrics, the status page, `shardwire check` and `explain`.
 
 pub mod check;
+pub mod explain;
 pub mod http;
 mod page;
 pub mod show;

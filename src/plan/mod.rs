@@ -64,6 +64,7 @@ pub use replicate::Images;
 pub use replicate::Replicate;
 pub use session_use::SessionUse;
 pub use tree::Tree;
+pub use tree::spell_out;
 
 /// What is to be planned: exactly one statement.
 #[derive(Clone, Copy, Debug)]

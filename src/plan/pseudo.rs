@@ -10,7 +10,9 @@ use std::ops::Range;
 use crate::catalog::Location;
 use crate::error::Error;
 use crate::error::Result;
+use crate::plan::Plan;
 use crate::plan::bind::BoundSource;
+use crate::plan::own::tokens_of as tokens_in;
 use crate::plan::query::Query;
 use crate::sql::analysis::BlockId;
 use crate::sql::analysis::Column;
@@ -18,13 +20,15 @@ use crate::sql::analysis::Reference;
 use crate::sql::analysis::Source;
 use crate::sql::analysis::SourceKind;
 use crate::sql::literal::identifier_value;
+use crate::sql::splice::Edit;
+use crate::sql::token::LexOptions;
 
 /// Its name.
-pub(super) const NAME: &str = "shard_id";
+pub const NAME: &str = "shard_id";
 
 /// What stands in its place. Names of shards are ordered by their bytes on every shard; the result
 /// column keeps the name, as PostgreSQL names it after the function.
-pub const REPLACEMENT: &str = "(shardwire.shard_id() COLLATE \"C\")";
+const REPLACEMENT: &str = "(shardwire.shard_id() COLLATE \"C\")";
 
 /// The tokens of each mention, in order.
 ///
@@ -63,6 +67,26 @@ pub(super) fn find(query: &Query<'_>) -> Result<Box<[Range<usize>]>> {
         ));
     }
     Ok(found.into())
+}
+
+/// The edits that put the shard's name in the place of each mention in a text of a plan's shape.
+///
+/// # Errors
+/// What PostgreSQL's scanner would say.
+pub fn edits(plan: &Plan, text: &str, lex: LexOptions) -> Result<Vec<Edit>> {
+    if plan.pseudo.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tokens = tokens_in(text, lex)?;
+    let edits = plan.pseudo.iter().filter_map(|mention| {
+        let mentioned = tokens.get(mention.clone())?;
+        let (first, last) = (mentioned.first()?, mentioned.last()?);
+        Some(Edit {
+            range: first.start..last.end,
+            text: REPLACEMENT.to_owned(),
+        })
+    });
+    Ok(edits.collect())
 }
 
 /// Whether a name in a block means the pseudo-column.

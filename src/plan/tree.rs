@@ -14,11 +14,23 @@ use crate::plan::keyed::Spread;
 use crate::sharding::KeyUse;
 use crate::sharding::ShardIndex;
 use crate::sharding::ShardSet;
+use crate::sql::shape::Literal;
+use crate::sql::token::slice;
 
 /// A plan with the names of its shards, to be printed.
 pub struct Tree<'a> {
     pub(super) plan: &'a Plan,
     pub(super) shards: &'a [String],
+}
+
+/// A line of a plan, which serves all texts of a shape, with the literals of this text.
+pub fn spell_out(line: &str, (text, literals): (&str, &[Literal])) -> String {
+    let mut line = line.to_owned();
+    for (index, literal) in literals.iter().enumerate().rev() {
+        let written = slice(text, literal.start..literal.end);
+        line = line.replace(&format!("literal {}", index + 1), written);
+    }
+    line
 }
 
 impl fmt::Display for Tree<'_> {
@@ -189,4 +201,24 @@ fn write_value(value: KeyValue, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, " (if its type is declared)")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::token::TokenKind;
+
+    #[test]
+    fn literals_are_spelled_out() {
+        let text = "EXPLAIN SELECT 7, 42";
+        let literal = |start, end| Literal {
+            start,
+            end,
+            kind: TokenKind::Number,
+            lifted: true,
+        };
+        let literals = [literal(15, 16), literal(18, 20)];
+        assert_eq!(spell_out("key = literal 2", (text, &literals)), "key = 42");
+        assert_eq!(spell_out("key = $1", (text, &literals)), "key = $1");
+    }
 }

@@ -1,12 +1,11 @@
 //! EXPLAIN over shards: the proxy's plan above one shard's.
 
 use crate::error::{Error, Result};
-use crate::plan::{Plan, Target};
+use crate::plan::{Plan, Target, spell_out};
 use crate::session::Session;
 use crate::sharding::ShardIndex;
 use crate::sql::shape::Literal;
 use crate::sql::statement::{Explain, Statement};
-use crate::sql::token::slice;
 use crate::wire::backend::data_row;
 
 /// Where an EXPLAIN runs, and the rows that stand above its server's.
@@ -100,16 +99,6 @@ impl Session {
     }
 }
 
-/// A line of a plan, which serves all texts of a shape, with the literals of this text.
-fn spell_out(line: &str, (text, literals): (&str, &[Literal])) -> String {
-    let mut line = line.to_owned();
-    for (index, literal) in literals.iter().enumerate().rev() {
-        let written = slice(text, literal.start..literal.end);
-        line = line.replace(&format!("literal {}", index + 1), written);
-    }
-    line
-}
-
 pub(super) fn is_text(explain: &Explain) -> bool {
     explain
         .options
@@ -120,24 +109,4 @@ pub(super) fn is_text(explain: &Explain) -> bool {
                 .as_deref()
                 .is_none_or(|value| value.eq_ignore_ascii_case("text"))
         })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sql::token::TokenKind;
-
-    #[test]
-    fn literals_are_spelled_out() {
-        let text = "EXPLAIN SELECT 7, 42";
-        let literal = |start, end| Literal {
-            start,
-            end,
-            kind: TokenKind::Number,
-            lifted: true,
-        };
-        let literals = [literal(15, 16), literal(18, 20)];
-        assert_eq!(spell_out("key = literal 2", (text, &literals)), "key = 42");
-        assert_eq!(spell_out("key = $1", (text, &literals)), "key = $1");
-    }
 }

@@ -1,14 +1,13 @@
 //! Texts that name `shard_id`: what is planned and sent in their place.
 
 use crate::error::Result;
-use crate::plan::own::tokens_of;
-use crate::plan::{Plan, pseudo};
+use crate::plan::pseudo;
 use crate::session::Session;
 use crate::session::database::Database;
 use crate::session::study::Study;
 use crate::sql::shifts::Shifts;
 use crate::sql::splice::{Edit, splice};
-use crate::sql::token::{LexOptions, slice};
+use crate::sql::token::slice;
 
 /// A text in which the shard's name is computed where the client's has `shard_id`.
 pub(super) struct Expanded {
@@ -34,11 +33,15 @@ impl Session {
         let options = Database::lex_options(self.settings.context());
         let mut edits = Vec::new();
         match study {
-            Study::One(plan) => mentions(plan, text, 0, options, &mut edits)?,
+            Study::One(plan) => edits = pseudo::edits(plan, text, options)?,
             Study::Many(plans) => {
                 for (range, plan) in plans {
                     let statement = slice(text, range.clone());
-                    mentions(plan, statement, range.start, options, &mut edits)?;
+                    let found = pseudo::edits(plan, statement, options)?;
+                    edits.extend(found.into_iter().map(|edit| Edit {
+                        range: range.start + edit.range.start..range.start + edit.range.end,
+                        ..edit
+                    }));
                 }
             }
             Study::Empty | Study::Opaque => {}
@@ -54,28 +57,4 @@ impl Session {
             text: expanded,
         }))
     }
-}
-
-/// Adds the edits of a statement that begins at `start`.
-fn mentions(
-    plan: &Plan,
-    statement: &str,
-    start: u32,
-    options: LexOptions,
-    edits: &mut Vec<Edit>,
-) -> Result<()> {
-    if plan.pseudo.is_empty() {
-        return Ok(());
-    }
-    let tokens = tokens_of(statement, options)?;
-    for mention in &plan.pseudo {
-        let mentioned = tokens.get(mention.clone()).unwrap_or_default();
-        if let ([first, ..], Some(last)) = (mentioned, mentioned.last()) {
-            edits.push(Edit {
-                range: start + first.start..start + last.end,
-                text: pseudo::REPLACEMENT.to_owned(),
-            });
-        }
-    }
-    Ok(())
 }

@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 
 use crate::catalog::Catalog;
 use crate::catalog::Problem;
+use crate::catalog::RawCatalog;
 use crate::config::Address;
 use crate::config::Database;
 use crate::config::RoleHint;
@@ -216,12 +217,26 @@ fn see(book: &Book, shard: usize, heard: Heard, state: State) -> Seen {
     }
 }
 
-/// What is wrong with the tables, by the configuration and between the primaries.
-async fn tables(
-    database: &Database,
-    dialer: &Dialer,
-    states: &[Vec<State>],
-) -> (Vec<Problem>, Option<ControlError>) {
+/// The catalogue of a database, as the proxy would read it now.
+///
+/// # Errors
+/// Why it can't be read.
+pub async fn catalog(database: &Database, dialer: &Dialer) -> Result<Catalog, ControlError> {
+    let mut states = Vec::new();
+    for shard in &database.shards {
+        let heard = shard.servers.iter();
+        let heard = join_all(heard.map(|server| hear(dialer, &server.address))).await;
+        states.push(elect(shard, &heard, database.max_staleness));
+    }
+    let primaries = primaries(database, &states);
+    match timeout(LIMIT, read_catalog(database, dialer, &primaries)).await {
+        Ok(raw) => Ok(Catalog::build(1, &raw?, database).0),
+        Err(_) => Err(ControlError::timed_out("reading the catalogue", LIMIT)),
+    }
+}
+
+/// The primary of each shard that has one.
+fn primaries<'a>(database: &'a Database, states: &[Vec<State>]) -> Vec<(usize, &'a Address)> {
     let mut primaries = Vec::new();
     for (index, (states, shard)) in states.iter().zip(&database.shards).enumerate() {
         let primary = states
@@ -231,6 +246,16 @@ async fn tables(
             primaries.push((index, &server.address));
         }
     }
+    primaries
+}
+
+/// What is wrong with the tables, by the configuration and between the primaries.
+async fn tables(
+    database: &Database,
+    dialer: &Dialer,
+    states: &[Vec<State>],
+) -> (Vec<Problem>, Option<ControlError>) {
+    let primaries = primaries(database, states);
     match timeout(LIMIT, read_tables(database, dialer, &primaries)).await {
         Ok(Ok(problems)) => (problems, None),
         Ok(Err(error)) => (Vec::new(), Some(error)),
@@ -241,11 +266,12 @@ async fn tables(
     }
 }
 
-async fn read_tables(
+/// What the first primary says, with the home tables of the others.
+async fn read_catalog(
     database: &Database,
     dialer: &Dialer,
     primaries: &[(usize, &Address)],
-) -> Result<Vec<Problem>, ControlError> {
+) -> Result<RawCatalog, ControlError> {
     let Some((read, first)) = primaries.first() else {
         return Err(ControlError::answer("no shard has a primary that answers"));
     };
@@ -258,6 +284,15 @@ async fn read_tables(
             loader::merge(&mut raw, database, home, &other);
         }
     }
+    Ok(raw)
+}
+
+async fn read_tables(
+    database: &Database,
+    dialer: &Dialer,
+    primaries: &[(usize, &Address)],
+) -> Result<Vec<Problem>, ControlError> {
+    let raw = read_catalog(database, dialer, primaries).await?;
     let (_, mut problems) = Catalog::build(0, &raw, database);
     let mut schemas = Vec::new();
     for (shard, address) in primaries {

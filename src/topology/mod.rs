@@ -38,7 +38,7 @@ use probe::{Pace, Probe};
 
 pub use control::{Control, ControlError, Dialer};
 pub use families::TopologyMetrics;
-pub use inspection::{Identity, Inspected, Inspection, Seen, inspect};
+pub use inspection::{Identity, Inspected, Inspection, Seen, catalog, inspect};
 pub use prepared::PreparedTransaction;
 pub use replica_set::ReplicaSet;
 pub use selection::{Access, Role, Want};

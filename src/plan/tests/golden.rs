@@ -1,7 +1,6 @@
 //! Golden plans: `REWRITE=1 cargo test plan` writes them anew.
 
 use std::fmt::Write;
-use std::ops::Range;
 
 use crate::plan::Arguments;
 use crate::plan::Parameters;
@@ -90,12 +89,7 @@ fn planned(fixture: &Fixture, text: &str, types: &[u32]) -> String {
 /// The statement that is planned in place of one that names pseudo-columns.
 fn expanded(text: &str, plan: &Plan) -> String {
     let lex = LexOptions::default();
-    let tokens = tokens_of(text, lex).unwrap();
-    let edit = |mention: &Range<usize>| Edit {
-        range: tokens[mention.start].start..tokens[mention.end - 1].end,
-        text: pseudo::REPLACEMENT.to_owned(),
-    };
-    let edits: Vec<Edit> = plan.pseudo.iter().map(edit).collect();
+    let edits = pseudo::edits(plan, text, lex).unwrap();
     splice(text, lex, &edits).unwrap()
 }
 

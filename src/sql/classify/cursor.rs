@@ -119,7 +119,7 @@ const FUNCTION_OR_TYPE: &[&str] = &[
 ];
 
 /// Whether an unquoted `word` (in lower case) is a reserved keyword.
-pub(in crate::sql) fn is_reserved(word: &str) -> bool {
+pub fn is_reserved(word: &str) -> bool {
     RESERVED.contains(&word)
 }
 

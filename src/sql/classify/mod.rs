@@ -16,7 +16,7 @@ use crate::sql::statement::Statement;
 use crate::sql::token::Token;
 use cursor::Cursor;
 
-pub(in crate::sql) use cursor::is_reserved;
+pub use cursor::is_reserved;
 pub use execute::Executed;
 pub use execute::executed;
 pub use setting::setting_values;
