@@ -25,6 +25,7 @@ mod faults;
 mod harness;
 mod hostile;
 mod implicit;
+mod insert;
 mod launcher;
 mod leaks;
 mod listen;

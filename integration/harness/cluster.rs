@@ -392,6 +392,25 @@ impl Cluster {
         }
     }
 
+    /// Every shard has the rows of the oracle that belong there, and no others.
+    pub fn same_data(&self) {
+        for table in &self.builder.tables {
+            for (number, shard) in self.shards.iter().enumerate() {
+                let (functions, condition) = self.condition(table, number);
+                let name = &table.name;
+                let rows = |condition: &str| {
+                    format!(
+                        "{functions} COPY (SELECT * FROM {name} WHERE {condition} \
+                         ORDER BY {name}::text COLLATE \"C\") TO STDOUT;"
+                    )
+                };
+                let wanted = self.oracle.psql(DATABASE, &rows(&condition)).unwrap();
+                let got = shard.primary.psql(DATABASE, &rows("true")).unwrap();
+                assert_eq!(got, wanted, "rows of {name} on shard {number}");
+            }
+        }
+    }
+
     /// Functions to make first, and the condition that the rows of a shard meet.
     fn condition(&self, table: &Table, shard: usize) -> (String, String) {
         let condition = match &table.rows {

@@ -119,7 +119,8 @@ impl Pair {
         }
     }
 
-    fn compare(&mut self, mode: Mode, sql: &str, parameters: &[Option<&str>], ordered: bool) {
+    /// Runs it on both once; rows in any order unless they are `ordered`.
+    pub fn compare(&mut self, mode: Mode, sql: &str, parameters: &[Option<&str>], ordered: bool) {
         let mut got = outcome(&frames(&mut self.proxy, mode, sql, parameters));
         let mut wanted = outcome(&frames(&mut self.oracle, mode, sql, parameters));
         let upper = sql.to_uppercase();

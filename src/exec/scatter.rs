@@ -28,8 +28,10 @@ use crate::wire::frame;
 
 mod branch;
 mod merging;
+mod ordered;
 
 use branch::Branch;
+use ordered::Order;
 
 pub use branch::Ended;
 
@@ -54,6 +56,15 @@ pub struct Scatter<C> {
     copied: Option<Vec<u8>>,
     /// Bytes of rows that have passed or begun to.
     bytes: u64,
+    /// What comes before the first row.
+    preface: Preface,
+    /// Decides which shard's row is next, if that is known before rows come.
+    order: Option<Order>,
+}
+
+/// What comes before the first row.
+#[derive(Debug, Default)]
+struct Preface {
     /// Describes the columns as the client named them.
     original: Option<Vec<u8>>,
     /// Rows of the proxy's own that come first.
@@ -123,8 +134,8 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             merger: None,
             copied: None,
             bytes: 0,
-            original: None,
-            head: Vec::new(),
+            preface: Preface::default(),
+            order: None,
         }
     }
 
@@ -161,14 +172,22 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
     /// Has the client's RowDescription say where columns come from as the frame `original` does.
     #[must_use]
     pub fn described_as(mut self, original: Vec<u8>) -> Scatter<C> {
-        self.original = Some(original);
+        self.preface.original = Some(original);
         self
     }
 
     /// Has these rows, as frames, come first.
     #[must_use]
     pub fn headed(mut self, head: Vec<u8>) -> Scatter<C> {
-        self.head = head;
+        self.preface.head = head;
+        self
+    }
+
+    /// Has rows pass in this order: for each row the connection that gives it. One that gives fewer loses
+    /// its last turns.
+    #[must_use]
+    pub fn ordered(mut self, turns: Vec<usize>) -> Scatter<C> {
+        self.order = Some(Order::new(turns, self.branches.len()));
         self
     }
 
@@ -231,7 +250,8 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
     /// Differs once anything has moved.
     fn progress(&self, out: &Buffer) -> (usize, bool, Option<(usize, usize)>, u64) {
         let merged = self.merger.as_ref().map_or(0, Merger::progress);
-        (out.len(), self.is_released, self.current, merged)
+        let ordered = self.order.as_ref().map_or(0, Order::progress);
+        (out.len(), self.is_released, self.current, merged + ordered)
     }
 
     /// Whether the client has seen a row in part, so that nothing else can be said to it.
@@ -255,7 +275,9 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             // end of none. Anything else at the front is a message that has come in part.
             let front = branch.socket().input.bytes().first();
             let is_ahead = !self.is_released && matches!(front, Some(b'D' | b'C' | b'I' | b's'));
+            let is_early = front == Some(&b'D') && !may_pass(&self.order, index);
             let waits = waits
+                || is_early
                 || self
                     .merger
                     .as_ref()
@@ -310,7 +332,8 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 continue;
             }
             if header.tag == b'D' {
-                let may_pass = self.is_released && self.failure.is_none();
+                let may_pass =
+                    self.is_released && self.failure.is_none() && may_pass(&self.order, index);
                 if !may_pass || out.len() >= self.high_water_bytes {
                     return Ok(());
                 }
@@ -320,6 +343,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 }
                 self.left -= 1;
                 branch.rows += 1;
+                self.order.iter_mut().for_each(Order::pass);
                 self.bytes += header.frame_bytes as u64;
                 self.current = Some((index, header.frame_bytes));
                 if self.copied.is_some() {
@@ -384,6 +408,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 branch.is_suspended |= header.tag == b's';
                 branch.affected += affected(frame::body(frame));
                 self.merger.iter_mut().for_each(|merger| merger.end(index));
+                self.order.iter_mut().for_each(|order| order.end(index));
             }
             b'1' | b'3' | b'I' | b'S' | b'A' => {}
             other => {
@@ -425,13 +450,13 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
         }
         let has_columns = first.first() == Some(&b'T');
         if self.told == Told::All || (self.told == Told::Columns && has_columns) {
-            let original = self.original.as_deref().map(frame::body);
+            let original = self.preface.original.as_deref().map(frame::body);
             match original.and_then(|body| description::with_origins(frame::body(&first), body)) {
                 Some(body) => message(out.tail(), b'T', |frame| frame.extend_from_slice(&body)),
                 None => out.push(&first),
             }
         }
-        out.push(&std::mem::take(&mut self.head));
+        out.push(&std::mem::take(&mut self.preface.head));
         self.is_released = true;
         Ok(())
     }
@@ -466,6 +491,11 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
         // Those that take longer are closed.
         let _ = tokio::time::timeout(patience, settled).await;
     }
+}
+
+/// Whether the order lets a row of this branch pass.
+fn may_pass(order: &Option<Order>, branch: usize) -> bool {
+    order.as_ref().is_none_or(|order| order.may_pass(branch))
 }
 
 fn flush<C: BorrowMut<Lease>>(branch: &mut Branch<C>, cx: &mut Context<'_>) -> Result<(), Failure> {

@@ -172,7 +172,7 @@ pub(super) fn names_moment(arguments: &Arguments<'_>) -> bool {
 }
 
 /// Whether a date or time type would read the string as a moment relative to the transaction's start.
-fn is_relative_time(value: &[u8]) -> bool {
+pub(super) fn is_relative_time(value: &[u8]) -> bool {
     let value = value.trim_ascii();
     [&b"now"[..], b"today", b"tomorrow", b"yesterday"]
         .iter()
@@ -259,7 +259,7 @@ impl Proof {
     }
 }
 
-const NOT_UTF8: KeyError = KeyError::Unprovable(
+pub(super) const NOT_UTF8: KeyError = KeyError::Unprovable(
     "the key has characters beyond ASCII and the client's encoding is not UTF-8",
 );
 
@@ -278,7 +278,8 @@ const OTHER_LITERAL: KeyError =
     KeyError::Unprovable("the literal's type is not that of the shard key's column");
 
 impl KeyValue {
-    fn key(
+    /// The key that a column of this type has of it.
+    pub(super) fn key(
         &self,
         arguments: &Arguments<'_>,
         column: &ColumnType,

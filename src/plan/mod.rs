@@ -55,6 +55,9 @@ pub use combine::Combine;
 pub use combine::Execution;
 pub use combine::Intermediate;
 pub use combine::KeyLink;
+pub use insert::Insertion;
+pub use insert::Placed;
+pub use insert::RowsPart;
 pub use keyed::Keyed;
 pub use merge::Merge;
 pub use own::OwnCall;
@@ -81,6 +84,9 @@ pub struct Request<'a> {
     pub parameter_types: &'a [u32],
     /// The session's effective `search_path`, `"$user"` replaced; `pg_catalog` may be left out.
     pub search_path: &'a [String],
+    /// The text stands for others that have more rows like those in it: see
+    /// [`crate::sql::values::template`].
+    pub is_template: bool,
     /// Whether the session has made temporary tables: names that the catalogue does not know may
     /// then be theirs.
     pub temporary_tables: bool,
@@ -127,6 +133,8 @@ pub enum Route {
     Combine(Arc<Combine>),
     /// The first shard, then the others: it writes to a replicated table.
     Replicated(Arc<Replicate>),
+    /// Rows that are inserted, each on its own shard.
+    Insert(Arc<Insertion>),
     /// Nowhere: the error for the client.
     Refused(Error),
 }
@@ -166,6 +174,8 @@ pub enum Target {
     Combine,
     /// All shards, the first one first: see [`Plan::replicate`].
     Replicated,
+    /// Each of these rows on its shard: see [`Plan::insertion`].
+    Rows(Arc<Placed>),
 }
 
 /// Plans one statement. Total: what can't be served is a plan too.
@@ -236,6 +246,7 @@ impl Plan {
             Route::Scatter(shards) => keyed::scatter(shards.clone(), arguments),
             Route::Combine(_) => Ok(Target::Combine),
             Route::Replicated(_) => Ok(Target::Replicated),
+            Route::Insert(insertion) => insertion.target(arguments),
             Route::Refused(error) => Err(error.clone()),
         }
     }
@@ -258,6 +269,21 @@ impl Plan {
             },
             _ => self.fallback.as_ref(),
         }
+    }
+
+    /// The `INSERT` whose rows each go to their own shard, if it is one.
+    pub fn insertion(&self) -> Option<&Arc<Insertion>> {
+        match &self.route {
+            Route::Insert(insertion) => Some(insertion),
+            _ => None,
+        }
+    }
+
+    /// Whether it serves the texts that its own is a template of.
+    pub fn serves_template(&self) -> bool {
+        self.own.is_empty()
+            && self.pseudo.is_empty()
+            && matches!(self.route, Route::Insert(_) | Route::Shard(_) | Route::Any)
     }
 
     /// The plan as a short indented tree, with these names for the shards.

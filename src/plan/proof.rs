@@ -241,6 +241,12 @@ impl<'a> Prover<'a> {
         Some((index, literals.get(index)?.kind))
     }
 
+    /// Where a literal begins in the text.
+    pub fn literal_start(&self, index: usize) -> Option<u32> {
+        let literals = &self.query.request.shape.literals;
+        literals.get(index).map(|literal| literal.start)
+    }
+
     /// The parameters whose every use compares them with, or stores them in, columns of one type.
     fn find_unshared(&self) -> Vec<u32> {
         let mut uses: Vec<(u32, KeyType, usize)> = Vec::new();

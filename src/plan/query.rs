@@ -34,6 +34,7 @@ use crate::plan::scatter;
 use crate::plan::statement::Part;
 use crate::sharding::ShardIndex;
 use crate::sql::analysis::BlockKind;
+use crate::sql::analysis::Call;
 use crate::sql::analysis::Clauses;
 use crate::sql::analysis::Facts;
 use crate::sql::analysis::SourceKind;
@@ -228,6 +229,9 @@ impl<'a> Query<'a> {
             let replicate = replicate::plan(self, relation)?;
             return Ok((Route::Replicated(Arc::new(replicate)), None));
         }
+        if let Some(insertion) = insert::over_shards(self)? {
+            return Ok((Route::Insert(Arc::new(insertion)), None));
+        }
         let needs = self.needs()?;
         if needs.replicated && self.locks() {
             // Whoever changes the rows does so on the first shard first.
@@ -339,6 +343,14 @@ impl<'a> Query<'a> {
         calls
             .find(|(_, call)| call.any(effects))
             .map(|(call, _)| call.name.name.as_str())
+    }
+
+    /// Whether a function may return several rows.
+    pub fn may_return_set(&self, call: &Call) -> bool {
+        let (schema, name) = (call.name.schema.as_deref(), &call.name.name);
+        let catalog = self.request.catalog;
+        let mut functions = catalog.functions(schema, name, self.request.search_path);
+        name == "unnest" || functions.any(|function| function.returns_set)
     }
 
     pub fn check_calls(&self) -> Result<()> {
@@ -501,14 +513,14 @@ pub(super) fn key_names(relation: &Relation) -> String {
     names.join(", ")
 }
 
-fn check_policies(relation: &Relation) -> Result<()> {
+pub(super) fn check_policies(relation: &Relation) -> Result<()> {
     if relation.hazards.row_security {
         return Err(refusal::hazard(&relation.name, "row security policies"));
     }
     Ok(())
 }
 
-fn check_hazards(relation: &Relation) -> Result<()> {
+pub(super) fn check_hazards(relation: &Relation) -> Result<()> {
     if relation.hazards.rules {
         return Err(refusal::hazard(&relation.name, "rules"));
     }

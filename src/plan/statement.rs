@@ -275,7 +275,7 @@ fn one_shard_only(route: &mut Route, what: &str) {
         )
     };
     match route {
-        Route::Scatter(_) | Route::Combine(_) | Route::Replicated(_) => {
+        Route::Scatter(_) | Route::Combine(_) | Route::Replicated(_) | Route::Insert(_) => {
             *route = Route::Refused(error());
         }
         Route::Keyed(keyed) => {

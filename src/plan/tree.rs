@@ -4,8 +4,10 @@ use std::fmt;
 
 use crate::plan::Access;
 use crate::plan::Combine;
+use crate::plan::Insertion;
 use crate::plan::Plan;
 use crate::plan::Route;
+use crate::plan::insert::Origin;
 use crate::plan::keyed::KeySource;
 use crate::plan::keyed::KeyValue;
 use crate::plan::keyed::Keyed;
@@ -45,6 +47,7 @@ impl fmt::Display for Tree<'_> {
             Route::Scatter(shards) => write!(f, "{} {}", self.scatter(), self.set(shards))?,
             Route::Combine(combine) => self.combine(combine, f)?,
             Route::Replicated(replicate) => write!(f, "{}", replicate.words())?,
+            Route::Insert(insertion) => write_insertion(insertion, f)?,
             Route::Refused(error) => {
                 let fields = error.fields();
                 write!(f, "Refused {}: {}", fields.code, fields.message)?;
@@ -90,6 +93,7 @@ impl Tree<'_> {
             | Route::Shard(_)
             | Route::Combine(_)
             | Route::Replicated(_)
+            | Route::Insert(_)
             | Route::Refused(_) => false,
         }
     }
@@ -162,6 +166,28 @@ impl Tree<'_> {
         }
         Ok(())
     }
+}
+
+fn write_insertion(insertion: &Insertion, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "Insert rows by their shard,")?;
+    let several = insertion.patterns.len() > 1;
+    for known in &insertion.patterns {
+        write!(f, "{}", if several { "\n  " } else { " " })?;
+        for (index, (column, origin)) in columns(insertion).zip(&known.keys).enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{}.{column} = ", insertion.table)?;
+            match origin {
+                Origin::Atom { cell } => write!(f, "value {}", cell + 1)?,
+                Origin::Cast { cell, .. } => write!(f, "value {}, cast", cell + 1)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn columns(insertion: &Insertion) -> impl Iterator<Item = &str> {
+    let columns = insertion.placement.columns().iter();
+    columns.map(|column| column.name.as_str())
 }
 
 fn write_proof(proof: &Proof, f: &mut fmt::Formatter<'_>) -> fmt::Result {

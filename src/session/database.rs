@@ -18,9 +18,11 @@ use crate::session::gate::Gate;
 use crate::session::metrics::SessionMetrics;
 use crate::session::settings::Context;
 use crate::sharding::ShardIndex;
-use crate::sql::shape::Shape;
+use crate::sql::lexer::tokenize;
 use crate::sql::shape::without_constants;
+use crate::sql::shape::{self, Shape};
 use crate::sql::token::LexOptions;
+use crate::sql::values;
 use crate::topology::Topology;
 use crate::txn::barrier::Barrier;
 
@@ -73,6 +75,7 @@ pub struct Kept {
 /// What a cached plan depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct PlanKey {
+    is_template: bool,
     shape: u128,
     types: u64,
     context: u64,
@@ -202,8 +205,40 @@ impl Database {
 
     /// The plan of a statement: the cached one, or a new one that is then cached.
     pub fn plan(&self, question: &Question<'_>) -> Result<Arc<Plan>> {
+        let lex = Self::lex_options(question.context);
+        if let Some(plan) = self.plan_template(question, lex)? {
+            return Ok(plan);
+        }
+        self.plan_as(question, false)
+    }
+
+    /// The plan of an INSERT of several rows by what the rows have in common, so that lists of any length
+    /// share it; none if that does not serve.
+    fn plan_template(&self, question: &Question<'_>, lex: LexOptions) -> Result<Option<Arc<Plan>>> {
+        if self.is_single() || !may_be_template(question.text) {
+            return Ok(None);
+        }
+        let tokens = tokenize(question.text.as_bytes(), lex).unwrap_or_default();
+        let Some(template) = values::template(question.text, &tokens) else {
+            return Ok(None);
+        };
+        let mut shape = Shape::default();
+        if shape::scan(template.as_bytes(), lex, &mut shape).is_err() {
+            return Ok(None);
+        }
+        let template = Question {
+            text: &template,
+            shape: &shape,
+            ..*question
+        };
+        let plan = self.plan_as(&template, true)?;
+        Ok(plan.serves_template().then_some(plan))
+    }
+
+    fn plan_as(&self, question: &Question<'_>, is_template: bool) -> Result<Arc<Plan>> {
         let catalog = self.topology.catalog();
         let key = PlanKey {
+            is_template,
             shape: question.shape.hash,
             types: types_fingerprint(question.types),
             context: question.context.fingerprint(),
@@ -227,6 +262,7 @@ impl Database {
             parse_bytes: usize::try_from(self.limits.query_parse_bytes).unwrap_or(usize::MAX),
             parameter_types: question.types,
             search_path: &search_path,
+            is_template,
             temporary_tables: question.temporary_tables,
             catalog: &catalog,
         }));
@@ -246,6 +282,22 @@ impl Database {
     pub fn plans(&self) -> Vec<Arc<Kept>> {
         self.plans.kept.iter().map(|(_, kept)| kept).collect()
     }
+}
+
+/// Whether a text may be an INSERT of several rows: it has the parentheses of two, and of its columns or
+/// a third.
+fn may_be_template(text: &str) -> bool {
+    let start = text.trim_ascii_start().as_bytes();
+    let is_verb = |verb: &[u8]| {
+        let word = start.get(..verb.len());
+        word.is_some_and(|word| word.eq_ignore_ascii_case(verb))
+    };
+    // A comment may stand before the verb.
+    let may_insert = is_verb(b"insert")
+        || is_verb(b"with")
+        || start.starts_with(b"/*")
+        || start.starts_with(b"--");
+    may_insert && memchr::memchr_iter(b'(', text.as_bytes()).nth(1).is_some()
 }
 
 fn types_fingerprint(types: &[u32]) -> u64 {

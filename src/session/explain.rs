@@ -62,9 +62,10 @@ impl Session {
             Target::Any | Target::Combine | Target::Replicated => None,
             Target::One(shard) => Some(*shard),
             Target::Many(shards) => shards.iter().next(),
+            Target::Rows(placed) => placed.shards().iter().next(),
         };
         if !is_text(explain) {
-            if matches!(target, Target::Many(_)) {
+            if matches!(target, Target::Many(_) | Target::Rows(_)) {
                 return Err(Error::refused(
                     "EXPLAIN over several shards is shown as text only",
                     "The other formats have no place for the proxy's own plan yet.",

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
-use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
+use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse};
 use crate::session::portals::Place;
 use crate::session::prepared::{Needs, Portal, Prepared, server_name};
 use crate::session::replies::Expect;
@@ -18,7 +18,6 @@ use crate::session::rewrite::Rewritten;
 use crate::session::route::Need;
 use crate::session::study::{Study, converted, effects, unplanned};
 use crate::session::{Session, Stop};
-use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
@@ -145,9 +144,9 @@ impl Session {
             let written = (text, &*prepared.literals);
             let (target, rows) = self.explained(&prepared.plan, target?, written)?;
             self.batch.explanation = rows;
-            let shard = match self.gathers(target, &prepared.plan) {
-                Ok(gathering) => return self.bind_scatter(frame, prepared, gathering).await,
-                Err(shard) => shard,
+            let shard = match self.on_several(target, &prepared, &bind) {
+                Ok(shard) => shard,
+                Err(way) => return self.bind_scatter(frame, prepared, way).await,
             };
             self.count_route(shard);
             self.hold(self.need(&prepared.plan, shard, text)).await?;
@@ -173,17 +172,6 @@ impl Session {
         self.statements
             .put_portal(bind.portal, Portal::OnServer(prepared, settings, place));
         Ok(())
-    }
-
-    /// The shards that an execution works with together, and whether a hub finishes it; else the one.
-    fn gathers(&self, target: Target, plan: &Plan) -> Result<(ShardSet, bool), Option<ShardIndex>> {
-        match target {
-            Target::Many(shards) => Ok((shards, false)),
-            Target::Replicated => Ok((ShardSet::all(self.database.config.shards.len()), false)),
-            Target::Combine => Ok((self.described_by(plan), true)),
-            Target::One(shard) => Err(Some(shard)),
-            Target::Any => Err(None),
-        }
     }
 
     /// Binds a statement that only the server knows.
@@ -306,6 +294,7 @@ impl Session {
                 self.say(words);
             }
             Some(Portal::Spread(portal)) => self.describe_spread(&portal).await?,
+            Some(Portal::Kept(portal)) => self.describe_kept(&portal).await?,
             Some(Portal::OnServer(_, _, place)) => {
                 self.reach_portal(place).await?;
                 self.forward(frame, Expect::Describe);
@@ -381,6 +370,7 @@ impl Session {
                 self.execute_locally(&prepared, &formats).await
             }
             Some(Portal::Spread(portal)) => self.execute_spread(name, portal, max_rows).await,
+            Some(Portal::Kept(portal)) => self.execute_kept(name, portal, max_rows).await,
             Some(Portal::Partial) => Err(Error::refused(
                 "a portal over several shards must be executed right after it was bound",
                 "Another message stood between its Bind and its Execute.",

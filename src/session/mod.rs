@@ -44,6 +44,8 @@ pub mod handshake;
 mod heal;
 mod held;
 mod implicit;
+mod insert;
+mod kept;
 mod lease;
 mod local;
 pub mod login;

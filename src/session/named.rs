@@ -312,6 +312,13 @@ impl Session {
         if target == Target::Combine || (is_merged && matches!(target, Target::Many(_))) {
             return Err(combined());
         }
+        if let Target::Rows(_) = target {
+            return Err(Error::refused(
+                "EXECUTE of an INSERT of rows of several shards is not supported",
+                "Its rows would have to be taken apart on the way.",
+                "Send the INSERT itself, or use a prepared statement of the protocol.",
+            ));
+        }
         if matches!(target, Target::Many(_)) && !carried.computed.is_empty() {
             return Err(Error::refused(
                 "EXECUTE over several shards with arguments that are not constants is not supported",

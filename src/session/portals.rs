@@ -61,7 +61,7 @@ impl Session {
         let portal = self.statements.portal(name).cloned();
         self.statements.remove_portal(name);
         match portal {
-            Some(Portal::Local(..) | Portal::Spread(_)) => Ok(false),
+            Some(Portal::Local(..) | Portal::Spread(_) | Portal::Kept(_)) => Ok(false),
             // Where it was left behind it has ended.
             Some(Portal::OnServer(_, _, place)) => match self.reach_portal(place).await {
                 Ok(()) => Ok(true),

@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::backend::connection::StatementId;
 use crate::plan::Plan;
+use crate::session::kept::KeptPortal;
 use crate::session::portals::Place;
 use crate::session::replies::Effects;
 use crate::session::spread::SpreadPortal;
@@ -154,6 +155,8 @@ pub enum Portal {
     Partial,
     /// It is open on several shards.
     Spread(SpreadPortal),
+    /// It has run, and rows of its answer are left.
+    Kept(KeptPortal),
 }
 
 /// What a client was told of a statement's results.

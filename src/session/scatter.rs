@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::backend::report;
 use crate::error::{Error, Result};
 use crate::exec::scatter::{Ended, Failure, Scatter};
-use crate::plan::{Access, Plan};
+use crate::plan::{Access, Placed, Plan};
 use crate::pool::Lease;
 use crate::session::announce::needed;
 use crate::session::control::Signal;
@@ -47,8 +47,19 @@ pub struct ScatterPortal {
     pub bind: Box<[u8]>,
     /// Where it runs; where it is described if a hub finishes it.
     pub shards: ShardSet,
+    /// How it is run.
+    pub way: Way,
+}
+
+/// How a statement runs over several shards.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// As it is on each, or merged as its plan says.
+    Scatter,
     /// A hub finishes it.
-    pub is_combined: bool,
+    Combine,
+    /// Each row on its shard.
+    Rows(Arc<Placed>),
 }
 
 /// Whether the shards of a statement take part in the client's transaction.
@@ -140,7 +151,7 @@ impl Session {
         &mut self,
         frame: &[u8],
         prepared: Arc<Prepared>,
-        (shards, is_combined): (ShardSet, bool),
+        (shards, way): (ShardSet, Way),
     ) -> Result<(), Stop> {
         let bind = Bind::read(frame::body(frame))?;
         if stored::asks(&prepared.plan) {
@@ -152,7 +163,7 @@ impl Session {
             prepared,
             bind: frame.into(),
             shards,
-            is_combined,
+            way,
         });
         Ok(())
     }
@@ -162,8 +173,13 @@ impl Session {
         let Some(portal) = self.batch_scatter().take() else {
             return Ok(());
         };
-        if portal.is_combined {
-            return self.execute_combined(portal, max_rows).await;
+        match &portal.way {
+            Way::Scatter => {}
+            Way::Combine => return self.execute_combined(portal, max_rows).await,
+            Way::Rows(placed) => {
+                let placed = Arc::clone(placed);
+                return self.execute_insert(portal, &placed, max_rows).await;
+            }
         }
         if portal.prepared.plan.replicate().is_some() {
             return self.execute_replicated(&portal, max_rows).await;
@@ -411,12 +427,18 @@ impl Session {
         self.unit.make_final();
         let end = std::future::poll_fn(|cx| {
             loop {
-                let polled = scatter.poll(cx, &mut self.client.socket.output);
+                let polled = match &mut self.unit.captured {
+                    Some(captured) => scatter.poll(cx, captured),
+                    None => scatter.poll(cx, &mut self.client.socket.output),
+                };
                 if polled.is_ready() {
                     return polled.map(Ok);
                 }
                 if self.registered.control.poll_told(cx) == Signal::Terminate {
                     return std::task::Poll::Ready(Err(()));
+                }
+                if let Err(error) = self.check_captured() {
+                    return std::task::Poll::Ready(Ok(Err(Failure::Own(error))));
                 }
                 let before = self.client.socket.output.len();
                 match self.client.socket.poll_flush(cx) {

@@ -9,6 +9,7 @@ use crate::plan::{Access, Arguments, Parameters, Plan, SessionUse, Target};
 use crate::session::effect::Effect;
 use crate::session::explain::Explained;
 use crate::session::held::Held;
+use crate::session::insert::may_be_taken_apart;
 use crate::session::local::Local;
 use crate::session::pseudo::Expanded;
 use crate::session::replies::{Effects, Expect};
@@ -151,21 +152,20 @@ impl Session {
         let answers = answers.await?;
         let edited = self.edited_query(text, &answers).await?;
         let frame = edited.as_deref().unwrap_or(frame);
-        match target {
+        let shard = match target {
             Target::Many(shards) => {
                 let text = frontend::query(frame::body(frame))?;
-                self.scatter_query(text, plan, shards).await
+                return self.scatter_query(text, plan, shards).await;
             }
-            target => {
-                let shard = match target {
-                    Target::One(shard) => Some(shard),
-                    _ => None,
-                };
-                self.count_route(shard);
-                self.send_query(frame, self.need(plan, shard, text), effects)
-                    .await
+            Target::Rows(placed) if may_be_taken_apart(&placed, text) => {
+                return self.insert_query(text, plan, &placed).await;
             }
-        }
+            Target::One(shard) => Some(shard),
+            _ => None,
+        };
+        self.count_route(shard);
+        self.send_query(frame, self.need(plan, shard, text), effects)
+            .await
     }
 
     async fn query_explain(

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::net::buffer::Buffer;
 use crate::session::heal::Stale;
 use crate::session::replies::Expect;
 use crate::session::rewrite::Rewritten;
@@ -30,6 +31,8 @@ pub struct Unit {
     pub is_script_failed: bool,
     /// It has made settings outside a transaction block.
     pub has_settings: bool,
+    /// Where rows go that the client is not to get at once.
+    pub captured: Option<Buffer>,
     /// How many units have ended.
     ended: u64,
     /// When the one before this began.

@@ -131,6 +131,7 @@ fn plans(database: &Database, onlooker: Onlooker<'_>) -> Table {
             Route::Scatter(_) => "scatter".to_owned(),
             Route::Combine(_) => "combine".to_owned(),
             Route::Replicated(_) => "replicated".to_owned(),
+            Route::Insert(_) => "by row".to_owned(),
             Route::Refused(_) => "refused".to_owned(),
         };
         let access = match kept.plan.access {

@@ -12,3 +12,4 @@ pub mod shifts;
 pub mod splice;
 pub mod statement;
 pub mod token;
+pub mod values;

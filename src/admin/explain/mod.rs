@@ -18,6 +18,7 @@ use crate::plan::Target;
 use crate::plan::plan;
 use crate::plan::pseudo;
 use crate::plan::spell_out;
+use crate::sharding::ShardSet;
 use crate::sql::encoding::Encoding;
 use crate::sql::lexer::tokenize;
 use crate::sql::shape::Shape;
@@ -146,15 +147,17 @@ fn explained(catalog: &Catalog, text: &str, parse_bytes: usize) -> Result<String
         encoding: Encoding::Utf8,
     })?;
     let name = |shard: usize| catalog.shards().get(shard).map_or("?", String::as_str);
+    let several = |shards: &ShardSet| {
+        let names: Vec<&str> = shards.iter().map(name).collect();
+        format!("shards {}", names.join(", "))
+    };
     let place = match target {
         Target::Any => "any shard".to_owned(),
         Target::Combine => return Ok(lines),
         Target::One(shard) => format!("shard {}", name(shard)),
         Target::Replicated => "every shard, the first one first".to_owned(),
-        Target::Many(shards) => {
-            let names: Vec<&str> = shards.iter().map(name).collect();
-            format!("shards {}", names.join(", "))
-        }
+        Target::Rows(placed) => several(&placed.shards()),
+        Target::Many(shards) => several(&shards),
     };
     let _ = writeln!(lines, "->  {place}");
     Ok(lines)
@@ -189,6 +192,7 @@ impl Planned {
             parse_bytes,
             parameter_types: &[],
             search_path: catalog.default_search_path(),
+            is_template: false,
             temporary_tables: false,
             catalog,
         });

@@ -97,9 +97,24 @@ impl Fixture {
             parse_bytes: self.parse_bytes,
             parameter_types,
             search_path: &self.search_path,
+            is_template: false,
             temporary_tables: self.temporary_tables,
             catalog: &self.catalog,
         })
+    }
+
+    /// What each shard is sent of an INSERT.
+    fn parts(&self, placed: &crate::plan::Placed, text: &str) -> String {
+        let parts = placed.parts(text).into_iter();
+        let lines = parts.map(|part| {
+            let shard = &self.catalog.shards()[part.shard];
+            let with = match part.parameters.as_slice() {
+                [] => String::new(),
+                kept => format!(" with {kept:?}"),
+            };
+            format!("{shard}: {}{with}", part.text)
+        });
+        lines.collect::<Vec<_>>().join("; ")
     }
 
     pub fn shape(&self, text: &str) -> Shape {
@@ -121,6 +136,7 @@ impl Fixture {
             Ok(crate::plan::Target::Any) => "any shard".to_owned(),
             Ok(crate::plan::Target::Combine) => "a hub".to_owned(),
             Ok(crate::plan::Target::Replicated) => "every shard".to_owned(),
+            Ok(crate::plan::Target::Rows(placed)) => self.parts(&placed, text),
             Ok(crate::plan::Target::One(shard)) => self.catalog.shards()[shard].clone(),
             Ok(crate::plan::Target::Many(shards)) => {
                 let names: Vec<&str> = shards

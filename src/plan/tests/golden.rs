@@ -72,7 +72,7 @@ fn planned(fixture: &Fixture, text: &str, types: &[u32]) -> String {
     let tree = tree.replace('\n', "\n    ");
     let mut out = format!("{text}\n    {tree}\n");
     let decided = match plan.route {
-        Route::Keyed(_) => true,
+        Route::Keyed(_) | Route::Insert(_) => true,
         // A constant may forbid to scatter.
         Route::Scatter(_) => fixture
             .target(&plan, text, Parameters::none())

@@ -513,7 +513,7 @@ async fn run_on_each(shards: &mut [Ended<Held>], sql: &str) -> Result<(), Stop> 
 }
 
 /// What the client is told of a statement of the proxy's own that failed on the hub.
-fn failed(failed: Failed) -> Stop {
+pub(super) fn failed(failed: Failed) -> Stop {
     Stop::Statement(match failed {
         Failed::Refused(error) => error,
         Failed::Lost(cause) => lost(&cause),
