@@ -15,6 +15,7 @@ mod combine;
 mod commits;
 mod configure;
 mod console;
+mod copy;
 mod corpus;
 mod cursors;
 mod demo;

@@ -295,6 +295,7 @@ impl Builder<'_> {
             type_oid: column.type_oid,
             bytewise: column.bytewise,
             deterministic: column.collation_deterministic,
+            not_null: column.not_null,
             sequence_default: column.sequence_default,
             generated: column.generated,
             default: ColumnDefault {

@@ -67,6 +67,8 @@ pub struct Catalog {
     unplaced: bool,
     /// The database's own collation orders by bytes.
     bytewise: bool,
+    /// `server_version_num`.
+    server_version: u32,
 }
 
 /// Whether the file says of no table where it is.
@@ -142,6 +144,7 @@ impl Catalog {
             wildcard: database.tables.wildcard.as_ref().is_some_and(elsewhere),
             unplaced: is_unplaced(database) && raw.stored_placements.is_empty(),
             bytewise: raw.bytewise,
+            server_version: raw.server_version,
         };
         (catalog, problems)
     }
@@ -149,6 +152,11 @@ impl Catalog {
     /// Whether nothing says of any table where it is, so that all of them are at home on the first shard.
     pub fn is_unplaced(&self) -> bool {
         self.epoch > 0 && self.unplaced
+    }
+
+    /// `server_version_num` of the server that was read.
+    pub fn server_version(&self) -> u32 {
+        self.server_version
     }
 
     /// Whether the database's own collation orders by bytes.

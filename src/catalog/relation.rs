@@ -40,6 +40,8 @@ pub struct TableColumn {
     pub bytewise: bool,
     /// Equal values are equal bytes as far as its collation goes.
     pub deterministic: bool,
+    /// It is never NULL.
+    pub not_null: bool,
     /// Its default draws from a sequence.
     pub sequence_default: bool,
     /// It is computed from other columns.

@@ -1,6 +1,7 @@
 //! Runs plans over several shards: scatter, merge, combine on a hub.
 
 pub mod combine;
+pub mod copy;
 pub mod description;
 pub mod merge;
 pub mod replicate;

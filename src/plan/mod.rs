@@ -11,6 +11,7 @@
 mod bind;
 mod colocation;
 mod combine;
+pub mod copy;
 mod definition;
 mod effects;
 mod insert;
@@ -55,6 +56,7 @@ pub use combine::Combine;
 pub use combine::Execution;
 pub use combine::Intermediate;
 pub use combine::KeyLink;
+pub use copy::CopyIn;
 pub use insert::Insertion;
 pub use insert::Placed;
 pub use insert::RowsPart;
@@ -135,6 +137,8 @@ pub enum Route {
     Replicated(Arc<Replicate>),
     /// Rows that are inserted, each on its own shard.
     Insert(Arc<Insertion>),
+    /// Rows of the client's data, each to its shard.
+    CopyIn(Arc<CopyIn>),
     /// Nowhere: the error for the client.
     Refused(Error),
 }
@@ -247,6 +251,7 @@ impl Plan {
             Route::Combine(_) => Ok(Target::Combine),
             Route::Replicated(_) => Ok(Target::Replicated),
             Route::Insert(insertion) => insertion.target(arguments),
+            Route::CopyIn(copy) => Ok(Target::Many(copy.shards.clone())),
             Route::Refused(error) => Err(error.clone()),
         }
     }

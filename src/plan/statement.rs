@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
-use crate::catalog::Location;
-use crate::catalog::Lookup;
 use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Access;
 use crate::plan::Request;
 use crate::plan::Route;
 use crate::plan::SessionUse;
+use crate::plan::copy;
 use crate::plan::definition;
 use crate::plan::keyed::Spread;
 use crate::plan::names;
@@ -22,10 +21,6 @@ use crate::sql::analysis;
 use crate::sql::classify::classify;
 use crate::sql::parse::StopReason;
 use crate::sql::parse::Stopped;
-use crate::sql::statement::Copy;
-use crate::sql::statement::CopyDirection;
-use crate::sql::statement::CopyEndpoint;
-use crate::sql::statement::CopySource;
 use crate::sql::statement::Maintenance;
 use crate::sql::statement::Query as QueryFacts;
 use crate::sql::statement::QueryKind;
@@ -44,7 +39,7 @@ pub(super) struct Part<'a> {
 
 impl<'a> Part<'a> {
     /// The part of this part that lies in a range of the text.
-    fn within(self, range: &Range<u32>) -> Part<'a> {
+    pub fn within(self, range: &Range<u32>) -> Part<'a> {
         let start = self
             .tokens
             .partition_point(|token| token.start < range.start);
@@ -67,7 +62,7 @@ pub(super) fn plan(part: Part<'_>, statement: &Statement) -> Planned {
         Statement::Query(query) => return plan_query(part, *query),
         Statement::Explain(explain) => return plan_explain(part, explain.analyze, &explain.body),
         Statement::Declare { hold, body, .. } => return plan_declare(part, *hold, body),
-        Statement::Copy(copy) => return plan_copy(part, copy),
+        Statement::Copy(copy) => return copy::plan(part, copy),
         Statement::Prepare { body, .. } => return plan_prepare(part, body),
         Statement::Ddl(ddl) => return definition::plan(part, *ddl),
         Statement::Empty
@@ -266,7 +261,7 @@ fn plan_declare(part: Part<'_>, hold: bool, body: &Range<u32>) -> Planned {
 }
 
 /// Refuses routes of several shards, for what has no way to merge yet.
-fn one_shard_only(route: &mut Route, what: &str) {
+pub(super) fn one_shard_only(route: &mut Route, what: &str) {
     let error = || {
         Error::refused(
             format!("{what} over several shards is not supported"),
@@ -283,90 +278,7 @@ fn one_shard_only(route: &mut Route, what: &str) {
                 keyed.spread = Spread::Refuse(error());
             }
         }
-        Route::Any | Route::Shard(_) | Route::Refused(_) => {}
-    }
-}
-
-fn plan_copy(part: Part<'_>, copy: &Copy) -> Planned {
-    let mut planned = match &copy.source {
-        CopySource::Query(range) => {
-            let body = part.within(range);
-            let mut planned = plan(body, &classify(part.request.text, body.tokens));
-            one_shard_only(&mut planned.route, "COPY");
-            planned.merge = None;
-            planned
-        }
-        CopySource::Relation { name, .. } => {
-            let lookup = part.request.catalog.relation(
-                name.schema.as_deref(),
-                &name.name,
-                part.request.search_path,
-            );
-            let reads = copy.direction == CopyDirection::To;
-            let route = if part.is_sharded() {
-                copy_route(part, lookup, &name.name, reads).unwrap_or_else(Route::Refused)
-            } else {
-                Route::Shard(FIRST_SHARD)
-            };
-            let temporary = match lookup {
-                Lookup::Temporary => true,
-                Lookup::Unknown { .. } => part.request.temporary_tables,
-                _ => false,
-            };
-            Planned {
-                route,
-                access: if reads && !temporary {
-                    Access::Read
-                } else {
-                    Access::Write
-                },
-                session: SessionUse::NONE,
-                own: Box::default(),
-                merge: None,
-                fallback: None,
-                pseudo: Box::default(),
-            }
-        }
-    };
-    if copy.endpoint != CopyEndpoint::Client {
-        // A file is on one machine, a program may do anything.
-        planned.access = Access::Write;
-        if matches!(planned.route, Route::Any) {
-            planned.route = Route::Refused(refusal::choose_shard("COPY with a file or program"));
-        }
-    }
-    planned
-}
-
-fn copy_route(part: Part<'_>, lookup: Lookup<'_>, name: &str, reads: bool) -> Result<Route> {
-    match lookup {
-        Lookup::System | Lookup::Temporary => Ok(Route::Shard(FIRST_SHARD)),
-        Lookup::Unknown {
-            configured,
-            wildcard,
-            home,
-        } => {
-            let temporary = part.request.temporary_tables;
-            if configured || (wildcard && !temporary) {
-                return Err(refusal::undefined(name));
-            }
-            Ok(Route::Shard(if temporary { FIRST_SHARD } else { home }))
-        }
-        Lookup::Relation(relation) => match &relation.location {
-            Location::Home(shard) => Ok(Route::Shard(*shard)),
-            Location::Replicated if reads => Ok(Route::Any),
-            Location::Replicated => Err(refusal::writes_replicated(name)),
-            Location::Sharded(_) => Err(Error::refused(
-                format!("COPY of the sharded table \"{name}\" is not supported"),
-                "Its rows are on several shards.",
-                if reads {
-                    "Use SELECT, or COPY (SELECT … WHERE the shard key equals a constant) TO."
-                } else {
-                    "Use INSERT with the shard key."
-                },
-            )),
-            Location::Unserved(reason) => Err(refusal::unserved(name, reason)),
-        },
+        Route::Any | Route::Shard(_) | Route::CopyIn(_) | Route::Refused(_) => {}
     }
 }
 

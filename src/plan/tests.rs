@@ -1,6 +1,6 @@
 //! Golden plans, the parser held against PostgreSQL's own, and mutated statements.
 
-mod fixture;
+pub(super) mod fixture;
 mod golden;
 
 use crate::plan::Access;

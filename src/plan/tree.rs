@@ -48,6 +48,7 @@ impl fmt::Display for Tree<'_> {
             Route::Combine(combine) => self.combine(combine, f)?,
             Route::Replicated(replicate) => write!(f, "{}", replicate.words())?,
             Route::Insert(insertion) => write_insertion(insertion, f)?,
+            Route::CopyIn(copy) => write!(f, "Copy in {}", self.set(&copy.shards))?,
             Route::Refused(error) => {
                 let fields = error.fields();
                 write!(f, "Refused {}: {}", fields.code, fields.message)?;
@@ -94,6 +95,7 @@ impl Tree<'_> {
             | Route::Combine(_)
             | Route::Replicated(_)
             | Route::Insert(_)
+            | Route::CopyIn(_)
             | Route::Refused(_) => false,
         }
     }

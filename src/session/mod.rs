@@ -27,6 +27,7 @@ mod completion;
 mod configure;
 pub mod console;
 pub mod control;
+mod copy;
 mod cursors;
 pub mod database;
 mod date_style;
@@ -93,6 +94,7 @@ use crate::plan::Plan;
 use crate::session::batch::Batch;
 use crate::session::channels::Mail;
 use crate::session::control::{Registered, Signal};
+use crate::session::copy::CopyAtHand;
 use crate::session::cursors::Cursors;
 use crate::session::database::Database;
 use crate::session::definitions::Definitions;
@@ -150,6 +152,8 @@ struct Client {
     principal: Option<Arc<Principal>>,
     /// What it listens to.
     mail: Mail,
+    /// The COPY whose data it is about to send to several shards.
+    copying: Option<Box<CopyAtHand>>,
 }
 
 impl Client {
@@ -352,6 +356,14 @@ impl Session {
                 break handled;
             }
             self.client.at_hand = None;
+            if let Some(at_hand) = self.client.copying.take() {
+                self.client.socket.input = input;
+                let copied = Box::pin(self.run_copy(*at_hand)).await;
+                input = std::mem::take(&mut self.client.socket.input);
+                if copied.is_err() {
+                    break copied;
+                }
+            }
         };
         self.client.socket.input = input;
         result

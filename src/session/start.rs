@@ -333,6 +333,7 @@ impl Opening {
                 copy_rest: 0,
                 copy_passes: false,
                 is_held_up: false,
+                copying: None,
                 at_hand: None,
                 principal: self.principal,
                 mail: Default::default(),

@@ -73,6 +73,25 @@ impl KeyType {
         })
     }
 
+    /// Its OID in `pg_type`.
+    pub fn oid(self) -> u32 {
+        match self {
+            KeyType::Bool => 16,
+            KeyType::Bytea => 17,
+            KeyType::Int8 => 20,
+            KeyType::Int2 => 21,
+            KeyType::Int4 => 23,
+            KeyType::Text => 25,
+            KeyType::Bpchar => 1042,
+            KeyType::Varchar => 1043,
+            KeyType::Date => 1082,
+            KeyType::Timestamp => 1114,
+            KeyType::Timestamptz => 1184,
+            KeyType::Numeric => 1700,
+            KeyType::Uuid => 2950,
+        }
+    }
+
     pub(super) fn family(self) -> Family {
         match self {
             KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => Family::Integer,

@@ -339,9 +339,38 @@ pub struct CopyOptions {
     pub encoding: Option<String>,
     /// `FREEZE`.
     pub freeze: bool,
+    /// `FORCE_NOT_NULL`.
+    pub force_not_null: Forced,
+    /// `FORCE_NULL`.
+    pub force_null: Forced,
     /// The names of all other options, in lower case: `force_quote`, `on_error` …; and of those
     /// above whose value is not understood.
     pub other: Vec<String>,
+}
+
+/// The columns of an option of a `COPY`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Forced {
+    /// None.
+    #[default]
+    None,
+    /// Every one.
+    All,
+    /// These.
+    Columns(Vec<String>),
+    /// What is written is not understood.
+    Unknown,
+}
+
+impl Forced {
+    /// Whether this column is among them.
+    pub fn has(&self, column: &str) -> bool {
+        match self {
+            Forced::None | Forced::Unknown => false,
+            Forced::All => true,
+            Forced::Columns(columns) => columns.iter().any(|one| one == column),
+        }
+    }
 }
 
 /// The format of a `COPY`.

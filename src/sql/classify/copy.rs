@@ -8,6 +8,7 @@ use crate::sql::statement::CopyFormat;
 use crate::sql::statement::CopyHeader;
 use crate::sql::statement::CopyOptions;
 use crate::sql::statement::CopySource;
+use crate::sql::statement::Forced;
 
 /// Behind `COPY`.
 pub(super) fn copy(mut rest: Cursor) -> Option<Copy> {
@@ -89,6 +90,11 @@ fn endpoint(rest: &mut Cursor) -> Option<CopyEndpoint> {
 /// One of the options in parentheses (`copy_generic_opt_elem`).
 fn listed_option(mut option: Cursor, options: &mut CopyOptions) -> Option<()> {
     let name = option.label()?.to_ascii_lowercase();
+    match name.as_str() {
+        "force_not_null" => options.force_not_null = listed_columns(option),
+        "force_null" => options.force_null = listed_columns(option),
+        _ => {}
+    }
     let value = value(option);
     let understood = match (name.as_str(), value) {
         ("format", Some(Value::Word(format))) => set_format(&format, options),
@@ -101,6 +107,22 @@ fn listed_option(mut option: Cursor, options: &mut CopyOptions) -> Option<()> {
         options.other.push(name);
     }
     Some(())
+}
+
+/// `*` or `(columns)`.
+fn listed_columns(mut option: Cursor) -> Forced {
+    if option.eat_symbol("*") {
+        return option.end(Forced::All).unwrap_or(Forced::Unknown);
+    }
+    let listed = option.parentheses().and_then(Cursor::list);
+    let names = listed.and_then(|columns| {
+        let name = |mut column: Cursor| column.name().and_then(|name| column.end(name));
+        columns.into_iter().map(name).collect()
+    });
+    match option.end(names).flatten() {
+        Some(names) => Forced::Columns(names),
+        None => Forced::Unknown,
+    }
 }
 
 /// The value of an option.
@@ -205,12 +227,19 @@ fn force(rest: &mut Cursor, options: &mut CopyOptions) -> Option<()> {
     ];
     let (_, name) = forced.iter().find(|(words, _)| rest.eat(words))?;
     options.other.push((*name).to_owned());
-    if rest.eat_symbol("*") {
-        return Some(());
-    }
-    rest.name()?;
-    while rest.eat_symbol(",") {
-        rest.name()?;
+    let columns = if rest.eat_symbol("*") {
+        Forced::All
+    } else {
+        let mut columns = vec![rest.name()?];
+        while rest.eat_symbol(",") {
+            columns.push(rest.name()?);
+        }
+        Forced::Columns(columns)
+    };
+    match *name {
+        "force_not_null" => options.force_not_null = columns,
+        "force_null" => options.force_null = columns,
+        _ => {}
     }
     Some(())
 }

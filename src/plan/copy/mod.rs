@@ -1,0 +1,415 @@
+//! COPY: which shards the rows of a table come from, and how its data finds theirs; pure.
+//!
+//! A COPY FROM of a sharded table goes to all shards of the table with the client's own text, but for a
+//! list of the columns where the client has given none: so a shard whose table has changed meanwhile rejects
+//! it rather than store rows where they don't belong. [`Splitter`] takes the data apart.
+
+mod field;
+mod form;
+mod lines;
+mod scan;
+mod split;
+mod tuple;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use field::Forced;
+
+use crate::catalog::Location;
+use crate::catalog::Lookup;
+use crate::catalog::Relation;
+use crate::error::Error;
+use crate::error::Result;
+use crate::plan::Access;
+use crate::plan::Route;
+use crate::plan::SessionUse;
+use crate::plan::effects;
+use crate::plan::effects::Effects;
+use crate::plan::query::FIRST_SHARD;
+use crate::plan::query::Planned;
+use crate::plan::refusal;
+use crate::plan::statement;
+use crate::plan::statement::Part;
+use crate::sharding::ColumnType;
+use crate::sharding::Placement;
+use crate::sharding::ShardSet;
+use crate::sql::analysis;
+use crate::sql::classify::classify;
+use crate::sql::encoding::Encoding;
+use crate::sql::lexer::tokenize;
+use crate::sql::statement::Copy;
+use crate::sql::statement::CopyDirection;
+use crate::sql::statement::CopyEndpoint;
+use crate::sql::statement::CopySource;
+use crate::sql::token::slice;
+
+pub use lines::Lines;
+pub use split::Fault;
+pub use split::Splitter;
+
+/// A COPY FROM STDIN over several shards.
+#[derive(Debug)]
+pub struct CopyIn {
+    /// The table's name, as PostgreSQL has it in messages.
+    pub table: String,
+    /// Where its rows are.
+    pub shards: ShardSet,
+    /// How the data is taken apart; none if every shard gets all of it.
+    layout: Option<Arc<Layout>>,
+    /// What is put into the text, and where.
+    columns: Option<(usize, String)>,
+    /// An option that PostgreSQL may reject. If it does not, this is the refusal.
+    pub doubt: Option<Error>,
+}
+
+/// What the data looks like.
+#[derive(Debug)]
+struct Layout {
+    is_binary: bool,
+    marks: Marks,
+    null: String,
+    default: Option<String>,
+    has_header: bool,
+    has_condition: bool,
+    /// The encoding that the statement names.
+    encoding: Option<Encoding>,
+    /// The columns in the order of the data.
+    columns: Vec<String>,
+    keys: Vec<KeyField>,
+    placement: Arc<Placement>,
+}
+
+/// The bytes that mean something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Marks {
+    delimiter: u8,
+    /// Only CSV has one.
+    quote: Option<u8>,
+    /// None if it is the quote.
+    escape: Option<u8>,
+    /// `\.` must stand alone in text format, and means nothing in CSV.
+    is_marker_alone: bool,
+}
+
+/// A column of the shard key.
+#[derive(Clone, Debug)]
+struct KeyField {
+    name: String,
+    /// Its place in the data.
+    field: usize,
+    column: ColumnType,
+    not_null: bool,
+    forced: Forced,
+}
+
+impl CopyIn {
+    /// The statement for the shards.
+    pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let Some((at, columns)) = &self.columns else {
+            return Cow::Borrowed(text);
+        };
+        match text.split_at_checked(*at) {
+            Some((before, behind)) => Cow::Owned(format!("{before} ({columns}){behind}")),
+            None => Cow::Borrowed(text),
+        }
+    }
+
+    /// What takes the data apart; none if every shard gets all of it. `encoding` is the client's; a row may
+    /// have `most_bytes` before its key.
+    ///
+    /// # Errors
+    /// `0A000` if characters can't be told apart in the encoding.
+    pub fn splitter(
+        self: &Arc<CopyIn>,
+        encoding: Encoding,
+        most_bytes: usize,
+    ) -> Result<Option<Splitter>> {
+        let Some(layout) = &self.layout else {
+            return Ok(None);
+        };
+        let encoding = layout.encoding.unwrap_or(encoding);
+        if !encoding.is_exact() && !layout.is_binary {
+            return Err(Error::refused(
+                "COPY over several shards in this encoding is not supported",
+                "Where its characters end decides where its fields end.",
+                "Convert the data to UTF-8, and SET client_encoding to it.",
+            ));
+        }
+        let layout = Arc::clone(layout);
+        Ok(Some(Splitter::new(
+            Arc::clone(self),
+            layout,
+            encoding,
+            most_bytes,
+        )))
+    }
+}
+
+/// Plans a COPY.
+pub(super) fn plan(part: Part<'_>, copy: &Copy) -> Planned {
+    let mut planned = match &copy.source {
+        CopySource::Query(range) => {
+            let body = part.within(range);
+            let mut planned = statement::plan(body, &classify(part.request.text, body.tokens));
+            statement::one_shard_only(&mut planned.route, "COPY");
+            planned.merge = None;
+            planned
+        }
+        CopySource::Relation { name, columns } => {
+            let lookup = part.request.catalog.relation(
+                name.schema.as_deref(),
+                &name.name,
+                part.request.search_path,
+            );
+            let route = match part.is_sharded() {
+                true => route(part, copy, lookup, (&name.name, columns.as_deref())),
+                false => Ok(Route::Shard(FIRST_SHARD)),
+            };
+            let temporary = match lookup {
+                Lookup::Temporary => true,
+                Lookup::Unknown { .. } => part.request.temporary_tables,
+                _ => false,
+            };
+            let reads = copy.direction == CopyDirection::To;
+            Planned {
+                route: route.unwrap_or_else(Route::Refused),
+                access: if reads && !temporary {
+                    Access::Read
+                } else {
+                    Access::Write
+                },
+                session: SessionUse::NONE,
+                own: Box::default(),
+                merge: None,
+                fallback: None,
+                pseudo: Box::default(),
+            }
+        }
+    };
+    if copy.endpoint != CopyEndpoint::Client {
+        // A file is on one machine, a program may do anything.
+        planned.access = Access::Write;
+        if !matches!(planned.route, Route::Shard(_) | Route::Refused(_)) {
+            planned.route = Route::Refused(refusal::choose_shard("COPY with a file or program"));
+        }
+    }
+    planned
+}
+
+fn route(
+    part: Part<'_>,
+    copy: &Copy,
+    lookup: Lookup<'_>,
+    (name, columns): (&str, Option<&[String]>),
+) -> Result<Route> {
+    let reads = copy.direction == CopyDirection::To;
+    match lookup {
+        Lookup::System | Lookup::Temporary => Ok(Route::Shard(FIRST_SHARD)),
+        Lookup::Unknown {
+            configured,
+            wildcard,
+            home,
+        } => {
+            let temporary = part.request.temporary_tables;
+            if configured || (wildcard && !temporary) {
+                return Err(refusal::undefined(name));
+            }
+            Ok(Route::Shard(if temporary { FIRST_SHARD } else { home }))
+        }
+        Lookup::Relation(relation) => match &relation.location {
+            Location::Home(shard) => Ok(Route::Shard(*shard)),
+            Location::Replicated if reads => Ok(Route::Any),
+            Location::Replicated | Location::Sharded(_) if !reads => {
+                copy_in(part, copy, relation, columns).map(|copy| Route::CopyIn(Arc::new(copy)))
+            }
+            Location::Replicated | Location::Sharded(_) => Err(Error::refused(
+                format!("COPY of the sharded table \"{name}\" is not supported"),
+                "Its rows are on several shards.",
+                "Use SELECT, or COPY (SELECT … WHERE the shard key equals a constant) TO.",
+            )),
+            Location::Unserved(reason) => Err(refusal::unserved(name, reason)),
+        },
+    }
+}
+
+/// A COPY FROM of a sharded or replicated table.
+fn copy_in(
+    part: Part<'_>,
+    copy: &Copy,
+    relation: &Relation,
+    listed: Option<&[String]>,
+) -> Result<CopyIn> {
+    if relation.hazards.triggers {
+        return Err(refusal::hazard(&relation.name, "triggers"));
+    }
+    if relation.hazards.row_security {
+        return Err(refusal::hazard(&relation.name, "row security policies"));
+    }
+    check_condition(part, copy, relation)?;
+    let columns: Vec<String> = match listed {
+        Some(listed) => listed.to_vec(),
+        None => {
+            let stored = relation.columns.iter().filter(|column| !column.generated);
+            stored.map(|column| column.name.clone()).collect()
+        }
+    };
+    check_omitted(relation, &columns)?;
+    let server_version = part.request.catalog.server_version();
+    let (form, doubt) = match form::read(&copy.options, server_version) {
+        Ok(form) => (Some(form), None),
+        Err(doubt) => (None, Some(doubt)),
+    };
+    let mut keys = Vec::new();
+    for key in relation.placement().map_or(&[][..], |one| one.columns()) {
+        let field = columns.iter().position(|column| *column == key.name);
+        let field = field.ok_or_else(|| missing_key(&relation.name, &key.name))?;
+        keys.push(KeyField {
+            field,
+            column: key.column_type,
+            not_null: relation
+                .column(&key.name)
+                .is_some_and(|(_, column)| column.not_null),
+            forced: Forced {
+                not_null: copy.options.force_not_null.has(&key.name),
+                null: copy.options.force_null.has(&key.name),
+            },
+            name: key.name.clone(),
+        });
+    }
+    let inserted = match listed {
+        Some(_) => None,
+        None => {
+            let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+            Some((end_of_name(part)?, names.join(", ")))
+        }
+    };
+    let layout = relation.placement().zip(form).map(|(placement, form)| {
+        Arc::new(Layout {
+            is_binary: form.is_binary,
+            marks: form.marks,
+            null: form.null,
+            default: form.default,
+            has_header: form.has_header,
+            has_condition: copy.condition.is_some(),
+            encoding: copy.options.encoding.as_deref().map(Encoding::named),
+            columns,
+            keys,
+            placement: Arc::clone(placement),
+        })
+    });
+    Ok(CopyIn {
+        table: relation.name.clone(),
+        shards: match relation.placement() {
+            Some(placement) => placement.shards().clone(),
+            None => ShardSet::all(part.request.catalog.shards().len()),
+        },
+        doubt: doubt.filter(|_| relation.placement().is_some()),
+        layout,
+        columns: inserted,
+    })
+}
+
+/// Refuses rows that leave a column to what differs between shards.
+fn check_omitted(relation: &Relation, columns: &[String]) -> Result<()> {
+    let is_replicated = relation.placement().is_none();
+    for column in &relation.columns {
+        if columns.contains(&column.name) || column.generated {
+            continue;
+        }
+        if column.sequence_default {
+            return Err(refusal::sequence_default(&relation.name, &column.name));
+        }
+        if is_replicated && column.default.varies {
+            return Err(Error::refused(
+                format!(
+                    "COPY without column \"{}\" of the replicated table \"{}\" is not supported",
+                    column.name, relation.name
+                ),
+                "Each shard would compute its default for itself.",
+                "List the column, and give its values.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a condition that may look at other rows, or that differs between copies of a row.
+fn check_condition(part: Part<'_>, copy: &Copy, relation: &Relation) -> Result<()> {
+    let Some(range) = &copy.condition else {
+        return Ok(());
+    };
+    let request = part.request;
+    let text = format!("SELECT 1 WHERE {}", slice(request.text, range.clone()));
+    let tokens = tokenize(text.as_bytes(), request.lex);
+    let facts = tokens
+        .ok()
+        .and_then(|tokens| analysis::analyse(&text, &tokens).ok());
+    let Some(facts) = facts else {
+        return Err(Error::refused(
+            "COPY with this condition is not supported over several shards",
+            "What it reads is not known.",
+            "Leave rows out before they are sent, or delete them afterwards.",
+        ));
+    };
+    let beyond = Effects::WRITES
+        | Effects::HOME
+        | Effects::SET_CONFIG
+        | Effects::READS_TABLES
+        | Effects::USER_CODE
+        | Effects::UNKNOWN;
+    let differs = Effects::RANDOM | Effects::CLOCK | Effects::SERVER;
+    for call in &facts.calls {
+        let found = effects::of_call(
+            request.catalog,
+            request.search_path,
+            &call.name,
+            call.arguments,
+        );
+        if found.any(beyond) {
+            return Err(refusal::user_code(&call.name.name));
+        }
+        if relation.placement().is_none() && found.any(differs) {
+            return Err(refusal::differs(&format!(
+                "function \"{}\"",
+                call.name.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Where a list of columns stands in the statement.
+fn end_of_name(part: Part<'_>) -> Result<usize> {
+    let text = part.request.text;
+    let mut tokens = part.tokens.iter().skip(1).peekable();
+    tokens.next_if(|token| token.text(text).eq_ignore_ascii_case("binary"));
+    let mut name = tokens.next();
+    while tokens.next_if(|token| token.is_symbol(text, ".")).is_some() {
+        name = tokens.next();
+    }
+    let is_followed = tokens
+        .peek()
+        .is_some_and(|token| token.text(text).eq_ignore_ascii_case("from"));
+    match name {
+        Some(name) if is_followed => Ok(name.end as usize),
+        _ => Err(Error::refused(
+            "COPY with a name written in this way is not supported over several shards",
+            "Where its list of columns would stand is not known.",
+            "List the columns.",
+        )),
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A COPY without its shard key. (Defaults of keys need sequences that all shards share.)
+fn missing_key(table: &str, column: &str) -> Error {
+    Error::refused(
+        format!("COPY into \"{table}\" without its shard key is not supported"),
+        format!("Column \"{column}\" decides on which shard a row is stored."),
+        format!("List \"{column}\", and give its values."),
+    )
+}

@@ -1,0 +1,148 @@
+//! COPY FROM STDIN over several shards: from the client's statement to its data and back.
+//!
+//! What holds:
+//! - The shards take part in one transaction: the client's, or one for the statement alone. It is committed
+//!   on all of them or on none.
+//! - While the client sends data, nothing else of it is handled. A Sync that comes among the data means
+//!   nothing, as with PostgreSQL; what comes behind an error is dropped as PostgreSQL drops it.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::exec::copy::{CopyIn as Copying, Outcome};
+use crate::exec::scatter::Failure;
+use crate::plan::{CopyIn, Plan, Route};
+use crate::session::control::Signal;
+use crate::session::held::Held;
+use crate::session::scatter::ScatterPortal;
+use crate::session::{HIGH_WATER_BYTES, Session, Stop};
+use crate::wire::backend::{command_complete, no_data};
+
+/// A COPY whose data the client is about to send.
+pub(super) struct CopyAtHand {
+    copying: Copying<Held>,
+    /// It is a Query, which ends with it.
+    is_query: bool,
+}
+
+/// The plan's COPY FROM STDIN over several shards.
+pub(super) fn copy_in(plan: &Plan) -> Option<&Arc<CopyIn>> {
+    match &plan.route {
+        Route::CopyIn(copy) => Some(copy),
+        _ => None,
+    }
+}
+
+impl Session {
+    /// Begins the COPY of a simple Query.
+    pub(super) async fn copy_query(
+        &mut self,
+        text: &[u8],
+        plan: &Plan,
+        copy: &Arc<CopyIn>,
+    ) -> Result<(), Stop> {
+        let read = self.settings.context().encoding.read(text);
+        let read = read.unwrap_or_default().into_owned();
+        self.begin_copy((&read, plan), copy, None).await
+    }
+
+    /// Begins the COPY of a bound portal.
+    pub(super) async fn copy_portal(&mut self, portal: &ScatterPortal) -> Result<(), Stop> {
+        let plan = &portal.prepared.plan;
+        match copy_in(plan) {
+            Some(copy) => {
+                let statement = (portal.prepared.sql(), &**plan);
+                self.begin_copy(statement, copy, Some(portal)).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn begin_copy(
+        &mut self,
+        (text, plan): (&str, &Plan),
+        copy: &Arc<CopyIn>,
+        portal: Option<&ScatterPortal>,
+    ) -> Result<(), Stop> {
+        let joins = self.check_scatter(plan, &copy.shards).await?;
+        let most_bytes = self.database.limits.max_message_bytes;
+        let most_bytes = usize::try_from(most_bytes).unwrap_or(usize::MAX);
+        let encoding = self.settings.context().encoding;
+        let splitter = copy.splitter(encoding, most_bytes)?;
+        let text = copy.text(text);
+        let text = self.encoded(&text)?.into_owned();
+        let gathered = self.gather(&copy.shards, joins, &[]).await?;
+        if let Some(portal) = portal {
+            self.acknowledge_bind();
+            if portal.is_described {
+                let mut words = Vec::new();
+                no_data(&mut words);
+                self.say(words);
+            }
+        }
+        self.unit.make_final();
+        let statement = (&*text, copy.table.as_str());
+        let mut copying = Copying::start(gathered, statement, splitter, HIGH_WATER_BYTES);
+        let control = &self.registered.control;
+        let client = &mut self.client.socket;
+        let opened = std::future::poll_fn(|cx| {
+            if control.poll_told(cx) == Signal::Terminate {
+                return Poll::Ready(None);
+            }
+            copying.poll_open(cx, client).map(Some)
+        });
+        match opened.await {
+            None => Err(Stop::Gone),
+            Some(Err(failure)) => self.copy_failed(copying, failure),
+            Some(Ok(response)) => {
+                match &copy.doubt {
+                    Some(doubt) => copying.refuse(doubt.clone()),
+                    None => self.client.socket.output.push(&response),
+                }
+                self.client.copying = Some(Box::new(CopyAtHand {
+                    copying,
+                    is_query: portal.is_none(),
+                }));
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the data of the COPY that has begun, and ends it.
+    pub(super) async fn run_copy(&mut self, at_hand: CopyAtHand) -> Result<(), Stop> {
+        let CopyAtHand {
+            mut copying,
+            is_query,
+        } = at_hand;
+        let control = &self.registered.control;
+        let client = &mut self.client.socket;
+        let outcome = std::future::poll_fn(|cx| {
+            if control.poll_told(cx) == Signal::Terminate {
+                return Poll::Ready(Outcome::Gone);
+            }
+            copying.poll(cx, client)
+        })
+        .await;
+        match outcome {
+            Outcome::Gone => Err(Stop::Gone),
+            Outcome::OutOfPlace(error) => Err(Stop::Session(error)),
+            Outcome::Failed(failure) => self.copy_failed(copying, failure),
+            Outcome::Copied(rows) => {
+                self.after_scatter(copying.end());
+                let tag = format!("COPY {rows}");
+                if is_query {
+                    return self.end_query(&tag).await;
+                }
+                let mut words = Vec::new();
+                command_complete(&mut words, &tag);
+                self.say(words);
+                Ok(())
+            }
+        }
+    }
+
+    fn copy_failed(&mut self, copying: Copying<Held>, failure: Failure) -> Result<(), Stop> {
+        self.after_scatter(copying.end());
+        self.scatter_failed(failure).map(drop)
+    }
+}
