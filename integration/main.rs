@@ -10,6 +10,7 @@
 mod access;
 mod atomicity;
 mod catalog_queries;
+mod change;
 mod clients;
 mod combine;
 mod commits;

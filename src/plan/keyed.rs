@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Arguments;
+use crate::plan::Change;
 use crate::plan::Combine;
 use crate::plan::Target;
 use crate::plan::refusal;
@@ -47,6 +48,8 @@ pub(super) enum Spread {
     Refuse(Error),
     /// A hub finishes it.
     Combine(Arc<Combine>),
+    /// It is changed in several steps.
+    Change(Arc<Change>),
 }
 
 /// That one occurrence of a sharded table is restricted to the keys listed.
@@ -129,6 +132,7 @@ impl Keyed {
                     return match &self.spread {
                         Spread::Scatter(all) => scatter(all.clone(), arguments),
                         Spread::Combine(_) => Ok(Target::Combine),
+                        Spread::Change(_) => Ok(Target::Change),
                         Spread::Refuse(_) => Err(refusal::unprovable(&proof.table, why)),
                     };
                 }
@@ -146,6 +150,7 @@ impl Keyed {
             }
             (Some(_), Spread::Refuse(error)) => Err(error.clone()),
             (Some(_), Spread::Combine(_)) => Ok(Target::Combine),
+            (Some(_), Spread::Change(_)) => Ok(Target::Change),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! text and the bytes of the Bind message.
 
 mod bind;
+mod change;
 mod colocation;
 mod combine;
 pub mod copy;
@@ -52,6 +53,12 @@ use crate::sql::token::Token;
 
 use statement::Part;
 
+pub use change::Change;
+pub use change::Column as ChangeColumn;
+pub use change::Extra;
+pub use change::Shipment;
+pub use change::Steps;
+pub use change::Written;
 pub use combine::Combine;
 pub use combine::Execution;
 pub use combine::Intermediate;
@@ -139,6 +146,8 @@ pub enum Route {
     Insert(Arc<Insertion>),
     /// Rows of the client's data, each to its shard.
     CopyIn(Arc<CopyIn>),
+    /// A change of rows on shards that takes more than sending them its text.
+    Change(Arc<Change>),
     /// Nowhere: the error for the client.
     Refused(Error),
 }
@@ -180,6 +189,8 @@ pub enum Target {
     Replicated,
     /// Each of these rows on its shard: see [`Plan::insertion`].
     Rows(Arc<Placed>),
+    /// Several steps change rows: see [`Plan::change`].
+    Change,
 }
 
 /// Plans one statement. Total: what can't be served is a plan too.
@@ -252,6 +263,7 @@ impl Plan {
             Route::Replicated(_) => Ok(Target::Replicated),
             Route::Insert(insertion) => insertion.target(arguments),
             Route::CopyIn(copy) => Ok(Target::Many(copy.shards.clone())),
+            Route::Change(_) => Ok(Target::Change),
             Route::Refused(error) => Err(error.clone()),
         }
     }
@@ -280,6 +292,18 @@ impl Plan {
     pub fn insertion(&self) -> Option<&Arc<Insertion>> {
         match &self.route {
             Route::Insert(insertion) => Some(insertion),
+            _ => None,
+        }
+    }
+
+    /// The steps that change rows, if it can't be served in a simpler way.
+    pub fn change(&self) -> Option<&Arc<Change>> {
+        match &self.route {
+            Route::Change(change) => Some(change),
+            Route::Keyed(keyed) => match &keyed.spread {
+                keyed::Spread::Change(change) => Some(change),
+                _ => None,
+            },
             _ => None,
         }
     }

@@ -15,6 +15,7 @@ use crate::plan::Route;
 use crate::plan::SessionUse;
 use crate::plan::bind::Bound;
 use crate::plan::bind::BoundSource;
+use crate::plan::change;
 use crate::plan::combine;
 use crate::plan::effects;
 use crate::plan::effects::Effects;
@@ -145,7 +146,7 @@ impl<'a> Query<'a> {
         );
         // What the proxy answers in a text would move its tokens.
         let route = match (own.first(), route) {
-            (None, route) => combine::complete(self, route),
+            (None, route) => change::complete(self, combine::complete(self, route)),
             (Some(call), Route::Replicated(_)) => {
                 Route::Refused(refusal::own_call(call.question.name()))
             }

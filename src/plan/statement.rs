@@ -248,7 +248,7 @@ fn plan_declare(part: Part<'_>, hold: bool, body: &Range<u32>) -> Planned {
         one_shard_only(&mut planned.route, "DECLARE CURSOR with ORDER BY or LIMIT");
     }
     match &planned.route {
-        Route::Combine(_) => one_shard_only(&mut planned.route, "a cursor"),
+        Route::Combine(_) | Route::Change(_) => one_shard_only(&mut planned.route, "a cursor"),
         Route::Keyed(keyed) if matches!(keyed.spread, Spread::Combine(_)) => {
             one_shard_only(&mut planned.route, "a cursor");
         }
@@ -270,11 +270,15 @@ pub(super) fn one_shard_only(route: &mut Route, what: &str) {
         )
     };
     match route {
-        Route::Scatter(_) | Route::Combine(_) | Route::Replicated(_) | Route::Insert(_) => {
+        Route::Scatter(_)
+        | Route::Combine(_)
+        | Route::Change(_)
+        | Route::Replicated(_)
+        | Route::Insert(_) => {
             *route = Route::Refused(error());
         }
         Route::Keyed(keyed) => {
-            if matches!(keyed.spread, Spread::Scatter(_) | Spread::Combine(_)) {
+            if !matches!(keyed.spread, Spread::Refuse(_)) {
                 keyed.spread = Spread::Refuse(error());
             }
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::plan::Access;
+use crate::plan::Change;
 use crate::plan::Combine;
 use crate::plan::Insertion;
 use crate::plan::Plan;
@@ -49,6 +50,7 @@ impl fmt::Display for Tree<'_> {
             Route::Replicated(replicate) => write!(f, "{}", replicate.words())?,
             Route::Insert(insertion) => write_insertion(insertion, f)?,
             Route::CopyIn(copy) => write!(f, "Copy in {}", self.set(&copy.shards))?,
+            Route::Change(change) => self.change(change, f)?,
             Route::Refused(error) => {
                 let fields = error.fields();
                 write!(f, "Refused {}: {}", fields.code, fields.message)?;
@@ -96,6 +98,7 @@ impl Tree<'_> {
             | Route::Replicated(_)
             | Route::Insert(_)
             | Route::CopyIn(_)
+            | Route::Change(_)
             | Route::Refused(_) => false,
         }
     }
@@ -165,6 +168,35 @@ impl Tree<'_> {
         }
         if let Some(hub) = combine.hub() {
             write!(f, "\n  hub on {}", self.shard(hub))?;
+        }
+        Ok(())
+    }
+}
+
+impl Tree<'_> {
+    fn change(&self, change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = change.shown();
+        write!(f, "Change {} on {}", shown.table, self.set(&shown.shards))?;
+        if let Some(proof) = shown.proof {
+            write!(f, ", ")?;
+            write_proof(proof, f)?;
+        }
+        for (relation, columns, terms, shards) in shown.relations {
+            write!(f, "\n  ship {relation} ({})", columns.join(", "))?;
+            match terms {
+                0 => {}
+                1 => write!(f, ", 1 condition")?,
+                terms => write!(f, ", {terms} conditions")?,
+            }
+            write!(f, ", from {}", self.set(shards))?;
+        }
+        match shown.evaluated {
+            0 => {}
+            1 => write!(f, "\n  evaluate 1 subquery once")?,
+            count => write!(f, "\n  evaluate {count} subqueries once")?,
+        }
+        if shown.moments > 0 {
+            write!(f, "\n  ask for the time once")?;
         }
         Ok(())
     }

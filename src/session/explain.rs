@@ -60,6 +60,9 @@ impl Session {
         };
         let shard = match target {
             Target::Any | Target::Combine | Target::Replicated => None,
+            Target::Change => plan
+                .change()
+                .and_then(|change| change.all_shards().iter().next()),
             Target::One(shard) => Some(*shard),
             Target::Many(shards) => shards.iter().next(),
             Target::Rows(placed) => placed.shards().iter().next(),

@@ -249,6 +249,7 @@ impl Session {
             Route::Shard(shard) => Some(*shard),
             _ if self.database.is_plain() => Some(0),
             _ if plan.combine().is_some() => self.described_by(plan).single(),
+            _ if plan.change().is_some() => self.changed_by(plan).iter().next(),
             _ => {
                 let cursors = self.memory.cursors.shards(&plan.statement);
                 cursors.and_then(|shards| shards.iter().next())

@@ -108,6 +108,7 @@ impl Session {
         self.drain().await?;
         self.transaction = Transaction::Open;
         self.others.opened(Opening::plain("BEGIN"));
+        self.others.first = self.server.as_ref().map(|held| held.shard);
         self.others.is_implicit = true;
         Ok(())
     }

@@ -69,7 +69,9 @@ impl Session {
                 let all = ShardSet::all(self.database.config.shards.len());
                 Err((all, Way::Scatter))
             }
-            Target::Combine => Err((self.described_by(&prepared.plan), Way::Combine)),
+            Target::Combine | Target::Change => {
+                Err((self.described_by(&prepared.plan), Way::Combine))
+            }
             Target::Rows(placed) if accepts(&placed, prepared, bind) => {
                 Err((placed.shards(), Way::Rows(placed)))
             }

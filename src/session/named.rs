@@ -309,7 +309,8 @@ impl Session {
         if target == Target::Replicated {
             return Err(replicated());
         }
-        if target == Target::Combine || (is_merged && matches!(target, Target::Many(_))) {
+        let has_steps = matches!(target, Target::Combine | Target::Change);
+        if has_steps || (is_merged && matches!(target, Target::Many(_))) {
             return Err(combined());
         }
         if let Target::Rows(_) = target {

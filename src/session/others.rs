@@ -53,6 +53,10 @@ pub struct Others {
     pub is_implicit: bool,
     /// What broke the transaction while the client had nothing to be told.
     pub broken_by: Option<Error>,
+    /// The shard on which the transaction was opened first.
+    pub first: Option<ShardIndex>,
+    /// What `now()` gives there, in text, once that was asked.
+    pub moment: Option<Box<[u8]>>,
     /// Some of the connections that a statement needs are there, and the next is being leased.
     pub is_gathering: bool,
 }
@@ -211,6 +215,8 @@ impl Others {
         self.opening = opening;
         self.is_behind = false;
         self.is_everywhere = false;
+        self.first = None;
+        self.moment = None;
     }
 
     /// Whether something happened that resting connections must be told.

@@ -469,6 +469,7 @@ impl Session {
         let before = std::mem::replace(&mut self.transaction, Transaction::Open);
         if let Transaction::Begun(opening) = before {
             self.others.opened(opening);
+            self.others.first = self.server.as_ref().map(|held| held.shard);
         }
     }
 

@@ -29,6 +29,10 @@ use crate::wire::backend::{Status, bind_complete, command_complete, no_data};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
+pub(super) use crate::session::requests::{
+    describe_and_execute, portal_request, statement_and_bind,
+};
+
 /// How long shards may take to stop after one has failed; then their connections are closed.
 pub(super) const LARGEST_SETTLING: Duration = Duration::from_secs(5);
 
@@ -179,6 +183,9 @@ impl Session {
         };
         match &portal.way {
             Way::Scatter => {}
+            Way::Combine if portal.prepared.plan.change().is_some() => {
+                return self.execute_change(portal, max_rows).await;
+            }
             Way::Combine => return self.execute_combined(portal, max_rows).await,
             Way::Rows(placed) => {
                 let placed = Arc::clone(placed);
@@ -339,6 +346,16 @@ impl Session {
         joins: Joins,
         needed: &[Arc<Prepared>],
     ) -> Result<Gathered, Stop> {
+        self.gather_by(shards, |_| joins, needed).await
+    }
+
+    /// As [`Session::gather`], where each shard may join in another way.
+    pub(super) async fn gather_by(
+        &mut self,
+        shards: &ShardSet,
+        joins: impl Fn(ShardIndex) -> Joins,
+        needed: &[Arc<Prepared>],
+    ) -> Result<Gathered, Stop> {
         let before = self.transaction.status();
         self.drain().await?;
         if self.is_skipping() {
@@ -356,7 +373,7 @@ impl Session {
         for shard in shards.iter() {
             // Who has one connection must get the others, whatever operators say meanwhile.
             self.others.is_gathering = !gathered.is_empty();
-            let outcome = self.gather_one(shard, joins, needed).await;
+            let outcome = self.gather_one(shard, joins(shard), needed).await;
             self.others.is_gathering = false;
             if let Err(stop) = outcome {
                 self.keep_gathered(gathered);
@@ -471,6 +488,10 @@ impl Session {
         let undisturbed = self.registered.control.end();
         let mut failed = None;
         let mut answered = Answered::default();
+        // What one participant has done is gone with its connection, and so is the transaction.
+        let is_broken = ended
+            .iter()
+            .any(|one| one.status.is_none() && self.takes_part(&one.connection));
         for one in ended {
             let Ended {
                 connection: mut held,
@@ -487,12 +508,13 @@ impl Session {
                 None => held.is_lost = true,
                 Some(_) => {}
             }
-            if status.is_none() && self.takes_part(&held) {
-                // What it has done in the transaction is gone with it.
-                self.transaction.fail();
-            } else {
+            // In a transaction that nobody will end, it must not be another's.
+            if !(is_broken && self.takes_part(&held)) {
                 self.keep(held);
             }
+        }
+        if is_broken {
+            self.transaction.fail();
         }
         if self.transaction.is_broken() {
             self.others.drop_joined();
@@ -554,43 +576,4 @@ pub(super) fn tag(plan: &Plan, answered: &Answered) -> String {
         _ => return format!("SELECT {}", answered.rows),
     };
     format!("{word} {}", answered.affected)
-}
-
-/// Parse if the server does not know the statement, then Bind, Describe, Execute and Sync.
-pub(super) fn portal_request(lease: &mut Lease, prepared: &Prepared, bind: &Bind<'_>) -> Vec<u8> {
-    let mut out = statement_and_bind(lease, prepared, bind);
-    describe_and_execute(&mut out, bind.portal);
-    out
-}
-
-/// Parse if the server does not know the statement, then Bind.
-pub(super) fn statement_and_bind(
-    lease: &mut Lease,
-    prepared: &Prepared,
-    bind: &Bind<'_>,
-) -> Vec<u8> {
-    let mut out = Vec::new();
-    if prepared.is_unnamed() {
-        lease.unnamed = Some(prepared.id);
-        frontend::write_parse(&mut out, b"", &prepared.text, &prepared.types);
-    } else if !lease.knows(prepared.id) {
-        if let Some(evicted) = lease.learn(prepared.id) {
-            let name = crate::session::prepared::server_name(evicted);
-            frontend::write_subject(&mut out, b'C', Subject::Statement, name.as_bytes());
-        }
-        frontend::write_parse(
-            &mut out,
-            &prepared.server_name,
-            &prepared.text,
-            &prepared.types,
-        );
-    }
-    frontend::write_bind(&mut out, bind, &prepared.server_name);
-    out
-}
-
-pub(super) fn describe_and_execute(out: &mut Vec<u8>, portal: &[u8]) {
-    frontend::write_subject(out, b'D', Subject::Portal, portal);
-    frontend::write_execute(out, portal, 0);
-    frontend::write_sync(out);
 }

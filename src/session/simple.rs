@@ -115,9 +115,8 @@ impl Session {
             return self.finish_simple(words).await;
         }
         if self.transaction == Transaction::Failed {
-            return self
-                .send_query(frame, self.need(plan, None, text), effects)
-                .await;
+            let need = self.need(plan, None, text);
+            return self.send_query(frame, need, effects).await;
         }
         let literals = std::mem::take(&mut self.shape.literals);
         let target = {
@@ -134,6 +133,7 @@ impl Session {
         let target = match target? {
             Target::Combine => return self.combine_query(text, plan).await,
             Target::Replicated => return self.replicate_query(text, plan).await,
+            Target::Change if !self.explains(plan) => return self.change_query(text, plan).await,
             target => target,
         };
         if self.explains(plan) {

@@ -43,9 +43,11 @@ pub(super) fn shard(target: &Target) -> Result<Option<ShardIndex>> {
     match target {
         Target::One(shard) => Ok(Some(*shard)),
         Target::Any => Ok(None),
-        Target::Many(_) | Target::Combine | Target::Replicated | Target::Rows(_) => {
-            Err(of_several_shards())
-        }
+        Target::Many(_)
+        | Target::Combine
+        | Target::Replicated
+        | Target::Change
+        | Target::Rows(_) => Err(of_several_shards()),
     }
 }
 

@@ -133,6 +133,7 @@ fn plans(database: &Database, onlooker: Onlooker<'_>) -> Table {
             Route::Replicated(_) => "replicated".to_owned(),
             Route::Insert(_) => "by row".to_owned(),
             Route::CopyIn(_) => "copy".to_owned(),
+            Route::Change(_) => "change".to_owned(),
             Route::Refused(_) => "refused".to_owned(),
         };
         let access = match kept.plan.access {

@@ -153,7 +153,7 @@ fn explained(catalog: &Catalog, text: &str, parse_bytes: usize) -> Result<String
     };
     let place = match target {
         Target::Any => "any shard".to_owned(),
-        Target::Combine => return Ok(lines),
+        Target::Combine | Target::Change => return Ok(lines),
         Target::One(shard) => format!("shard {}", name(shard)),
         Target::Replicated => "every shard, the first one first".to_owned(),
         Target::Rows(placed) => several(&placed.shards()),

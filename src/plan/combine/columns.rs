@@ -32,7 +32,7 @@ const BEHIND_WILDCARD: [&str; 14] = [
 ];
 
 /// The names in a statement.
-pub(super) struct Names {
+pub(in crate::plan) struct Names {
     /// Every name and word.
     all: HashSet<String>,
     /// What stands before a `.*`.
@@ -154,7 +154,7 @@ fn is_wildcard(query: &Query<'_>, index: usize) -> bool {
 }
 
 /// The tokens of schemas before tables before columns: `public.` of `public.orders.id`.
-pub(super) fn schemas(query: &Query<'_>) -> Result<Vec<Range<usize>>> {
+pub(in crate::plan) fn schemas(query: &Query<'_>) -> Result<Vec<Range<usize>>> {
     let mut found = Vec::new();
     let text = query.request.text;
     for reference in &query.facts.references {

@@ -21,10 +21,10 @@
 //!   terms have the same value everywhere.
 
 mod check;
-mod columns;
+pub(super) mod columns;
 mod execution;
 mod places;
-mod terms;
+pub(super) mod terms;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -9,14 +9,14 @@ use crate::sql::token::Token;
 
 impl Query<'_> {
     /// The index of the token that starts at an offset.
-    pub(super) fn token_at(&self, offset: u32) -> Option<usize> {
+    pub(in crate::plan) fn token_at(&self, offset: u32) -> Option<usize> {
         self.tokens
             .binary_search_by_key(&offset, |token| token.start)
             .ok()
     }
 
     /// The tokens of a relation's name, and of the `*` behind it that means nothing.
-    pub(super) fn name_tokens(&self, source: &Source) -> Option<Range<usize>> {
+    pub(in crate::plan) fn name_tokens(&self, source: &Source) -> Option<Range<usize>> {
         let text = self.request.text;
         let last = self.token_at(source.offset?)?;
         let has_schema = match &source.kind {
@@ -42,14 +42,14 @@ impl Query<'_> {
     }
 
     /// Whether a relation's name is a query: `TABLE t`.
-    pub(super) fn is_table_query(&self, name: &Range<usize>) -> bool {
+    pub(in crate::plan) fn is_table_query(&self, name: &Range<usize>) -> bool {
         self.is_before(name.start, 1, |token, text| token.is_word(text, "table"))
             || (self.is_only(name)
                 && self.is_before(name.start, 2, |token, text| token.is_word(text, "table")))
     }
 
     /// Whether `ONLY` stands before a relation's name.
-    pub(super) fn is_only(&self, name: &Range<usize>) -> bool {
+    pub(in crate::plan) fn is_only(&self, name: &Range<usize>) -> bool {
         self.is_before(name.start, 1, |token, text| token.is_word(text, "only"))
     }
 

@@ -117,7 +117,7 @@ const OPERATORS: [&str; 42] = [
 ];
 
 /// The terms of a statement's conditions, by their tokens.
-pub(super) struct Terms {
+pub(in crate::plan) struct Terms {
     /// For each conjunction of the facts the tokens of its terms; none if they are not known.
     ranges: Vec<Option<Vec<Range<usize>>>>,
 }
@@ -204,8 +204,15 @@ pub(super) fn alike(
 /// The tokens of the `WHERE` and of the `ON`s of a block that stand in no parentheses of its own.
 fn clauses(query: &Query<'_>, block: BlockId) -> Vec<Range<usize>> {
     let text = query.request.text;
-    let select = query.facts.blocks.get(block).and_then(|block| block.select);
-    let Some(select) = select.and_then(|offset| query.token_at(offset)) else {
+    let Some(facts) = query.facts.blocks.get(block) else {
+        return Vec::new();
+    };
+    // The statement itself has no SELECT if it changes rows; a WITH before it stands in parentheses.
+    let first = match facts.kind.modifies() {
+        true => query.body.first().map(|token| token.start),
+        false => facts.select,
+    };
+    let Some(select) = first.and_then(|offset| query.token_at(offset)) else {
         return Vec::new();
     };
     let mut found = Vec::new();

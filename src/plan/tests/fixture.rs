@@ -134,6 +134,7 @@ impl Fixture {
         };
         match plan.target(&arguments) {
             Ok(crate::plan::Target::Any) => "any shard".to_owned(),
+            Ok(crate::plan::Target::Change) => "several steps".to_owned(),
             Ok(crate::plan::Target::Combine) => "a hub".to_owned(),
             Ok(crate::plan::Target::Replicated) => "every shard".to_owned(),
             Ok(crate::plan::Target::Rows(placed)) => self.parts(&placed, text),

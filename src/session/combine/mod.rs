@@ -75,6 +75,9 @@ impl<'a> Asked<'a> {
 impl Session {
     /// The shards of which any one can describe a statement that a hub finishes; none if all can.
     pub(super) fn described_by(&self, plan: &Plan) -> ShardSet {
+        if plan.change().is_some() {
+            return self.changed_by(plan);
+        }
         let hub = plan.combine().and_then(|combine| combine.hub());
         hub.into_iter().collect()
     }
@@ -356,7 +359,7 @@ impl Session {
         }
     }
 
-    fn told_by_shard(&mut self, failure: Failure) -> Stop {
+    pub(super) fn told_by_shard(&mut self, failure: Failure) -> Stop {
         match self.scatter_failed(failure) {
             Err(stop) => stop,
             Ok(_) => Stop::Gone,
@@ -483,7 +486,7 @@ fn next_to_fill(execution: &Execution, filled: &[Option<(u64, u64)>]) -> Option<
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// A connection that has done nothing yet.
-fn unused((_, connection): (String, Held)) -> Ended<Held> {
+pub(super) fn unused((_, connection): (String, Held)) -> Ended<Held> {
     Ended {
         connection,
         status: Some(Status::Idle),
@@ -495,7 +498,7 @@ fn unused((_, connection): (String, Held)) -> Ended<Held> {
 }
 
 /// Runs a statement of the proxy's own on each connection that is in order.
-async fn run_on_each(shards: &mut [Ended<Held>], sql: &str) -> Result<(), Stop> {
+pub(super) async fn run_on_each(shards: &mut [Ended<Held>], sql: &str) -> Result<(), Stop> {
     let in_order = shards.iter_mut().filter(|one| one.status.is_some());
     let runs = in_order.map(|one| async {
         let outcome = one.connection.lease.run(sql).await;

@@ -252,6 +252,7 @@ impl Walker<'_> {
         let Some(selection) = selection else {
             return Ok(());
         };
+        self.terms(selection, scope, None);
         self.conditions(selection, scope, None)?;
         self.expression(selection, scope)
     }

@@ -14,7 +14,7 @@ const APPLICATIONS: &str = include_str!("testdata/applications.sql");
 const PSQL: &str = include_str!("testdata/psql.sql");
 
 /// The statements of the planner's golden files are a corpus too.
-const GOLDEN: [&str; 9] = [
+const GOLDEN: [&str; 10] = [
     include_str!("../../plan/testdata/select.test"),
     include_str!("../../plan/testdata/join.test"),
     include_str!("../../plan/testdata/scatter.test"),
@@ -24,6 +24,7 @@ const GOLDEN: [&str; 9] = [
     include_str!("../../plan/testdata/type.test"),
     include_str!("../../plan/testdata/unparsed.test"),
     include_str!("../../plan/testdata/single.test"),
+    include_str!("../../plan/testdata/change.test"),
 ];
 
 fn corpus() -> BTreeSet<&'static str> {

@@ -1,0 +1,44 @@
+//! The messages that run a client's statement on a shard.
+
+use crate::pool::Lease;
+use crate::session::prepared::Prepared;
+use crate::wire::frontend::{self, Bind, Subject};
+
+/// Parse if the server does not know the statement, then Bind, Describe, Execute and Sync.
+pub(super) fn portal_request(lease: &mut Lease, prepared: &Prepared, bind: &Bind<'_>) -> Vec<u8> {
+    let mut out = statement_and_bind(lease, prepared, bind);
+    describe_and_execute(&mut out, bind.portal);
+    out
+}
+
+/// Parse if the server does not know the statement, then Bind.
+pub(super) fn statement_and_bind(
+    lease: &mut Lease,
+    prepared: &Prepared,
+    bind: &Bind<'_>,
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    if prepared.is_unnamed() {
+        lease.unnamed = Some(prepared.id);
+        frontend::write_parse(&mut out, b"", &prepared.text, &prepared.types);
+    } else if !lease.knows(prepared.id) {
+        if let Some(evicted) = lease.learn(prepared.id) {
+            let name = crate::session::prepared::server_name(evicted);
+            frontend::write_subject(&mut out, b'C', Subject::Statement, name.as_bytes());
+        }
+        frontend::write_parse(
+            &mut out,
+            &prepared.server_name,
+            &prepared.text,
+            &prepared.types,
+        );
+    }
+    frontend::write_bind(&mut out, bind, &prepared.server_name);
+    out
+}
+
+pub(super) fn describe_and_execute(out: &mut Vec<u8>, portal: &[u8]) {
+    frontend::write_subject(out, b'D', Subject::Portal, portal);
+    frontend::write_execute(out, portal, 0);
+    frontend::write_sync(out);
+}
