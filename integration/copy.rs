@@ -4,9 +4,9 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::harness::compare::Pair;
+use crate::harness::compare::{Mode, Pair, frames};
 use crate::harness::raw::{Frame, values};
-use crate::harness::{Cluster, Raw, message};
+use crate::harness::{Cluster, Raw, eventually, message};
 
 const SHARDS: usize = 3;
 
@@ -461,4 +461,246 @@ fn any_data_does_what_it_does_in_one_postgresql() {
     }
     assert!(copied > 60 && unknown < 40, "{copied} {unknown}");
     check(&cluster, &mut pair);
+}
+
+/// The data of a COPY TO: its format, the header, the rows.
+#[derive(Debug, PartialEq)]
+struct Data {
+    format: Vec<Vec<u8>>,
+    head: Vec<u8>,
+    rows: Vec<Vec<u8>>,
+    told: Told,
+}
+
+const BINARY_HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+fn data_of(sql: &str, frames: &[Frame]) -> Data {
+    let of = |tag: u8| frames.iter().filter(move |frame| frame.tag == tag);
+    let mut rows: Vec<Vec<u8>> = of(b'd').map(|frame| frame.body.clone()).collect();
+    let mut head = Vec::new();
+    if sql.contains("HEADER") && !rows.is_empty() {
+        head = rows.remove(0);
+    }
+    if let Some(first) = rows.first_mut()
+        && first.starts_with(BINARY_HEAD)
+    {
+        head = first.drain(..BINARY_HEAD.len()).collect();
+        assert!(rows.last().unwrap().ends_with(b"\xff\xff"), "{sql}");
+    }
+    if !sql.contains("ORDER BY") {
+        rows.sort();
+    }
+    let ends = of(b'c').count();
+    assert_eq!(ends, of(b'H').count().min(of(b'C').count()), "{sql}");
+    Data {
+        format: of(b'H').map(|frame| frame.body.clone()).collect(),
+        head,
+        rows,
+        told: told(frames),
+    }
+}
+
+/// Runs a COPY TO in the simple and in the extended protocol.
+fn same_data(pair: &mut Pair, sql: &str) {
+    for mode in [Mode::Simple, Mode::Text] {
+        let got = data_of(sql, &frames(&mut pair.proxy, mode, sql, &[]));
+        let wanted = data_of(sql, &frames(&mut pair.oracle, mode, sql, &[]));
+        assert_eq!(got, wanted, "{sql} {mode:?}");
+    }
+}
+
+#[test]
+fn rows_of_all_shards_come_out() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    let queries = [
+        "COPY t TO STDOUT",
+        "COPY t TO STDOUT CSV HEADER",
+        "COPY t (n, id) TO STDOUT (FORMAT csv, HEADER, FORCE_QUOTE *)",
+        "COPY t TO STDOUT (HEADER)",
+        "COPY t TO STDOUT (FORMAT binary)",
+        "COPY names TO STDOUT (FORMAT binary)",
+        "COPY made TO STDOUT (DELIMITER '|', NULL 'nix')",
+        "COPY kinds TO STDOUT",
+        "COPY notes TO STDOUT (FORMAT binary)",
+        "COPY t (nothing) TO STDOUT",
+        "COPY (SELECT * FROM t) TO STDOUT",
+        "COPY (SELECT id, name || 'x' AS y FROM t WHERE id > 50) TO STDOUT CSV HEADER",
+        "COPY (SELECT * FROM t WHERE id = 7) TO STDOUT",
+        "COPY (SELECT * FROM t WHERE id IN (7, 8, 9)) TO STDOUT BINARY",
+        "COPY (SELECT * FROM t ORDER BY id LIMIT 10) TO STDOUT",
+        "COPY (SELECT * FROM t WHERE id IN (7, 8, 9) ORDER BY id DESC) TO STDOUT",
+        "COPY (SELECT * FROM t ORDER BY id) TO STDOUT (FORMAT binary)",
+        "COPY (SELECT count(*), sum(n) AS s FROM t) TO STDOUT CSV HEADER",
+        "COPY (SELECT a.id, b.id AS other FROM t a JOIN t b ON a.id = b.id + 1 ORDER BY a.id) TO STDOUT (HEADER)",
+        "COPY (SELECT id FROM t WHERE id < 0 ORDER BY id) TO STDOUT (FORMAT binary)",
+        "COPY (SELECT id FROM t WHERE id < 0) TO STDOUT (FORMAT binary)",
+        "COPY (SELECT id / (id - 7) FROM t) TO STDOUT",
+        "COPY (SELECT nothing FROM t ORDER BY 1) TO STDOUT",
+        "COPY (VALUES (1), (2)) TO STDOUT",
+    ];
+    let empty = [
+        "COPY t TO STDOUT CSV HEADER",
+        "COPY t TO STDOUT BINARY",
+        "COPY t TO STDOUT",
+    ];
+    for sql in empty {
+        same_data(&mut pair, sql);
+    }
+    let many: String = (1..=300)
+        .map(|id| format!("{id}\tname {id}\t{id}.5\n"))
+        .collect();
+    same_text(&mut pair, "COPY t FROM STDIN", &many);
+    same_text(
+        &mut pair,
+        "COPY names FROM STDIN",
+        "a\t1\nb\\tc\t2\nd\t\\N\n",
+    );
+    same_text(&mut pair, "COPY made FROM STDIN", "1\ta\n2\tb\n");
+    same_text(
+        &mut pair,
+        "COPY kinds FROM STDIN",
+        "a\t1\t2024-01-01 00:00:00+00\n",
+    );
+    same_text(&mut pair, "COPY notes FROM STDIN", "1\ta\n");
+    for sql in queries.into_iter().filter(|sql| !sql.contains("id - 7")) {
+        same_data(&mut pair, sql);
+    }
+    for begin in ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"] {
+        pair.once(begin);
+        pair.once("DELETE FROM t WHERE id = 3");
+        same_data(&mut pair, "COPY t TO STDOUT");
+        same_data(&mut pair, "COPY (SELECT id FROM t WHERE id = 4) TO STDOUT");
+        pair.once("ROLLBACK");
+    }
+    let failed = pair
+        .proxy
+        .query("COPY (SELECT id / (id - 7) FROM t) TO STDOUT");
+    assert_eq!(told(&failed).reports[0][0], "22012");
+    assert_eq!(told(&failed).status, b"I");
+}
+
+/// A COPY in the extended protocol, all in one piece, as libpq sends it.
+fn pipelined(raw: &mut Raw, sql: &str, data: &str, end: End) -> Told {
+    let mut out = message::parse("", sql, &[]);
+    out.extend(message::bind("", "", &[], &[], &[]));
+    out.extend(message::describe(b'P', ""));
+    out.extend(message::execute("", 0));
+    out.extend(message::sync());
+    raw.send(&out);
+    let mut frames = Vec::new();
+    loop {
+        let frame = raw.read().expect("an answer");
+        let tag = frame.tag;
+        frames.push(frame);
+        match tag {
+            b'G' => break,
+            b'Z' => return told(&frames),
+            _ => {}
+        }
+    }
+    let mut out = message::copy_data(data.as_bytes());
+    out.extend(match end {
+        End::Done => message::copy_done(),
+        End::Fail => message::copy_fail("enough"),
+    });
+    out.extend(message::sync());
+    raw.send(&out);
+    frames.extend(raw.read_until(b'Z', 1));
+    told(&frames)
+}
+
+#[test]
+fn the_extended_protocol_copies_too() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    let sql = "COPY t FROM STDIN";
+    let good: String = (1..=50).map(|id| format!("{id}\tname {id}\t1\n")).collect();
+    for (data, end) in [
+        (good.as_str(), End::Done),
+        ("51\ta\tx\n52\tb\t1\n", End::Done),
+        ("53\ta\t1\n", End::Fail),
+        ("7\ta\t1\n", End::Done),
+        ("54\ta\t1\n55\tb\t2\n56\tc\t3\n", End::Done),
+    ] {
+        let got = pipelined(&mut pair.proxy, sql, data, end);
+        assert_eq!(got, pipelined(&mut pair.oracle, sql, data, end), "{data:?}");
+        // What comes next is answered in its turn.
+        pair.once("SELECT 1");
+        pair.once("BEGIN");
+        let got = pipelined(
+            &mut pair.proxy,
+            sql,
+            "101\ta\t1\n102\tb\t1\n103\tc\t1\n",
+            end,
+        );
+        let wanted = pipelined(
+            &mut pair.oracle,
+            sql,
+            "101\ta\t1\n102\tb\t1\n103\tc\t1\n",
+            end,
+        );
+        assert_eq!(got, wanted);
+        pair.once("ROLLBACK");
+    }
+    check(&cluster, &mut pair);
+}
+
+#[test]
+fn a_client_that_vanishes_leaves_nothing() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    {
+        let mut raw = cluster.proxy().raw();
+        raw.send(&message::query("COPY t FROM STDIN"));
+        raw.read_until(b'G', 1);
+        let rows: String = (1..=5000).map(|id| format!("{id}\tname\t1\n")).collect();
+        raw.send(&message::copy_data(rows.as_bytes()));
+    }
+    eventually("gone", || {
+        let open = (0..SHARDS).map(|shard| {
+            let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY t%' AND state = 'active'";
+            cluster.shard(shard).raw().rows(sql)[0][0].clone()
+        });
+        let open: Vec<String> = open.collect();
+        if open.iter().all(|count| count == "0") {
+            Ok(())
+        } else {
+            Err(open)
+        }
+    });
+    check(&cluster, &mut pair);
+    let mut raw = cluster.proxy().raw();
+    raw.send(&message::query("COPY t FROM STDIN"));
+    raw.read_until(b'G', 1);
+    raw.send(&message::query("SELECT 1"));
+    let frames = raw.read_until(b'Z', 1);
+    let error = frames.iter().find(|frame| frame.tag == b'E').unwrap();
+    assert_eq!(error.field(b'C').unwrap(), "08P01");
+    assert_eq!(rows(&mut pair.proxy, "t").len(), 0);
+}
+
+#[test]
+fn much_data_passes_while_shards_keep_up() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    let body = "x".repeat(3000);
+    let rows: String = (1..=6000)
+        .map(|id| format!("{id},\"{body}\n\"\n"))
+        .collect();
+    let pieces: Vec<&[u8]> = rows.as_bytes().chunks(7919).collect();
+    let told = load(
+        &mut pair.proxy,
+        "COPY wide FROM STDIN CSV",
+        &pieces,
+        End::Done,
+    );
+    assert_eq!(told.tags, ["COPY 6000\0"]);
+    let sql = "SELECT count(*), count(DISTINCT id), min(length(body)), max(length(body)) FROM wide";
+    assert_eq!(pair.proxy.rows(sql), [["6000", "6000", "3001", "3001"]]);
+    let frames = pair.proxy.query("COPY wide TO STDOUT");
+    assert_eq!(
+        frames.iter().filter(|frame| frame.tag == b'd').count(),
+        6000
+    );
 }

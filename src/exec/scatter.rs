@@ -14,8 +14,6 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-
 use crate::backend::connection::LARGEST_HELD_FRAME_BYTES;
 use crate::error::{Error, Result};
 use crate::exec::description;
@@ -27,6 +25,7 @@ use crate::wire::buffer::{Reader, cstring, message};
 use crate::wire::frame;
 
 mod branch;
+pub mod copying;
 mod merging;
 mod ordered;
 
@@ -108,17 +107,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             let lease = connection.borrow_mut();
             let bytes = request(lease);
             lease.socket.output.push(&bytes);
-            Branch {
-                connection,
-                shard,
-                description: None,
-                rows: 0,
-                affected: 0,
-                is_suspended: false,
-                is_bound: false,
-                status: None,
-                dropping: 0,
-            }
+            Branch::new(connection, shard)
         };
         Scatter {
             branches: connections.into_iter().map(branch).collect(),
@@ -469,27 +458,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
     /// Stops the shards that still work, after a failure, and waits for `patience` at most until they
     /// have.
     pub async fn stop(&mut self, patience: Duration) {
-        let cancels = self.branches.iter().filter(|branch| !branch.is_done());
-        let cancels = cancels.map(|branch| async {
-            let lease = branch.connection.borrow();
-            if let Err(error) = lease.pool().cancel(&lease.cancel_key).await {
-                tracing::warn!(%error, shard = branch.shard, "cancel request failed");
-            }
-        });
-        join_all(cancels).await;
-        let settled = std::future::poll_fn(|cx| {
-            // Each is polled, whatever the others say.
-            let polled = self.branches.iter_mut();
-            let pending =
-                polled.filter_map(|branch| branch.poll_settle(cx).is_pending().then_some(()));
-            if pending.count() > 0 {
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
-        });
-        // Those that take longer are closed.
-        let _ = tokio::time::timeout(patience, settled).await;
+        branch::stop(&mut self.branches, patience).await;
     }
 }
 

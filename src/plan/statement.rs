@@ -260,6 +260,19 @@ fn plan_declare(part: Part<'_>, hold: bool, body: &Range<u32>) -> Planned {
     planned
 }
 
+/// Has a hub merge what would be merged natively.
+pub(super) fn finished_by_hub(planned: &mut Planned, what: &str) {
+    let fallback = planned.fallback.take();
+    if planned.merge.take().is_none() {
+        return;
+    }
+    match (fallback, &mut planned.route) {
+        (Some(combine), Route::Keyed(keyed)) => keyed.spread = Spread::Combine(combine),
+        (Some(combine), route) => *route = Route::Combine(combine),
+        (None, route) => one_shard_only(route, what),
+    }
+}
+
 /// Refuses routes of several shards, for what has no way to merge yet.
 pub(super) fn one_shard_only(route: &mut Route, what: &str) {
     let error = || {

@@ -9,13 +9,17 @@
 use std::sync::Arc;
 use std::task::Poll;
 
+use crate::error::Error;
 use crate::exec::copy::{CopyIn as Copying, Outcome};
 use crate::exec::scatter::Failure;
 use crate::plan::{CopyIn, Plan, Route};
 use crate::session::control::Signal;
+use crate::session::copy_out::copy_out;
 use crate::session::held::Held;
 use crate::session::scatter::ScatterPortal;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
+use crate::sharding::ShardSet;
+use crate::sqlstate::SqlState;
 use crate::wire::backend::{command_complete, no_data};
 
 /// A COPY whose data the client is about to send.
@@ -34,27 +38,53 @@ pub(super) fn copy_in(plan: &Plan) -> Option<&Arc<CopyIn>> {
 }
 
 impl Session {
-    /// Begins the COPY of a simple Query.
+    /// Runs or begins the COPY of a simple Query.
     pub(super) async fn copy_query(
         &mut self,
         text: &[u8],
         plan: &Plan,
-        copy: &Arc<CopyIn>,
+        shards: &ShardSet,
     ) -> Result<(), Stop> {
+        if let Some(frills) = copy_out(plan) {
+            let rows = self.copy_from_shards(text, plan, (shards, frills)).await?;
+            return self.end_query(&format!("COPY {rows}")).await;
+        }
+        let Some(copy) = copy_in(plan) else {
+            return Err(unplanned().into());
+        };
         let read = self.settings.context().encoding.read(text);
         let read = read.unwrap_or_default().into_owned();
         self.begin_copy((&read, plan), copy, None).await
     }
 
-    /// Begins the COPY of a bound portal.
+    /// Runs or begins the COPY of a bound portal.
     pub(super) async fn copy_portal(&mut self, portal: &ScatterPortal) -> Result<(), Stop> {
         let plan = &portal.prepared.plan;
-        match copy_in(plan) {
-            Some(copy) => {
-                let statement = (portal.prepared.sql(), &**plan);
-                self.begin_copy(statement, copy, Some(portal)).await
-            }
-            None => Ok(()),
+        if let Some(frills) = copy_out(plan) {
+            self.drain().await?;
+            self.acknowledge_copy(portal);
+            let text = &portal.prepared.text;
+            let from = (&portal.shards, frills);
+            let rows = self.copy_from_shards(text, plan, from).await?;
+            let mut words = Vec::new();
+            command_complete(&mut words, &format!("COPY {rows}"));
+            self.say(words);
+            return Ok(());
+        }
+        let Some(copy) = copy_in(plan) else {
+            return Err(unplanned().into());
+        };
+        let statement = (portal.prepared.sql(), &**plan);
+        self.begin_copy(statement, copy, Some(portal)).await
+    }
+
+    /// BindComplete, and that there are no rows.
+    fn acknowledge_copy(&mut self, portal: &ScatterPortal) {
+        self.acknowledge_bind();
+        if portal.is_described {
+            let mut words = Vec::new();
+            no_data(&mut words);
+            self.say(words);
         }
     }
 
@@ -73,12 +103,7 @@ impl Session {
         let text = self.encoded(&text)?.into_owned();
         let gathered = self.gather(&copy.shards, joins, &[]).await?;
         if let Some(portal) = portal {
-            self.acknowledge_bind();
-            if portal.is_described {
-                let mut words = Vec::new();
-                no_data(&mut words);
-                self.say(words);
-            }
+            self.acknowledge_copy(portal);
         }
         self.unit.make_final();
         let statement = (&*text, copy.table.as_str());
@@ -145,4 +170,11 @@ impl Session {
         self.after_scatter(copying.end());
         self.scatter_failed(failure).map(drop)
     }
+}
+
+fn unplanned() -> Error {
+    Error::new(
+        SqlState::INTERNAL_ERROR,
+        "a COPY of one shard was sent to several",
+    )
 }

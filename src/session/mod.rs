@@ -29,6 +29,7 @@ mod configure;
 pub mod console;
 pub mod control;
 mod copy;
+mod copy_out;
 mod cursors;
 pub mod database;
 mod date_style;

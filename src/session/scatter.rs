@@ -11,7 +11,6 @@ use crate::plan::{Access, Placed, Plan};
 use crate::pool::Lease;
 use crate::session::announce::needed;
 use crate::session::control::Signal;
-use crate::session::copy::copy_in;
 use crate::session::cursors::{CursorCall, is_about_cursor};
 use crate::session::held::Held;
 use crate::session::implicit::stays;
@@ -104,8 +103,8 @@ impl Session {
         shards: ShardSet,
     ) -> Result<(), Stop> {
         self.rest_pinned();
-        if let Some(copy) = copy_in(plan) {
-            return self.copy_query(text, plan, copy).await;
+        if matches!(plan.statement, Statement::Copy(_)) {
+            return self.copy_query(text, plan, &shards).await;
         }
         if is_about_cursor(&plan.statement) {
             let call = CursorCall {
@@ -195,7 +194,7 @@ impl Session {
         if portal.prepared.plan.replicate().is_some() {
             return self.execute_replicated(&portal, max_rows).await;
         }
-        if copy_in(&portal.prepared.plan).is_some() {
+        if matches!(portal.prepared.plan.statement, Statement::Copy(_)) {
             return self.copy_portal(&portal).await;
         }
         if is_about_cursor(&portal.prepared.plan.statement) {

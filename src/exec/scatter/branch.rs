@@ -2,6 +2,9 @@
 
 use std::borrow::BorrowMut;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use crate::net::duplex::Duplex;
 use crate::pool::Lease;
@@ -29,6 +32,21 @@ pub(super) struct Branch<C> {
 }
 
 impl<C: BorrowMut<Lease>> Branch<C> {
+    /// A part that has just been asked.
+    pub(super) fn new(connection: C, shard: String) -> Branch<C> {
+        Branch {
+            connection,
+            shard,
+            description: None,
+            rows: 0,
+            affected: 0,
+            is_suspended: false,
+            is_bound: false,
+            status: None,
+            dropping: 0,
+        }
+    }
+
     pub(super) fn socket(&mut self) -> &mut Duplex {
         &mut self.connection.borrow_mut().socket
     }
@@ -94,6 +112,30 @@ impl<C: BorrowMut<Lease>> Branch<C> {
         self.dropping = header.frame_bytes;
         Dropping::Begun
     }
+}
+
+/// Stops the shards that still work, after a failure, and waits for `patience` at most until they have.
+pub(super) async fn stop<C: BorrowMut<Lease>>(branches: &mut [Branch<C>], patience: Duration) {
+    let cancels = branches.iter().filter(|branch| !branch.is_done());
+    let cancels = cancels.map(|branch| async {
+        let lease = branch.connection.borrow();
+        if let Err(error) = lease.pool().cancel(&lease.cancel_key).await {
+            tracing::warn!(%error, shard = branch.shard, "cancel request failed");
+        }
+    });
+    join_all(cancels).await;
+    let settled = std::future::poll_fn(|cx| {
+        // Each is polled, whatever the others say.
+        let polled = branches.iter_mut();
+        let pending = polled.filter_map(|branch| branch.poll_settle(cx).is_pending().then_some(()));
+        if pending.count() > 0 {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    });
+    // Those that take longer are closed.
+    let _ = tokio::time::timeout(patience, settled).await;
 }
 
 /// How far the dropping of messages has come.

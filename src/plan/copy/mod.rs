@@ -152,8 +152,10 @@ pub(super) fn plan(part: Part<'_>, copy: &Copy) -> Planned {
         CopySource::Query(range) => {
             let body = part.within(range);
             let mut planned = statement::plan(body, &classify(part.request.text, body.tokens));
-            statement::one_shard_only(&mut planned.route, "COPY");
-            planned.merge = None;
+            match planned.access {
+                Access::Read => statement::finished_by_hub(&mut planned, "COPY"),
+                Access::Write => statement::one_shard_only(&mut planned.route, "COPY"),
+            }
             planned
         }
         CopySource::Relation { name, columns } => {
@@ -219,15 +221,14 @@ fn route(
         }
         Lookup::Relation(relation) => match &relation.location {
             Location::Home(shard) => Ok(Route::Shard(*shard)),
-            Location::Replicated if reads => Ok(Route::Any),
             Location::Replicated | Location::Sharded(_) if !reads => {
                 copy_in(part, copy, relation, columns).map(|copy| Route::CopyIn(Arc::new(copy)))
             }
-            Location::Replicated | Location::Sharded(_) => Err(Error::refused(
-                format!("COPY of the sharded table \"{name}\" is not supported"),
-                "Its rows are on several shards.",
-                "Use SELECT, or COPY (SELECT … WHERE the shard key equals a constant) TO.",
-            )),
+            Location::Replicated => Ok(Route::Any),
+            Location::Sharded(_) if relation.hazards.row_security => {
+                Err(refusal::hazard(name, "row security policies"))
+            }
+            Location::Sharded(placement) => Ok(Route::Scatter(placement.shards().clone())),
             Location::Unserved(reason) => Err(refusal::unserved(name, reason)),
         },
     }

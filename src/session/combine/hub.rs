@@ -10,6 +10,7 @@ use crate::exec::description;
 use crate::plan::{Access, Execution};
 use crate::pool::Lease;
 use crate::session::combine::{Asked, failed};
+use crate::session::copy_out::describable;
 use crate::session::held::Seat;
 use crate::session::lease::unless_cancelled;
 use crate::session::{Session, Stop};
@@ -154,7 +155,7 @@ impl Session {
         let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n{opening}");
         hub.lease.run(&begin).await.map_err(failed)?;
         let mut described = Described::default();
-        let text = self.encoded(asked.text)?;
+        let text = self.encoded(describable(asked.plan, asked.text, asked.text))?;
         self.describe_on(hub, (&text, asked.types), &mut described)
             .await?;
         let mut tables = String::new();
@@ -170,7 +171,7 @@ impl Session {
         frontend::write_query(&mut query, &tables);
         hub.lease.send(&query).await.map_err(failed)?;
         let mut over_copies = Described::default();
-        let text = self.encoded(&execution.text)?;
+        let text = self.encoded(describable(asked.plan, asked.text, &execution.text))?;
         let asked_for = (&*text, described.types.as_slice());
         let over = self.describe_on(hub, asked_for, &mut over_copies).await;
         if let Err(Stop::Statement(error)) = over {

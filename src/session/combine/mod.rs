@@ -24,6 +24,7 @@ use crate::plan::{Arguments, Execution, Intermediate, Parameters, Plan};
 use crate::pool::Lease;
 use crate::session::combine::hub::{Hub, Keys};
 use crate::session::control::Signal;
+use crate::session::copy_out::copy_out;
 use crate::session::database::Database;
 use crate::session::explain::is_text;
 use crate::session::held::Held;
@@ -34,7 +35,7 @@ use crate::sharding::{Format, ShardSet};
 use crate::sql::shape::Literal;
 use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
-use crate::wire::backend::{Status, command_complete, data_row, portal_suspended};
+use crate::wire::backend::{Status, command_complete, data_row, no_data, portal_suspended};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
@@ -359,6 +360,19 @@ impl Session {
         }
     }
 
+    /// BindComplete for a COPY, and that it has no rows.
+    fn acknowledge_described(&mut self, asked: &Asked<'_>) {
+        if asked.bind.is_none() {
+            return;
+        }
+        self.acknowledge_bind();
+        if asked.is_described {
+            let mut words = Vec::new();
+            no_data(&mut words);
+            self.say(words);
+        }
+    }
+
     pub(super) fn told_by_shard(&mut self, failure: Failure) -> Stop {
         match self.scatter_failed(failure) {
             Err(stop) => stop,
@@ -374,6 +388,21 @@ impl Session {
         asked: &Asked<'_>,
     ) -> Result<Finished, Stop> {
         let text = self.encoded(&execution.text)?;
+        if let Some(frills) = copy_out(asked.plan) {
+            self.acknowledge_described(asked);
+            self.registered.control.begin(&hub.lease);
+            let from = (
+                self.database.shard_name(hub.shard).to_owned(),
+                &mut hub.lease,
+            );
+            let (rows, is_in_order) = self.copy_from_hub(&text, from, frills).await;
+            let undisturbed = self.registered.control.end();
+            hub.is_lost |= !is_in_order || !undisturbed;
+            return rows.map(|rows| Finished {
+                rows,
+                is_suspended: false,
+            });
+        }
         let mut messages = Vec::new();
         frontend::write_parse(&mut messages, b"", &text, &hub.described.types);
         match &asked.bind {
@@ -527,6 +556,7 @@ pub(super) fn failed(failed: Failed) -> Stop {
 fn tag_of(plan: &Plan, rows: u64) -> String {
     match &plan.statement {
         Statement::Explain(_) => "EXPLAIN".to_owned(),
+        Statement::Copy(_) => format!("COPY {rows}"),
         _ => format!("SELECT {rows}"),
     }
 }
