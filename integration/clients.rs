@@ -98,7 +98,7 @@ fn a_statement_that_waits_for_a_connection_is_cancelled() {
     b.send(&message::query("SELECT 2"));
     b.set_patience(Duration::from_millis(100));
     let mut told = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..300 {
         // Until the statement has arrived there is nothing to cancel.
         let mut cancel = Raw::open(cluster.proxy().port);
         cancel.send(&message::cancel_request(process_id, &secret));

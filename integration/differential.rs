@@ -34,7 +34,7 @@ const SEED: u64 = 20_240_229;
 /// After so many differences the rest of a run says little.
 const DIFFERENCES: usize = 25;
 /// No answer within this time is none.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// After so many scripts the rows are as they were at first.
 const FRESH_ROWS: u64 = 60;
 

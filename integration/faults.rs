@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::raw::Frame;
-use crate::harness::{Cluster, Endpoint, Raw, eventually};
+use crate::harness::{Cluster, DEADLINE, Endpoint, Raw, eventually};
 
 /// The messages of a commit, by what is in them.
 const MESSAGES: [&[u8]; 4] = [
@@ -207,7 +207,7 @@ fn suffer(
         if is_late { "after" } else { "before" },
         String::from_utf8_lossy(MESSAGES[number])
     );
-    let shard = springs.recv_timeout(Duration::from_secs(10));
+    let shard = springs.recv_timeout(DEADLINE);
     let shard = shard.unwrap_or_else(|_| panic!("no message for: {what}"));
     match fault {
         Fault::Cut => drop(go.send(false)),

@@ -370,7 +370,7 @@ fn many_notifications_keep_their_order() {
         );
         b.query(&sql);
     }
-    a.set_patience(Duration::from_secs(10));
+    a.set_patience(Duration::from_secs(30));
     for number in 1..=1_000 {
         let payload = next(&mut a).2;
         assert_eq!(payload.trim_end_matches('x'), number.to_string());

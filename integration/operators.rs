@@ -375,7 +375,7 @@ fn clients_over_the_limit_are_told_so() {
 
 #[test]
 fn a_full_pool_queues_and_then_says_so() {
-    let pool = "{ mode: transaction, max_size: 1, queue_timeout: 300ms }";
+    let pool = "{ mode: transaction, max_size: 1, queue_timeout: 2s }";
     let cluster = builder().database("pool", pool).start();
     let proxy = cluster.proxy();
     let (mut first, mut second) = (proxy.raw(), proxy.raw());
@@ -388,7 +388,7 @@ fn a_full_pool_queues_and_then_says_so() {
 
 #[test]
 fn clients_that_gave_up_waiting_do_not_fill_the_queue() {
-    let pool = "{ mode: transaction, max_size: 1, max_queue: 1, queue_timeout: 100ms }";
+    let pool = "{ mode: transaction, max_size: 1, max_queue: 1, queue_timeout: 1s }";
     let cluster = builder().database("pool", pool).start();
     let proxy = cluster.proxy();
     let (mut first, mut second) = (proxy.raw(), proxy.raw());

@@ -13,14 +13,14 @@ use rand::{Rng, SeedableRng};
 
 use crate::harness::compare::{Outcome, outcome};
 use crate::harness::raw::Frame;
-use crate::harness::{Cluster, Raw, message};
+use crate::harness::{Cluster, DEADLINE, Raw, message};
 
 /// Seeds of the random runs, unless `SEED` says otherwise.
 const SEEDS: [u64; 2] = [1, 2];
 /// What a run consists of: statements outside transactions, and whole transactions.
 const UNITS: usize = 30;
 /// How long the proxy's own transactions may take.
-const LONGEST_READ: Duration = Duration::from_secs(3);
+const LONGEST_READ: Duration = DEADLINE;
 /// So many clients take turns.
 const CLIENTS: usize = 2;
 

@@ -40,7 +40,7 @@ const RESET: &str = "
 ";
 
 /// Longest wait for a message; scripts hold nothing that takes time.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Stands at the end of an answer that does not end.
 const TIMEOUT: &str = "no answer in time\n";
 
