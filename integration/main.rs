@@ -49,4 +49,5 @@ mod stale;
 mod topology;
 mod tpch;
 mod transactions;
+mod units;
 mod wire;

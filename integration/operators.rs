@@ -4,7 +4,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use crate::harness::cluster::{Builder, PASSWORD};
+use crate::harness::cluster::{Builder, PASSWORD, run_as_superuser};
 use crate::harness::{Cluster, DEADLINE, Endpoint, Raw, eventually, message, process};
 
 fn builder() -> Builder {
@@ -237,6 +237,32 @@ fn a_reload_takes_a_whole_new_file_or_nothing() {
     eventually("accepted the new user", || other("new"));
     old.rows("SELECT * FROM t WHERE id = 3");
     assert!(cluster.process().is_alive());
+}
+
+#[test]
+fn connections_of_a_database_that_a_reload_replaced_are_closed_when_idle() {
+    let cluster = builder()
+        .database("pool", "{ max_size: 5, idle_timeout: 1s }")
+        .start();
+    let mut old = cluster.proxy().raw();
+    old.rows("SELECT id FROM t WHERE id = 1 AND 'marker' <> ''");
+    let changed = cluster.yaml().replace("max_size: 5", "max_size: 6");
+    cluster.write_config(&changed);
+    cluster.proxy.as_ref().unwrap().signal("HUP");
+    let marked = "SELECT count(*) FROM pg_stat_activity \
+         WHERE query LIKE '%marker%' AND pid <> pg_backend_pid()";
+    eventually("idle connections are closed", || {
+        let counts = cluster.shards.iter();
+        let counts: Vec<String> = counts
+            .map(|shard| run_as_superuser(&shard.primary, marked))
+            .collect();
+        match counts.iter().all(|count| count.trim() == "0") {
+            true => Ok(()),
+            false => Err(counts),
+        }
+    });
+    // Its client has stayed.
+    old.rows("SELECT id FROM t WHERE id = 2");
 }
 
 #[test]

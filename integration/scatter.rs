@@ -141,3 +141,43 @@ fn a_large_answer_arrives_and_takes_no_memory() {
         raw.read_until(b'Z', 1);
     }
 }
+
+#[test]
+fn a_client_that_is_ended_during_a_scatter_is_told_so() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .sharded("t", &["id"])
+        .schema("CREATE TABLE t (id int PRIMARY KEY)")
+        .rows("INSERT INTO t SELECT generate_series(1, 20)")
+        .start();
+    let (mut a, mut b) = (cluster.proxy().raw(), cluster.proxy().raw());
+    let process = a.rows("SELECT pg_backend_pid()")[0][0].clone();
+    let mut locker = cluster.shard(1).raw();
+    locker.query("BEGIN");
+    locker.query("LOCK TABLE t");
+    for sql in [
+        "SELECT id FROM t",
+        "SELECT id FROM t ORDER BY id",
+        "SELECT a.id FROM t a JOIN t b ON a.id = b.id + 1",
+    ] {
+        let mut a = cluster.proxy().raw();
+        let process = a.rows("SELECT pg_backend_pid()")[0][0].clone();
+        a.send(&message::query(sql));
+        let mut shard = cluster.shard(1).raw();
+        eventually("the shard waits", || {
+            let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+            let count = shard.rows(sql)[0][0].clone();
+            match count.as_str() {
+                "1" => Ok(()),
+                _ => Err(count),
+            }
+        });
+        b.rows(&format!("SELECT pg_terminate_backend({process})"));
+        let frames = a.read_until(b'E', 1);
+        let error = frames.last().unwrap();
+        assert_eq!(error.field(b'C').as_deref(), Some("57P01"));
+        assert!(a.read().is_none());
+    }
+    b.rows(&format!("SELECT pg_terminate_backend({process})"));
+    assert_eq!(a.read().unwrap().field(b'C').as_deref(), Some("57P01"));
+}

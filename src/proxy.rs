@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -343,19 +343,26 @@ async fn accept(listener: Listener, reception: Arc<ArcSwap<Reception>>) {
     }
 }
 
-/// Closes server connections that have lain idle for too long.
+/// Closes server connections that have lain idle for too long, also of databases that a reload has taken
+/// away from new clients and that others still use.
 async fn reap(reception: Arc<ArcSwap<Reception>>) {
+    let mut served: Vec<Weak<Database>> = Vec::new();
     loop {
-        tokio::time::sleep(REAP_INTERVAL).await;
         let now = reception.load_full();
-        now.sessions.sample();
-        for pool in now
-            .databases
-            .values()
-            .flat_map(|database| database.pools())
-            .flatten()
-        {
-            pool.reap();
+        for database in now.databases.values() {
+            let known = |other: &Weak<Database>| other.as_ptr() == Arc::as_ptr(database);
+            if !served.iter().any(known) {
+                served.push(Arc::downgrade(database));
+            }
+        }
+        drop(now);
+        tokio::time::sleep(REAP_INTERVAL).await;
+        reception.load().sessions.sample();
+        served.retain(|database| database.strong_count() > 0);
+        for database in served.iter().filter_map(Weak::upgrade) {
+            for pool in database.pools().iter().flatten() {
+                pool.reap();
+            }
         }
     }
 }

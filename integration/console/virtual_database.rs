@@ -128,6 +128,27 @@ fn drivers_may_open_transactions_here() {
 }
 
 #[test]
+fn a_client_that_leaves_while_it_waits_for_resume_is_gone() {
+    let cluster = builder(1).start();
+    let mut ops = console(&cluster, "ops").raw();
+    let mut raw = cluster.proxy().raw();
+    raw.query("SET application_name = 'leaver'");
+    assert_eq!(tag(&mut ops, "PAUSE app"), "PAUSE");
+    raw.send(&message::query("SELECT name FROM users WHERE user_id = 1"));
+    let columns = ["state", "application_name"];
+    until(&mut ops, "CLIENTS", &columns, "waiting|leaver");
+    drop(raw);
+    eventually("no client but operators", || {
+        let clients = lines(&mut ops, "CLIENTS", &columns);
+        match clients.iter().any(|line| line.ends_with("leaver")) {
+            false => Ok(()),
+            true => Err(clients),
+        }
+    });
+    assert_eq!(tag(&mut ops, "RESUME app"), "RESUME");
+}
+
+#[test]
 fn pause_lets_transactions_end_and_holds_new_ones_until_resume() {
     let cluster = builder(2).start();
     let (mut ops, mut watch) = (

@@ -55,8 +55,9 @@ pub struct Connection {
     pub learned: u32,
     /// The process id of the client that used it last; 0 if none has.
     pub last_client: i32,
-    /// Whether it has yet to show that it leads to the right shard.
-    pub is_new: bool,
+    /// `default_transaction_isolation` of its role in this database; none until it has shown that it leads
+    /// to the right shard.
+    pub isolation: Option<String>,
     /// How long the proxy waits for its own statements.
     patience: Duration,
 }
@@ -89,9 +90,14 @@ impl Connection {
             statements: LruCache::new(capacity),
             learned: 0,
             last_client: 0,
-            is_new: true,
+            isolation: None,
             patience,
         }
+    }
+
+    /// Whether it has yet to show that it leads to the right shard.
+    pub fn is_new(&self) -> bool {
+        self.isolation.is_none()
     }
 
     /// Whether the server has this statement prepared.

@@ -1,5 +1,7 @@
 //! Compares the RowDescriptions of shards before a row of any of them is released; pure.
 
+use xxhash_rust::xxh3::Xxh3;
+
 use crate::error::{Error, Result};
 use crate::sqlstate::SqlState;
 use crate::wire::buffer::{Reader, cstring};
@@ -34,6 +36,21 @@ pub fn compare_shipped(first: &[u8], other: &[u8], shard: &str) -> Result<()> {
             && (one.type_oid == other.type_oid
                 || one.type_oid.min(other.type_oid) >= FIRST_USER_OID)
     })
+}
+
+/// Tells the columns of a RowDescription body apart; none if it is torn. Where a column comes from makes no
+/// difference, and neither do formats and types of which each shard has its own.
+pub fn digest(body: &[u8]) -> Option<u64> {
+    let mut reader = Reader::new(body);
+    let mut hasher = Xxh3::new();
+    for _ in 0..reader.u16().ok()? {
+        let column = column(&mut reader).ok()?;
+        hasher.update(column.name);
+        hasher.update(&[0]);
+        hasher.update(&column.type_oid.min(FIRST_USER_OID).to_be_bytes());
+        hasher.update(&column.typmod.to_be_bytes());
+    }
+    Some(hasher.digest())
 }
 
 /// `FirstNormalObjectId`.

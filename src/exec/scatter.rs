@@ -68,6 +68,8 @@ struct Preface {
     original: Option<Vec<u8>>,
     /// Rows of the proxy's own that come first.
     head: Vec<u8>,
+    /// The digest of the columns that the client knows already.
+    expected: Option<u64>,
 }
 
 /// What the client is told of the rows before they come.
@@ -90,8 +92,16 @@ pub enum Failure {
     Shard(Vec<u8>),
     /// An error of the proxy's own.
     Own(Error),
+    /// The columns are not those that the client knows.
+    Changed,
     /// A connection to this shard broke.
     Lost(String, io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Own(error)
+    }
 }
 
 impl<C: BorrowMut<Lease>> Scatter<C> {
@@ -133,6 +143,13 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
     pub fn silent(mut self) -> Scatter<C> {
         self.told = Told::Silence;
         self.left = 0;
+        self
+    }
+
+    /// For a client that is told nothing because it knows the columns, of this digest.
+    #[must_use]
+    pub fn expecting(mut self, columns: Option<u64>) -> Scatter<C> {
+        self.preface.expected = columns;
         self
     }
 
@@ -372,7 +389,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 branch.description = Some(frame.to_vec());
                 input.consume(header.frame_bytes);
                 if !self.is_released {
-                    self.release(out).map_err(Failure::Own)?;
+                    self.release(out)?;
                 }
                 return Ok(true);
             }
@@ -410,7 +427,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
     }
 
     /// Compares the descriptions once all are there, and lets rows pass.
-    fn release(&mut self, out: &mut Buffer) -> Result<()> {
+    fn release(&mut self, out: &mut Buffer) -> Result<(), Failure> {
         let mut first: Option<&[u8]> = None;
         for branch in &self.branches {
             let Some(description) = &branch.description else {
@@ -424,7 +441,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             match first {
                 None => first = Some(description),
                 Some(first) if first.first() != description.first() => {
-                    return Err(Error::protocol("only some shards return rows"));
+                    return Err(Error::protocol("only some shards return rows").into());
                 }
                 Some(first) if first.first() == Some(&b'T') => {
                     let (one, other) = (frame::body(first), frame::body(description));
@@ -438,6 +455,11 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             first = Cow::Owned(merger.describe(&first)?);
         }
         let has_columns = first.first() == Some(&b'T');
+        let columns = description::digest(frame::body(&first)).filter(|_| has_columns);
+        let expected = self.preface.expected;
+        if self.told == Told::Nothing && expected.is_some_and(|known| columns != Some(known)) {
+            return Err(Failure::Changed);
+        }
         if self.told == Told::All || (self.told == Told::Columns && has_columns) {
             let original = self.preface.original.as_deref().map(frame::body);
             match original.and_then(|body| description::with_origins(frame::body(&first), body)) {

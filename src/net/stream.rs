@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -169,6 +170,17 @@ impl Stream {
             Stream::TlsServerSide(tls) => tls.get_ref().0.poll_read_ready(cx),
             Stream::TlsClientSide(tls) => tls.get_ref().0.poll_read_ready(cx),
         }
+    }
+
+    /// Whether the peer has closed its side, as far as the runtime has seen, read or not.
+    pub fn is_closing(&self) -> bool {
+        let ready = match self {
+            Stream::Unix(socket) => socket.ready(Interest::READABLE).now_or_never(),
+            Stream::Tcp(socket) => socket.ready(Interest::READABLE).now_or_never(),
+            Stream::TlsServerSide(tls) => tls.get_ref().0.ready(Interest::READABLE).now_or_never(),
+            Stream::TlsClientSide(tls) => tls.get_ref().0.ready(Interest::READABLE).now_or_never(),
+        };
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
     /// Whether the peer is connected and has sent nothing that has not been read. Never waits, and

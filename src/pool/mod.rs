@@ -305,7 +305,7 @@ impl Pool {
         let idle = self.state.lock().take_idle(role)?;
         let mut lease = Lease::new(idle.connection, Arc::clone(self));
         // Dropped, it is closed; the general way then finds another.
-        (lease.is_quiet() && !lease.is_new).then_some(lease)
+        (lease.is_quiet() && !lease.is_new()).then_some(lease)
     }
 
     fn next(self: &Arc<Pool>, role: &Arc<str>) -> Next {

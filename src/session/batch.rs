@@ -17,6 +17,8 @@ pub struct Batch {
     skipping: bool,
     /// A transaction block has begun or ended within it; only ReadyForQuery tells what is now.
     pub(super) has_turned: bool,
+    /// The proxy's own settings have changed in it, as part of its implicit transaction.
+    pub(super) has_own_settings: bool,
     /// Parses that wait for a server.
     pub(super) pending: Vec<(Box<[u8]>, Arc<Prepared>)>,
     /// Rows of the proxy's own that the EXPLAIN at hand begins with.
@@ -85,7 +87,7 @@ impl Batch {
     pub fn clear(&mut self) -> bool {
         let sent = self.sent;
         self.note_left();
-        self.skipping = false;
+        (self.skipping, self.has_own_settings) = (false, false);
         self.pending.clear();
         self.scatter = None;
         sent

@@ -15,7 +15,7 @@ impl Session {
             self.batch.has_turned = true;
             self.others.opening.chain();
             self.memory.cursors.end(!tag.starts_with(b"ROLLBACK"));
-            self.note_written();
+            self.note_written(false);
         }
         self.note_definitions(&effect);
         match effect {
@@ -77,13 +77,17 @@ impl Session {
         }
     }
 
-    /// What the connection has written is committed: it must be read from now on.
-    fn note_written(&mut self) {
-        if let Some(held) = &mut self.server
-            && std::mem::take(&mut held.work) == Work::Writes
+    /// What the connection has written is committed: it must be read from now on. Behind it, what is under
+    /// way may write as well.
+    fn note_written(&mut self, is_due: bool) {
+        let Some(held) = &mut self.server else { return };
+        if held.work == Work::Writes
             && let Some(wrote_at) = self.memory.wrote_at.get_mut(held.shard)
         {
             *wrote_at = Some(std::time::Instant::now());
+        }
+        if !is_due {
+            held.work = Work::Reads;
         }
     }
 
@@ -107,13 +111,16 @@ impl Session {
             } else {
                 self.settings.commit();
             }
-            self.statements.clear_portals();
             self.memory.cursors.end(!self.unit.has_failed);
-            self.memory.may_have_drawn = false;
             if self.memory.definitions.end() {
                 self.database.note_change();
             }
-            self.note_written();
+            self.note_written(is_due);
+            // What is under way belongs to later units, whose portals and draws these are by now.
+            if !is_due {
+                self.statements.clear_portals();
+                self.memory.may_have_drawn = false;
+            }
         }
         if let Some(began) = self.unit.end() {
             let elapsed = began.elapsed();

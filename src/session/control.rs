@@ -221,7 +221,8 @@ impl Control {
     }
 }
 
-fn shutdown() -> Error {
+/// Why a session ends that was told to.
+pub(super) fn shutdown() -> Error {
     Error::fatal(
         SqlState::ADMIN_SHUTDOWN,
         "terminating connection due to administrator command",

@@ -11,8 +11,9 @@ use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse};
+use crate::session::held::Held;
 use crate::session::portals::Place;
-use crate::session::prepared::{Needs, Portal, Prepared, server_name};
+use crate::session::prepared::{LocalPortal, Needs, Portal, Prepared, server_name};
 use crate::session::replies::Expect;
 use crate::session::rewrite::Rewritten;
 use crate::session::route::Need;
@@ -81,6 +82,10 @@ impl Session {
             study => study,
         };
         let plan = plan_of(study)?;
+        if self.transaction.is_broken() {
+            let text = read.as_deref().unwrap_or_default();
+            self.check_broken(&plan, text).await?;
+        }
         let context = self.reading();
         let id = self.identify(!parse.name.is_empty(), &text, &types);
         if let Some(shifts) = shifts {
@@ -192,7 +197,11 @@ impl Session {
         let mut words = self.acknowledge_pending();
         bind_complete(&mut words);
         self.say(words);
-        let portal = Portal::Local(prepared, formats);
+        let portal = Portal::Local(LocalPortal {
+            prepared,
+            formats,
+            left: None,
+        });
         self.statements.put_portal(bind.portal, portal);
         Ok(())
     }
@@ -290,8 +299,11 @@ impl Session {
             return Ok(());
         }
         match self.statements.portal(name).cloned() {
-            Some(Portal::Local(prepared, formats)) => {
-                let words = self.describe_local(&prepared, &formats).await?;
+            Some(Portal::Local(portal)) => {
+                let LocalPortal {
+                    prepared, formats, ..
+                } = &portal;
+                let words = self.describe_local(prepared, formats).await?;
                 self.say(words);
             }
             Some(Portal::Spread(portal)) => self.describe_spread(&portal).await?,
@@ -367,9 +379,7 @@ impl Session {
             return self.execute_scatter(max_rows).await;
         }
         match self.statements.portal(name).cloned() {
-            Some(Portal::Local(prepared, formats)) => {
-                self.execute_locally(&prepared, &formats).await
-            }
+            Some(Portal::Local(portal)) => self.execute_locally(name, portal, max_rows).await,
             Some(Portal::Spread(portal)) => self.execute_spread(name, portal, max_rows).await,
             Some(Portal::Kept(portal)) => self.execute_kept(name, portal, max_rows).await,
             Some(Portal::Partial) => Err(Error::refused(
@@ -418,36 +428,6 @@ impl Session {
                 Ok(())
             }
         }
-    }
-
-    async fn execute_locally(
-        &mut self,
-        prepared: &Prepared,
-        formats: &Formats,
-    ) -> Result<(), Stop> {
-        if self.batch.is_sent() {
-            // It does nothing if what stands before it fails.
-            self.drain().await?;
-            if self.is_skipping() {
-                return Err(Stop::Skip);
-            }
-        }
-        let text = prepared.sql();
-        let Some(local) = self.local(&prepared.plan, text).await? else {
-            return Err(Error::refused(
-                "the statement's meaning has changed since it was bound",
-                "Another statement of the same batch has begun or ended the transaction.",
-                "Send Sync between them.",
-            )
-            .into());
-        };
-        let answer = self.perform(local, formats).await?;
-        self.database.metrics.local.inc();
-        let mut words = answer.rows;
-        command_complete(&mut words, &answer.tag);
-        words.extend_from_slice(&answer.status);
-        self.say(words);
-        Ok(())
     }
 
     async fn close(&mut self, frame: &[u8]) -> Result<(), Stop> {
@@ -524,6 +504,7 @@ impl Session {
         if self.others.is_implicit {
             self.end_batch().await?;
         }
+        self.end_unsent();
         let sent = self.batch.clear();
         let status = self.transaction.status();
         match &mut self.server {
@@ -539,6 +520,19 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// The batch ends, and with it its implicit transaction, if no server has a say in that.
+    fn end_unsent(&mut self) {
+        if self.batch.is_sent() || self.transaction != Transaction::Idle {
+            return;
+        }
+        if self.batch.has_own_settings && !self.is_skipping() {
+            self.settings.commit();
+        }
+        if self.server.as_ref().is_none_or(Held::is_at_rest) {
+            self.statements.clear_portals();
+        }
     }
 
     pub(super) fn batch_scatter(&mut self) -> &mut Option<crate::session::scatter::ScatterPortal> {

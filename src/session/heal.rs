@@ -17,10 +17,9 @@
 
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::Xxh3;
-
 use crate::backend::connection::Failed;
 use crate::backend::report;
+use crate::exec::description;
 use crate::pool::Lease;
 use crate::session::announce::ensure_one;
 use crate::session::held::Part;
@@ -29,12 +28,9 @@ use crate::session::replies::Expect;
 use crate::session::{Session, Stop};
 use crate::txn::Transaction;
 use crate::wire::backend::ready_for_query;
-use crate::wire::buffer::{Reader, cstring, message};
+use crate::wire::buffer::{cstring, message};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Parse, Subject};
-
-/// The first OID of a type that somebody has made, which differs between shards.
-const FIRST_USER_OID: u32 = 16_384;
 
 /// What has become of a statement that a server has read too early.
 #[derive(Debug, Default)]
@@ -69,28 +65,12 @@ pub struct Found {
 /// A request of the client's: its tag and where it stands.
 type Request = (u8, std::ops::Range<usize>);
 
-/// Tells the columns of a RowDescription apart; none for NoData. Where a column comes from makes no
-/// difference, and neither do types of which each shard has its own.
+/// Tells the columns of a RowDescription apart; none for NoData.
 fn digest(frame: &[u8]) -> Option<u64> {
     match frame.first() {
-        Some(b'T') => digest_of(frame::body(frame)),
+        Some(b'T') => description::digest(frame::body(frame)),
         _ => None,
     }
-}
-
-fn digest_of(body: &[u8]) -> Option<u64> {
-    let mut reader = Reader::new(body);
-    let mut hasher = Xxh3::new();
-    for _ in 0..reader.u16().ok()? {
-        hasher.update(reader.cstring().ok()?);
-        reader.bytes(6).ok()?;
-        let type_oid = reader.u32().ok()?.min(FIRST_USER_OID);
-        hasher.update(&type_oid.to_be_bytes());
-        reader.bytes(2).ok()?;
-        hasher.update(reader.bytes(4).ok()?);
-        reader.bytes(2).ok()?;
-    }
-    Some(hasher.digest())
 }
 
 /// The requests one after another; none if they do not end where a message does.
@@ -158,7 +138,7 @@ async fn columns_of(lease: &mut Lease, prepared: &Arc<Prepared>) -> Result<Optio
     if prepared.is_unnamed() {
         lease.unnamed = Some(prepared.id);
     }
-    Ok(columns.and_then(|body| digest_of(&body)))
+    Ok(columns.and_then(|body| description::digest(&body)))
 }
 
 fn stop(failed: Failed) -> Stop {
@@ -169,7 +149,7 @@ fn stop(failed: Failed) -> Stop {
 }
 
 /// The error as PostgreSQL words it; drivers know it by the routine.
-fn changed() -> Stop {
+pub(super) fn changed() -> Stop {
     let mut words = Vec::new();
     message(&mut words, b'E', |out| {
         for (field, value) in [
@@ -400,6 +380,11 @@ impl Session {
             }
             None => described,
         }
+    }
+
+    /// The digest of the columns that the client was told of its statement of this name.
+    pub(super) fn expected(&self, name: &[u8]) -> Option<u64> {
+        self.statements.told(name).and_then(|told| told.columns)
     }
 
     async fn compare_told(&mut self, name: &[u8], bound: &Arc<Prepared>) -> Result<(), Stop> {

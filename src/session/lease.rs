@@ -10,6 +10,7 @@ use crate::backend::connection::{Connection, Failed, lost};
 use crate::backend::principal::Principal;
 use crate::config::ReadPreference;
 use crate::error::{Error, Result};
+use crate::net::stream::Stream;
 use crate::pool::Lease;
 use crate::session::control::Control;
 use crate::session::database::Database;
@@ -19,6 +20,9 @@ use crate::topology::{self, Server, Want};
 
 /// Between two tries to reach a server that does not take connections.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Between two looks whether a client is still there that waits.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Any server that is in service.
 fn anywhere(database: &Database) -> Want {
@@ -70,7 +74,7 @@ pub(super) async fn lease_for(
         };
         match leased {
             Ok(mut lease) => {
-                if lease.is_new {
+                if lease.is_new() {
                     identify(&mut lease, node).await?;
                 }
                 return Ok((lease, Arc::clone(node)));
@@ -125,6 +129,27 @@ pub(super) async fn unless_cancelled<T>(
         control.stop_waiting();
     }
     leased
+}
+
+/// Waits, as long as the client does not close its connection.
+///
+/// # Errors
+/// As `waiting`; `08006` if it does.
+pub(super) async fn unless_closed<T>(
+    stream: &Stream,
+    waiting: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut waiting = pin!(waiting);
+    loop {
+        match tokio::time::timeout(LOOK_PAUSE, waiting.as_mut()).await {
+            Ok(done) => return done,
+            Err(_) if stream.is_closing() => {
+                let message = "connection to client lost";
+                return Err(Error::fatal(SqlState::CONNECTION_FAILURE, message));
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 /// Connects to the shard's primary as [`lease_for`] does, beside the pool and its limit.
@@ -186,28 +211,25 @@ async fn blame(node: &Server, error: Error, deadline: Instant) -> Result<()> {
     Ok(())
 }
 
-/// Has a new connection show that it leads to the shard that the configuration says: its address may
-/// lead elsewhere than when the server was last probed.
+/// Has a new connection show that it leads to the shard that the configuration says, because its address
+/// may lead elsewhere than when the server was last probed, and what its transactions are by default.
 async fn identify(connection: &mut Connection, node: &Server) -> Result<()> {
-    if let Some(sql) = node.identity_query() {
-        match connection.returns_row(&sql).await {
-            Ok(true) => {}
-            Err(Failed::Refused(error)) if error.code() == SqlState::INSUFFICIENT_PRIVILEGE => {
-                return Err(unreadable(&connection.role, node));
-            }
-            Ok(false) | Err(Failed::Refused(_)) => {
-                node.mark_failed("it is not the shard that the configuration says");
-                return Err(Error::new(
-                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                    format!("server {} is not shard {}", node.address, node.shard_name),
-                )
-                .detail("Its table shardwire.shard names another shard or another cluster.")
-                .hint("Run shardwire check, and look for addresses that were exchanged."));
-            }
-            Err(Failed::Lost(cause)) => return Err(lost(&cause)),
+    match connection.value(&node.identity_query()).await {
+        Ok(Some(isolation)) => connection.isolation = Some(isolation),
+        Err(Failed::Refused(error)) if error.code() == SqlState::INSUFFICIENT_PRIVILEGE => {
+            return Err(unreadable(&connection.role, node));
         }
+        Ok(None) | Err(Failed::Refused(_)) => {
+            node.mark_failed("it is not the shard that the configuration says");
+            return Err(Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("server {} is not shard {}", node.address, node.shard_name),
+            )
+            .detail("Its table shardwire.shard names another shard or another cluster.")
+            .hint("Run shardwire check, and look for addresses that were exchanged."));
+        }
+        Err(Failed::Lost(cause)) => return Err(lost(&cause)),
     }
-    connection.is_new = false;
     Ok(())
 }
 

@@ -46,6 +46,8 @@ pub(super) enum Local {
     Deallocate(Option<String>),
     /// Says that there is no prepared statement of this name.
     Missing(String),
+    /// Rolls back a transaction that PREPARE TRANSACTION can't take, and says why.
+    Unpreparable,
     /// Answers rows.
     Show(Table),
     /// Answers what operators ask.
@@ -57,12 +59,26 @@ pub(super) enum Local {
 pub(super) struct Answer {
     /// ParameterStatus.
     pub status: Vec<u8>,
+    /// Whether it is one of rows, however few.
+    pub is_of_rows: bool,
     /// RowDescription, if it has rows.
     pub description: Vec<u8>,
     /// DataRows.
     pub rows: Vec<u8>,
     /// The command tag.
     pub tag: String,
+}
+
+impl Answer {
+    /// Rows of a portal that has run before.
+    pub(super) fn of_rows(left: &[u8]) -> Answer {
+        Answer {
+            is_of_rows: true,
+            rows: left.to_vec(),
+            tag: "SHOW".to_owned(),
+            ..Answer::default()
+        }
+    }
 }
 
 impl Session {
@@ -85,9 +101,10 @@ impl Session {
             let begun = opening.as_ref();
             let may_chain = begun.is_some() || !self.others.opening.is_unknown();
             let local = broken(&plan.statement, begun, may_chain);
-            return match self.others.broken_by.take() {
-                Some(error) if local.is_err() => Err(error),
-                _ => local.map(Some),
+            return match (local, self.others.broken_by.take()) {
+                (Ok(local), _) => Ok(Some(local)),
+                (Err(_), Some(error)) => Err(error),
+                (Err(error), None) => Err(self.syntax_error(text).await.unwrap_or(error)),
             };
         }
         if self.others.is_implicit
@@ -126,10 +143,7 @@ impl Session {
             _ if self.reverts(plan) => Some(self.local_revert(&plan.statement, text)),
             Statement::ShowShardwire(noun) => Some(Local::View(View::named(noun)?)),
             Statement::PrepareTransaction if self.settings.changes_channels() => {
-                // PostgreSQL's words; to the server there was no LISTEN.
-                let message =
-                    "cannot PREPARE a transaction that has executed LISTEN, UNLISTEN, or NOTIFY";
-                return Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, message));
+                Some(Local::Unpreparable)
             }
             statement => match &self.transaction {
                 Transaction::Begun(_) => self.local_begun(statement, text),
@@ -281,17 +295,7 @@ impl Session {
                 self.settings.complete(&effect)?;
                 Ok(answer)
             }
-            Local::Set { effect, tag } => {
-                self.foresee_one(&effect).await?;
-                let is_local = matches!(effect, Effect::Set { local: true, .. });
-                if !is_local || self.transaction != Transaction::Idle {
-                    self.settings.complete(&effect)?;
-                }
-                if self.transaction == Transaction::Idle {
-                    self.settings.commit();
-                }
-                Ok(tagged(tag))
-            }
+            Local::Set { effect, tag } => self.set_own(&effect).await.map(|()| tagged(tag)),
             Local::Revert { effect, tag } => self.revert(&effect, tag).await,
             Local::Deallocate(None) => {
                 self.statements.clear_named();
@@ -305,9 +309,38 @@ impl Session {
                 Ok(tagged("DEALLOCATE"))
             }
             Local::Missing(name) => Err(no_statement(&name).into()),
+            Local::Unpreparable => Err(self.refuse_to_prepare().await?),
             Local::Show(table) => Ok(rows(&table, formats)?),
             Local::View(view) => Ok(rows(&self.view(view).await?, formats)?),
         }
+    }
+
+    /// Changes one of the proxy's own settings, or the client's channels.
+    async fn set_own(&mut self, effect: &Effect) -> Result<(), Stop> {
+        // What was sent before belongs to earlier units, whose end is not this one's.
+        self.drain().await?;
+        self.foresee_one(effect).await?;
+        let is_local = matches!(effect, Effect::Set { local: true, .. });
+        if !is_local || self.transaction != Transaction::Idle {
+            self.settings.complete(effect)?;
+        }
+        if self.transaction == Transaction::Idle {
+            match self.batch.is_extended() {
+                true => self.batch.has_own_settings = true,
+                false => self.settings.commit(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Rolls back a transaction that PREPARE TRANSACTION can't take; why it can't.
+    async fn refuse_to_prepare(&mut self) -> Result<Stop, Stop> {
+        self.drain().await?;
+        if self.batch.is_sent() {
+            self.leave_batch().await?;
+        }
+        self.roll_back_together().await;
+        Ok(unpreparable().into())
     }
 
     /// The RowDescription of what a statement of the proxy's own answers; empty if it has no rows.
@@ -526,6 +559,14 @@ impl Local {
     }
 }
 
+/// PostgreSQL's words; to the server there was no LISTEN.
+fn unpreparable() -> Error {
+    Error::new(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "cannot PREPARE a transaction that has executed LISTEN, UNLISTEN, or NOTIFY",
+    )
+}
+
 fn tagged(tag: &str) -> Answer {
     Answer {
         tag: tag.to_owned(),
@@ -536,6 +577,7 @@ fn tagged(tag: &str) -> Answer {
 fn rows(table: &Table, formats: &Formats) -> Result<Answer> {
     table.check(formats)?;
     let mut answer = tagged("SHOW");
+    answer.is_of_rows = true;
     table.describe(&mut answer.description, formats);
     table.write(&mut answer.rows, formats);
     Ok(answer)

@@ -103,6 +103,7 @@ impl Session {
         };
         let request = |lease: &mut Lease| portal_request(lease, &prepared, &bind);
         let scatter = Scatter::start(gathered, request, portal.is_described, HIGH_WATER_BYTES);
+        let scatter = scatter.expecting(self.expected(bind.statement));
         let scatter = scatter.merged(Some(merging.merger));
         let rows = self.drive_rewritten(scatter, &merging.rewrite).await?.rows;
         let limit = u64::try_from(max_rows).ok().filter(|rows| *rows > 0);

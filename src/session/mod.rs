@@ -96,7 +96,7 @@ use crate::net::duplex::Duplex;
 use crate::plan::Plan;
 use crate::session::batch::Batch;
 use crate::session::channels::Mail;
-use crate::session::control::{Registered, Signal};
+use crate::session::control::{Registered, Signal, shutdown};
 use crate::session::copy::CopyAtHand;
 use crate::session::cursors::Cursors;
 use crate::session::database::Database;
@@ -479,11 +479,9 @@ impl Session {
 
     /// What others tell the session to do.
     fn told(&mut self, signal: Signal) -> Result<(), Stop> {
-        let message = "terminating connection due to administrator command";
-        let error = Error::fatal(SqlState::ADMIN_SHUTDOWN, message);
         match signal {
             Signal::None => Ok(()),
-            Signal::Drain | Signal::Terminate => Err(Stop::Session(error)),
+            Signal::Drain | Signal::Terminate => Err(Stop::Session(shutdown())),
         }
     }
 

@@ -2,18 +2,22 @@
 //!
 //! What holds:
 //! - A message about a portal goes to the connection that the portal was bound on, or is refused.
+//! - A portal of the proxy's own runs once; its further Executes give the rows that are left.
 //! - A cursor of DECLARE is a portal too. One on several shards has rows that no single Execute gives,
 //!   so it is refused here; FETCH knows it.
 
 use crate::error::Error;
 use crate::plan::Access;
 use crate::session::held::Held;
-use crate::session::prepared::Portal;
+use crate::session::local::Answer;
+use crate::session::prepared::{LocalPortal, Portal};
 use crate::session::route::Need;
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
 use crate::sql::statement::Statement;
 use crate::txn::Transaction;
+use crate::wire::backend::{bind_complete, command_complete, portal_suspended};
+use crate::wire::frame;
 
 /// Where a portal stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,66 @@ impl Session {
             }
         }
         Err(left_behind().into())
+    }
+
+    /// Runs a portal of the proxy's own, or gives the next of its rows.
+    ///
+    /// # Errors
+    /// As [`Session::perform`].
+    pub(super) async fn execute_locally(
+        &mut self,
+        name: &[u8],
+        mut portal: LocalPortal,
+        max_rows: i32,
+    ) -> Result<(), Stop> {
+        if self.batch.is_sent() {
+            // It does nothing if what stands before it fails.
+            self.drain().await?;
+            if self.is_skipping() {
+                return Err(Stop::Skip);
+            }
+        }
+        let answer = match portal.left.take() {
+            Some(left) => Answer::of_rows(&left),
+            None => self.perform_portal(&portal).await?,
+        };
+        let limit = usize::try_from(max_rows).ok().filter(|rows| *rows > 0);
+        let (bytes, count) = frame::first_rows(&answer.rows, limit.unwrap_or(usize::MAX));
+        let is_suspended = limit == Some(count);
+        let (shown, left) = answer.rows.split_at_checked(bytes).unwrap_or_default();
+        if answer.is_of_rows {
+            portal.left = Some(left.into());
+            self.statements.put_portal(name, Portal::Local(portal));
+        }
+        let mut words = shown.to_vec();
+        match is_suspended {
+            true => portal_suspended(&mut words),
+            false => command_complete(&mut words, &answer.tag),
+        }
+        words.extend_from_slice(&answer.status);
+        self.say(words);
+        Ok(())
+    }
+
+    async fn perform_portal(&mut self, portal: &LocalPortal) -> Result<Answer, Stop> {
+        let text = portal.prepared.sql();
+        let Some(local) = self.local(&portal.prepared.plan, text).await? else {
+            return Err(Error::refused(
+                "the statement's meaning has changed since it was bound",
+                "Another statement of the same batch has begun or ended the transaction.",
+                "Send Sync between them.",
+            )
+            .into());
+        };
+        self.database.metrics.local.inc();
+        self.perform(local, &portal.formats).await
+    }
+
+    /// ParseComplete for every Parse that waits, and BindComplete for the kept portal.
+    pub(super) fn acknowledge_bind(&mut self) {
+        let mut words = self.acknowledge_pending();
+        bind_complete(&mut words);
+        self.say(words);
     }
 
     /// Forgets a portal that the client closes; whether the server that works now is to close it.

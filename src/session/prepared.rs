@@ -150,13 +150,24 @@ pub enum Portal {
     /// It stands on a server, and may make settings.
     OnServer(Arc<Prepared>, Effects, Place),
     /// The proxy itself executes it.
-    Local(Arc<Prepared>, Formats),
+    Local(LocalPortal),
     /// It needs several shards, and stands on one only to be described.
     Partial,
     /// It is open on several shards.
     Spread(SpreadPortal),
     /// It has run, and rows of its answer are left.
     Kept(KeptPortal),
+}
+
+/// A portal that the proxy itself executes.
+#[derive(Clone, Debug)]
+pub struct LocalPortal {
+    /// Its statement.
+    pub prepared: Arc<Prepared>,
+    /// How its rows are to look.
+    pub formats: Formats,
+    /// The rows that the client has yet to get, once it has run.
+    pub left: Option<Arc<[u8]>>,
 }
 
 /// What a client was told of a statement's results.

@@ -1,10 +1,14 @@
 //! Errors of the proxy's own, put where the client expects the statement's answer.
 
-use crate::error::Error;
+use crate::backend::connection::Failed;
+use crate::error::{Error, Result};
+use crate::plan::{Access, Plan};
 use crate::session::simple::aborted;
 use crate::session::{Session, Stop};
+use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::wire::backend::{Status, error_response, ready_for_query};
+use crate::wire::frontend;
 
 impl Session {
     /// Whether requests are ignored until the client's next Sync, after an error in its batch.
@@ -81,6 +85,48 @@ impl Session {
         }
         self.unit.end();
         Ok(())
+    }
+
+    /// Whether a statement may be prepared in a transaction that is broken.
+    ///
+    /// # Errors
+    /// `25P02` unless it ends the transaction, or what is wrong with its syntax.
+    pub(super) async fn check_broken(&mut self, plan: &Plan, text: &str) -> Result<()> {
+        match self.local(plan, text).await {
+            // That comes when it is executed.
+            Err(error) if error.code() == SqlState::INVALID_SAVEPOINT_SPECIFICATION => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// What is wrong with the syntax of a statement in a transaction that is broken: PostgreSQL reads a text
+    /// before it looks at the transaction. None if nothing is, or no server can be asked.
+    pub(super) async fn syntax_error(&self, text: &str) -> Option<Error> {
+        if self.database.gate.is_closed() {
+            return None;
+        }
+        let text = self.encoded(text).ok()?;
+        let (mut lease, _) = self.lease(0, Access::Read).await.ok()?;
+        let mut messages = Vec::new();
+        frontend::write_parse(&mut messages, b"", &text, &[]);
+        frontend::write_sync(&mut messages);
+        let asked = match lease.apply(self.settings.server()).await {
+            Ok(()) => {
+                lease.unnamed = None;
+                lease.send(&messages).await
+            }
+            failed => failed,
+        };
+        match asked {
+            Ok(()) => lease.give_back(),
+            Err(Failed::Refused(error)) => {
+                lease.give_back();
+                return Some(error).filter(|error| error.code() == SqlState::SYNTAX_ERROR);
+            }
+            // It is closed.
+            Err(Failed::Lost(_)) => {}
+        }
+        None
     }
 
     /// Why a statement in a transaction that is broken fails.

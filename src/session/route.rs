@@ -11,11 +11,11 @@ use crate::pool::Lease;
 use crate::session::activity::State;
 use crate::session::draws::Draws;
 use crate::session::held::{Held, Part, Seat};
-use crate::session::lease::{lease_for, no_such_shard, unless_cancelled};
+use crate::session::lease::{lease_for, no_such_shard, unless_cancelled, unless_closed};
 use crate::session::others::Woken;
 use crate::session::refusal::{on_secondary, sequence_elsewhere};
 use crate::session::replies::Expect;
-use crate::session::settings::SessionSettings;
+use crate::session::settings::{ISOLATION, SessionSettings, shares_snapshot};
 use crate::session::simple::aborted;
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
@@ -272,10 +272,10 @@ impl Session {
             && (self.has_snapshot_by_default() || !self.is_bare())
     }
 
-    /// Whether the client has chosen another isolation level for all its transactions.
+    /// Whether the client or the servers have chosen a level with such a snapshot for all its transactions.
     pub(super) fn has_snapshot_by_default(&self) -> bool {
-        let setting = self.settings.server().get("default_transaction_isolation");
-        setting.is_some()
+        let setting = self.settings.server().get(ISOLATION);
+        setting.is_some_and(shares_snapshot)
     }
 
     /// Whether the client's transaction is nothing but a BEGIN so far.
@@ -367,12 +367,14 @@ impl Session {
     ) -> Result<(Lease, Arc<Server>)> {
         let activity = &self.registered.control.activity;
         let principal = self.client.principal.as_ref();
+        let stream = self.client.socket.stream();
         loop {
-            self.pass_gate().await?;
+            unless_closed(stream, self.pass_gate()).await?;
             activity.set_state(State::Waiting);
             let want = self.want(shard, access);
             let leasing = lease_for(&self.database, shard, &want, principal);
-            let leased = unless_cancelled(&self.registered.control, leasing).await;
+            let leasing = unless_cancelled(&self.registered.control, leasing);
+            let leased = unless_closed(stream, leasing).await;
             activity.set_state(State::Active);
             // Leased and then not used: whoever closed the gate waits for it to be given up.
             if leased.is_err() || !self.is_held_back() {

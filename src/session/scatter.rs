@@ -2,6 +2,7 @@
 
 use std::borrow::BorrowMut;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::backend::report;
@@ -10,8 +11,9 @@ use crate::exec::scatter::{Ended, Failure, Scatter};
 use crate::plan::{Access, Placed, Plan};
 use crate::pool::Lease;
 use crate::session::announce::needed;
-use crate::session::control::Signal;
+use crate::session::control::{Signal, shutdown};
 use crate::session::cursors::{CursorCall, is_about_cursor};
+use crate::session::heal::changed;
 use crate::session::held::Held;
 use crate::session::implicit::stays;
 use crate::session::prepared::{Portal, Prepared};
@@ -24,7 +26,7 @@ use crate::sql::statement::{QueryKind, Statement};
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::txn::commit::Work;
-use crate::wire::backend::{Status, bind_complete, command_complete, no_data};
+use crate::wire::backend::{Status, command_complete, no_data};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
@@ -219,6 +221,7 @@ impl Session {
         let bind = Bind::read(frame::body(&portal.bind))?;
         let request = |lease: &mut Lease| portal_request(lease, &portal.prepared, &bind);
         let scatter = Scatter::start(gathered, request, portal.is_described, HIGH_WATER_BYTES);
+        let scatter = scatter.expecting(self.expected(bind.statement));
         let answered = self.drive(scatter).await?;
         let mut words = Vec::new();
         command_complete(&mut words, &tag(&portal.prepared.plan, &answered));
@@ -246,13 +249,6 @@ impl Session {
         command_complete(&mut words, &tag);
         self.say(words);
         Ok(())
-    }
-
-    /// ParseComplete for every Parse that waits, and BindComplete for the kept portal.
-    pub(super) fn acknowledge_bind(&mut self) {
-        let mut words = self.acknowledge_pending();
-        bind_complete(&mut words);
-        self.say(words);
     }
 
     /// Ends the wait of a kept portal that is not executed: any shard answers its Bind and Describe.
@@ -435,9 +431,13 @@ impl Session {
                 self.after_scatter(scatter.end());
                 self.scatter_failed(failure)
             }
-            Err(()) => {
+            Err(stop) => {
                 scatter.stop(Duration::ZERO).await;
-                Err(Stop::Gone)
+                // Behind a part of a row nothing can be said.
+                Err(match scatter.is_mid_row() {
+                    true => Stop::Gone,
+                    false => stop,
+                })
             }
         }
     }
@@ -446,10 +446,14 @@ impl Session {
     pub(super) async fn pump<C: BorrowMut<Lease>>(
         &mut self,
         scatter: &mut Scatter<C>,
-    ) -> Result<Result<u64, Failure>, ()> {
+    ) -> Result<Result<u64, Failure>, Stop> {
         self.unit.make_final();
         let end = std::future::poll_fn(|cx| {
             loop {
+                // Whoever is told to end has its shards cancelled behind that.
+                if self.registered.control.poll_told(cx) == Signal::Terminate {
+                    return Poll::Ready(Err(Stop::Session(shutdown())));
+                }
                 let polled = match &mut self.unit.captured {
                     Some(captured) => scatter.poll(cx, captured),
                     None => scatter.poll(cx, &mut self.client.socket.output),
@@ -457,19 +461,16 @@ impl Session {
                 if polled.is_ready() {
                     return polled.map(Ok);
                 }
-                if self.registered.control.poll_told(cx) == Signal::Terminate {
-                    return std::task::Poll::Ready(Err(()));
-                }
                 if let Err(error) = self.check_captured() {
-                    return std::task::Poll::Ready(Ok(Err(Failure::Own(error))));
+                    return Poll::Ready(Ok(Err(Failure::Own(error))));
                 }
                 let before = self.client.socket.output.len();
                 match self.client.socket.poll_flush(cx) {
-                    std::task::Poll::Ready(Err(_)) => return std::task::Poll::Ready(Err(())),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Gone)),
                     // Room again for rows that had to wait for it.
                     _ if before >= HIGH_WATER_BYTES
                         && self.client.socket.output.len() < HIGH_WATER_BYTES => {}
-                    _ => return std::task::Poll::Pending,
+                    _ => return Poll::Pending,
                 }
             }
         })
@@ -529,6 +530,7 @@ impl Session {
     pub(super) fn scatter_failed(&mut self, failure: Failure) -> Result<Answered, Stop> {
         match failure {
             Failure::Own(error) => Err(Stop::Statement(error)),
+            Failure::Changed => Err(changed()),
             Failure::Lost(shard, cause) => {
                 let error = crate::backend::connection::lost(&cause);
                 Err(Stop::Statement(

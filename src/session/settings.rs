@@ -554,6 +554,16 @@ impl SessionSettings {
     }
 }
 
+/// The setting that says how transactions are isolated unless they say it themselves.
+pub const ISOLATION: &str = "default_transaction_isolation";
+
+/// Whether a value of that setting, or a statement that sets it, may give all statements of a transaction
+/// one snapshot. What is written in escapes is not read.
+pub fn shares_snapshot(text: &str) -> bool {
+    let names = text.to_ascii_lowercase().contains("committed");
+    !text.is_empty() && (!names || text.contains('\\'))
+}
+
 /// Whether a setting ends with the transaction however it is set.
 fn is_of_transaction(name: &str) -> bool {
     matches!(
@@ -590,6 +600,26 @@ mod tests {
             name: name.into(),
             statement: format!("SET {name} = {value}"),
             value: value.into(),
+        }
+    }
+
+    #[test]
+    fn two_isolation_levels_share_a_snapshot() {
+        for (text, wanted) in [
+            ("read committed", false),
+            (
+                "SET default_transaction_isolation = 'READ UNCOMMITTED'",
+                false,
+            ),
+            (
+                "SET default_transaction_isolation TO 'repeatable read'",
+                true,
+            ),
+            ("serializable", true),
+            ("U&'re\\0061d committed'", true),
+            ("", false),
+        ] {
+            assert_eq!(shares_snapshot(text), wanted, "{text}");
         }
     }
 

@@ -59,6 +59,7 @@ impl Session {
             out
         };
         let scatter = Scatter::start(gathered, request, portal.is_described, HIGH_WATER_BYTES);
+        let scatter = scatter.expecting(self.expected(bind.statement));
         self.drive(scatter).await?;
         let spread = SpreadPortal {
             name: name.as_str().into(),
@@ -86,6 +87,7 @@ impl Session {
         };
         let limit = u64::from(max_rows.unsigned_abs());
         let scatter = Scatter::start(gathered, request, portal.is_described, HIGH_WATER_BYTES);
+        let scatter = scatter.expecting(self.expected(bind.statement));
         let rows = self.drive(scatter.limited(limit)).await?.rows;
         self.statements.put_portal(&portal.portal, Portal::Partial);
         self.say_part(rows, rows == limit);

@@ -25,7 +25,7 @@ use crate::session::login::{Authenticated, authenticate};
 use crate::session::others::Others;
 use crate::session::path::Whose;
 use crate::session::roles::Roles;
-use crate::session::settings::{SessionSettings, is_own, is_utf8};
+use crate::session::settings::{ISOLATION, SessionSettings, is_own, is_utf8, shares_snapshot};
 use crate::session::unit::Unit;
 use crate::session::{Client, Memory, Session};
 use crate::sql::classify::setting_values;
@@ -271,7 +271,8 @@ impl Opening {
         let mut lease = lease_for_login(&self.database, self.principal.as_ref()).await?;
         let whose = self.whose(&mut lease).await?;
         self.reported = lease.parameters.to_vec();
-        let wanted = differing(&self.reported, parameters);
+        let mut wanted = differing(&self.reported, parameters);
+        self.know_isolation(&lease, &mut wanted);
         self.settings = SessionSettings::start(&wanted, whose)?;
         // The server reports its names and values as it understood them.
         match lease.apply_reporting(self.settings.server()).await {
@@ -291,6 +292,16 @@ impl Opening {
                 Err(error)
             }
             Err(Failed::Lost(cause)) => Err(crate::backend::connection::lost(&cause)),
+        }
+    }
+
+    /// With several shards the proxy must know which transactions have a snapshot of their own. What the
+    /// servers have for its role counts as named by the client.
+    fn know_isolation(&self, lease: &Lease, parameters: &mut Vec<(String, String)>) {
+        let level = lease.isolation.as_deref().unwrap_or_default();
+        let is_given = parameters.iter().any(|(name, _)| name == ISOLATION);
+        if !self.database.is_single() && !is_given && shares_snapshot(level) {
+            parameters.push((ISOLATION.to_owned(), level.to_owned()));
         }
     }
 

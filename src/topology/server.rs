@@ -190,16 +190,21 @@ impl Server {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// A query that returns one row if a new connection has reached this very shard, and none or an error
-    /// if it has not: the name may lead elsewhere than the probe's older connection. None where the shard
-    /// holds no identity.
-    pub fn identity_query(&self) -> Option<String> {
+    /// A query that returns one row, the default isolation level, if a new connection has reached this very
+    /// shard, and none or an error if it has not: the name may lead elsewhere than the probe's older
+    /// connection. A shard that holds no identity is believed.
+    pub fn identity_query(&self) -> String {
+        let isolation = "SELECT pg_catalog.current_setting('default_transaction_isolation')";
+        let state = self.state();
+        let Some(cluster) = state.cluster.as_deref() else {
+            return isolation.to_owned();
+        };
         let quoted = |text: &str| text.replace('\'', "''");
-        let cluster = quoted(self.state().cluster.as_deref()?);
-        let shard = quoted(&self.shard_name);
-        Some(format!(
-            "SELECT FROM shardwire.shard WHERE cluster_id = '{cluster}' AND shard_name = '{shard}'"
-        ))
+        format!(
+            "{isolation} FROM shardwire.shard WHERE cluster_id = '{}' AND shard_name = '{}'",
+            quoted(cluster),
+            quoted(&self.shard_name)
+        )
     }
 
     /// Takes the server out of the choice at once because a connection to it failed; a probe that starts

@@ -48,6 +48,21 @@ pub fn rows(buffer: &[u8]) -> usize {
     buffer.len() - rest.len()
 }
 
+/// Bytes of the first `limit` whole DataRow frames at the start of `buffer`, and how many they are.
+pub fn first_rows(buffer: &[u8], limit: usize) -> (usize, usize) {
+    let (mut bytes, mut count) = (0, 0);
+    while count < limit
+        && let Some(rest) = buffer.get(bytes..)
+        && let Ok(Some(next)) = header(rest)
+        && next.tag == b'D'
+        && next.frame_bytes <= rest.len()
+    {
+        bytes += next.frame_bytes;
+        count += 1;
+    }
+    (bytes, count)
+}
+
 /// The body of the frame that `frame` is exactly.
 pub fn body(frame: &[u8]) -> &[u8] {
     frame.get(HEADER_BYTES..).unwrap_or(&[])
@@ -57,6 +72,16 @@ pub fn body(frame: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_first_rows_are_counted() {
+        let rows = b"D\0\0\0\x04D\0\0\0\x06ab";
+        for (limit, wanted) in [(0, (0, 0)), (1, (5, 1)), (2, (12, 2)), (9, (12, 2))] {
+            assert_eq!(first_rows(rows, limit), wanted);
+        }
+        assert_eq!(first_rows(&rows[..9], 9), (5, 1));
+        assert_eq!(first_rows(b"C\0\0\0\x04", 9), (0, 0));
+    }
 
     #[test]
     fn headers_are_read_once_complete() {

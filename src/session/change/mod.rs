@@ -379,7 +379,7 @@ impl Session {
             }),
             Ok(Err(_)) if is_mid_row => Err(Stop::Gone),
             Ok(Err(failure)) => Err(self.told_by_shard(failure)),
-            Err(()) => Err(Stop::Gone),
+            Err(stop) => Err(stop),
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::exec::scatter::{Ended, Failure, Scatter};
 use crate::plan::{Arguments, Execution, Intermediate, Parameters, Plan};
 use crate::pool::Lease;
 use crate::session::combine::hub::{Hub, Keys};
-use crate::session::control::Signal;
+use crate::session::control::{Signal, shutdown};
 use crate::session::copy_out::copy_out;
 use crate::session::database::Database;
 use crate::session::explain::is_text;
@@ -356,7 +356,7 @@ impl Session {
             Some(Err(Trouble::Shards(failure))) => Err(self.told_by_shard(failure)),
             Some(Err(Trouble::Hub(words))) => Err(Stop::Words(words)),
             Some(Err(Trouble::HubLost(cause))) => Err(Stop::Statement(lost(&cause))),
-            None => Err(Stop::Gone),
+            None => Err(Stop::Session(shutdown())),
         }
     }
 
@@ -434,7 +434,9 @@ impl Session {
         if let Some(original) = hub.described.rows.first() {
             scatter = scatter.described_as(original.clone());
         }
-        scatter = scatter.headed(head);
+        let known = asked.bind.as_ref();
+        let known = known.and_then(|bind| self.expected(bind.statement));
+        scatter = scatter.headed(head).expecting(known);
         let end = self.pump(&mut scatter).await;
         let is_mid_row = scatter.is_mid_row();
         if !matches!(end, Ok(Ok(_))) {
@@ -449,7 +451,8 @@ impl Session {
             Ok(Ok(rows)) => Ok(Finished { rows, is_suspended }),
             Ok(Err(_)) if is_mid_row => Err(Stop::Gone),
             Ok(Err(failure)) => Err(self.told_by_shard(failure)),
-            Err(()) => Err(Stop::Gone),
+            Err(_) if is_mid_row => Err(Stop::Gone),
+            Err(stop) => Err(stop),
         }
     }
 
