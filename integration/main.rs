@@ -42,6 +42,7 @@ mod replicas;
 mod replicated;
 mod routing;
 mod scatter;
+mod sequences;
 mod sessions;
 mod shard_id;
 mod sharding;

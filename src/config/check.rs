@@ -272,6 +272,7 @@ fn read_limits(field: &Field<'_>) -> Option<Limits> {
         &mut limits.plan_cache_entries,
         Field::count,
     );
+    f.read("sequence_block", &mut limits.sequence_block, Field::count);
     f.read("query_parse", &mut limits.query_parse_bytes, |field| {
         field.size(1 << 10..=1 << 30, "1KiB to 1GiB")
     });

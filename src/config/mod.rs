@@ -376,6 +376,8 @@ pub struct Limits {
     pub plan_cache_entries: u32,
     /// Longer statements are not parsed, in bytes.
     pub query_parse_bytes: u64,
+    /// Numbers of one sequence that the proxy takes at once, ahead of their use.
+    pub sequence_block: u32,
 }
 
 /// Bounds on how long things may take. None is zero.
@@ -510,6 +512,7 @@ impl Default for Limits {
             prepared_statements_per_client: 10_000,
             plan_cache_entries: 10_000,
             query_parse_bytes: 1 << 20,
+            sequence_block: 100,
         }
     }
 }

@@ -186,6 +186,7 @@ impl Config {
         let per_client = of.prepared_statements_per_client;
         limits.put("prepared_statements_per_client", per_client);
         limits.put("plan_cache_entries", of.plan_cache_entries);
+        limits.put("sequence_block", of.sequence_block);
         let mut timeouts = root.section("timeouts");
         let of = &self.timeouts;
         timeouts.put("login", format_duration(of.login));

@@ -15,6 +15,7 @@ mod combine;
 pub mod copy;
 mod definition;
 mod effects;
+mod fill;
 mod insert;
 mod keyed;
 pub mod merge;
@@ -64,6 +65,8 @@ pub use combine::Execution;
 pub use combine::Intermediate;
 pub use combine::KeyLink;
 pub use copy::CopyIn;
+pub use fill::Fill;
+pub use fill::Filled;
 pub use insert::Insertion;
 pub use insert::Placed;
 pub use insert::RowsPart;
@@ -148,6 +151,8 @@ pub enum Route {
     CopyIn(Arc<CopyIn>),
     /// A change of rows on shards that takes more than sending them its text.
     Change(Arc<Change>),
+    /// Where its rows belong, once they have the values of these defaults.
+    Filled(Arc<Fill>),
     /// Nowhere: the error for the client.
     Refused(Error),
 }
@@ -191,6 +196,8 @@ pub enum Target {
     Rows(Arc<Placed>),
     /// Several steps change rows: see [`Plan::change`].
     Change,
+    /// It must be completed first: see [`Plan::fill`].
+    Fill,
 }
 
 /// Plans one statement. Total: what can't be served is a plan too.
@@ -264,6 +271,7 @@ impl Plan {
             Route::Insert(insertion) => insertion.target(arguments),
             Route::CopyIn(copy) => Ok(Target::Many(copy.shards.clone())),
             Route::Change(_) => Ok(Target::Change),
+            Route::Filled(_) => Ok(Target::Fill),
             Route::Refused(error) => Err(error.clone()),
         }
     }
@@ -272,6 +280,14 @@ impl Plan {
     pub fn replicate(&self) -> Option<&Arc<Replicate>> {
         match &self.route {
             Route::Replicated(replicate) => Some(replicate),
+            _ => None,
+        }
+    }
+
+    /// What its rows lack before they can be sent anywhere, if they do.
+    pub fn fill(&self) -> Option<&Arc<Fill>> {
+        match &self.route {
+            Route::Filled(fill) => Some(fill),
             _ => None,
         }
     }

@@ -19,6 +19,8 @@ use crate::plan::change;
 use crate::plan::combine;
 use crate::plan::effects;
 use crate::plan::effects::Effects;
+use crate::plan::fill;
+use crate::plan::fill::Completion;
 use crate::plan::insert;
 use crate::plan::keyed::Keyed;
 use crate::plan::keyed::Proof;
@@ -180,7 +182,15 @@ impl<'a> Query<'a> {
     }
 
     fn session(&self) -> SessionUse {
-        let session = self.effects.session() | self.settings_written();
+        let mut session = self.effects.session() | self.settings_written();
+        if self
+            .facts
+            .calls
+            .iter()
+            .any(|call| call.name.name == "setval")
+        {
+            session |= SessionUse::SETS_SEQUENCE;
+        }
         let harmful = Effects::WRITES | Effects::SET_CONFIG | Effects::UNKNOWN;
         let changes =
             !self.facts.created.is_empty() || self.facts.modifies() || self.effects.any(harmful);
@@ -229,6 +239,11 @@ impl<'a> Query<'a> {
             check_hazards(relation)?;
             let replicate = replicate::plan(self, relation)?;
             return Ok((Route::Replicated(Arc::new(replicate)), None));
+        }
+        match fill::plan(self) {
+            Some(Completion::Fill(fill)) => return Ok((Route::Filled(Arc::new(fill)), None)),
+            Some(Completion::Rejected) => return Ok((Route::Shard(FIRST_SHARD), None)),
+            None => {}
         }
         if let Some(insertion) = insert::over_shards(self)? {
             return Ok((Route::Insert(Arc::new(insertion)), None));

@@ -31,6 +31,8 @@ impl SessionUse {
     pub const NOTIFIES: SessionUse = SessionUse(128);
     /// It asks which channels the session listens to.
     pub const ASKS_CHANNELS: SessionUse = SessionUse(256);
+    /// It calls `setval`: numbers that were taken ahead are void.
+    pub const SETS_SEQUENCE: SessionUse = SessionUse(512);
 
     /// Whether every use in `other` is in this set.
     pub fn contains(self, other: SessionUse) -> bool {
@@ -69,6 +71,7 @@ impl fmt::Display for SessionUse {
             (SessionUse::SET_CONFIG, "set_config"),
             (SessionUse::DRAWS_SEQUENCE, "draws sequence"),
             (SessionUse::READS_SEQUENCE, "reads sequence"),
+            (SessionUse::SETS_SEQUENCE, "sets sequence"),
             (SessionUse::TEMPORARY_TABLES, "temporary tables"),
             (SessionUse::NOT_PREPARABLE, "not preparable"),
             (SessionUse::ONLY_LOCKS, "only locks"),

@@ -218,7 +218,7 @@ fn plan_explain(part: Part<'_>, analyze: bool, body: &Range<u32>) -> Planned {
     let body = part.within(body);
     let mut planned = plan(body, &classify(part.request.text, body.tokens));
     if !analyze {
-        if matches!(planned.route, Route::Replicated(_)) {
+        if matches!(planned.route, Route::Replicated(_) | Route::Filled(_)) {
             planned.route = Route::Shard(FIRST_SHARD);
         }
         planned.access = Access::Read;
@@ -287,7 +287,8 @@ pub(super) fn one_shard_only(route: &mut Route, what: &str) {
         | Route::Combine(_)
         | Route::Change(_)
         | Route::Replicated(_)
-        | Route::Insert(_) => {
+        | Route::Insert(_)
+        | Route::Filled(_) => {
             *route = Route::Refused(error());
         }
         Route::Keyed(keyed) => {

@@ -51,6 +51,7 @@ impl fmt::Display for Tree<'_> {
             Route::Insert(insertion) => write_insertion(insertion, f)?,
             Route::CopyIn(copy) => write!(f, "Copy in {}", self.set(&copy.shards))?,
             Route::Change(change) => self.change(change, f)?,
+            Route::Filled(fill) => write!(f, "{}", fill.words())?,
             Route::Refused(error) => {
                 let fields = error.fields();
                 write!(f, "Refused {}: {}", fields.code, fields.message)?;
@@ -99,6 +100,7 @@ impl Tree<'_> {
             | Route::Insert(_)
             | Route::CopyIn(_)
             | Route::Change(_)
+            | Route::Filled(_)
             | Route::Refused(_) => false,
         }
     }

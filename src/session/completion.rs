@@ -112,6 +112,10 @@ impl Session {
                 self.settings.commit();
             }
             self.memory.cursors.end(!self.unit.has_failed);
+            if self.memory.sets_sequence {
+                self.database.topology.drop_blocks();
+                self.memory.sets_sequence = is_due;
+            }
             if self.memory.definitions.end() {
                 self.database.note_change();
             }

@@ -59,7 +59,7 @@ impl Session {
             });
         };
         let shard = match target {
-            Target::Any | Target::Combine | Target::Replicated => None,
+            Target::Any | Target::Combine | Target::Replicated | Target::Fill => None,
             Target::Change => plan
                 .change()
                 .and_then(|change| change.all_shards().iter().next()),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
-use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse};
+use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
 use crate::session::held::Held;
 use crate::session::portals::Place;
 use crate::session::prepared::{LocalPortal, Needs, Portal, Prepared, server_name};
@@ -128,26 +128,19 @@ impl Session {
         self.drop_scatter().await?;
         let parameters = Parameters::new(&prepared.types, bind.formats, bind.values);
         let settings = self.settings_made(&prepared.plan, text, &parameters)?;
-        let mut planned = None;
+        let (mut planned, mut is_filled) = (None, false);
         if self.transaction != Transaction::Failed {
             if self.local(&prepared.plan, text).await?.is_some() {
                 return self.bind_locally(&bind, prepared).await;
             }
-            let target = if let Some((derived, target)) = self.derive(&prepared)? {
-                prepared = derived;
-                Ok(target)
-            } else {
-                let arguments = Arguments {
-                    text,
-                    literals: &prepared.literals,
-                    parameters: Parameters::new(&prepared.types, bind.formats, bind.values),
-                    encoding: self.settings.context().encoding,
-                };
-                self.target(&prepared.plan, &arguments, prepared.hint.as_deref())
-            };
+            let mut target = self.aim(&mut prepared, &bind)?;
+            if target == Target::Fill {
+                (prepared, target) = self.bind_filled(&prepared, &bind).await?;
+                is_filled = true;
+            }
             let text = prepared.sql();
             let written = (text, &*prepared.literals);
-            let (target, rows) = self.explained(&prepared.plan, target?, written)?;
+            let (target, rows) = self.explained(&prepared.plan, target, written)?;
             self.batch.explanation = rows;
             let shard = match self.on_several(target, &prepared, &bind) {
                 Ok(shard) => shard,
@@ -165,7 +158,8 @@ impl Session {
             _ => self.edited_statement(&prepared, &bind, planned).await?,
         };
         let bound = edited.as_ref().unwrap_or(&prepared);
-        let renewed = self.announce_bound(bind.statement, bound, edited.is_some());
+        let is_edited = is_filled || edited.is_some();
+        let renewed = self.announce_bound(bind.statement, bound, is_edited);
         let renewed = renewed.await?;
         let bound = renewed.as_ref().unwrap_or(bound);
         let Some(held) = &mut self.server else {
@@ -177,6 +171,21 @@ impl Session {
         self.statements
             .put_portal(bind.portal, Portal::OnServer(prepared, settings, place));
         Ok(())
+    }
+
+    /// Where a bound statement runs, or the one that stands for it.
+    fn aim(&mut self, prepared: &mut Arc<Prepared>, bind: &Bind<'_>) -> Result<Target> {
+        if let Some((derived, target)) = self.derive(prepared)? {
+            *prepared = derived;
+            return Ok(target);
+        }
+        let arguments = Arguments {
+            text: prepared.sql(),
+            literals: &prepared.literals,
+            parameters: Parameters::new(&prepared.types, bind.formats, bind.values),
+            encoding: self.settings.context().encoding,
+        };
+        self.target(&prepared.plan, &arguments, prepared.hint.as_deref())
     }
 
     /// Binds a statement that only the server knows.

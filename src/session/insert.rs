@@ -76,7 +76,7 @@ impl Session {
                 Err((placed.shards(), Way::Rows(placed)))
             }
             Target::One(shard) => Ok(Some(shard)),
-            Target::Any | Target::Rows(_) => Ok(None),
+            Target::Any | Target::Rows(_) | Target::Fill => Ok(None),
         }
     }
 

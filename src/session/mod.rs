@@ -42,6 +42,7 @@ mod execute;
 mod explain;
 mod extended;
 mod failure;
+mod fill;
 pub mod gate;
 pub mod handshake;
 mod heal;
@@ -177,6 +178,8 @@ struct Memory {
     cursors: Cursors,
     /// The transaction at hand may have drawn from a sequence.
     may_have_drawn: bool,
+    /// The transaction at hand has set a sequence.
+    sets_sequence: bool,
     /// It has made temporary tables.
     temporary_tables: bool,
     /// What definitions it has changed.

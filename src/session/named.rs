@@ -71,6 +71,14 @@ pub(super) fn no_statement(name: &str) -> Error {
 }
 
 /// That an EXECUTE can't be finished on a hub.
+fn filled() -> Error {
+    Error::refused(
+        "EXECUTE of an INSERT that leaves a shard key or a number to a default is not supported",
+        "Its rows need those values before they are sent to a shard.",
+        "Send the statement itself, or prepare it by the protocol's own messages.",
+    )
+}
+
 fn replicated() -> Error {
     Error::refused(
         "EXECUTE of a statement that writes to a replicated table is not supported",
@@ -306,6 +314,9 @@ impl Session {
         };
         let target = self.target(&named.plan, &arguments, hint.or(prepared.hint.as_deref()))?;
         let is_merged = named.plan.merge.is_some() || prepared.plan.merge.is_some();
+        if target == Target::Fill {
+            return Err(filled());
+        }
         if target == Target::Replicated {
             return Err(replicated());
         }

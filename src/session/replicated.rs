@@ -275,7 +275,10 @@ impl Session {
     }
 
     /// Runs a scatter to its end and keeps what it says, which must fit into the memory of a query.
-    async fn collect(&mut self, mut scatter: Scatter<Held>) -> Result<(Answered, Vec<u8>), Stop> {
+    pub(super) async fn collect(
+        &mut self,
+        mut scatter: Scatter<Held>,
+    ) -> Result<(Answered, Vec<u8>), Stop> {
         self.unit.make_final();
         let most = usize::try_from(self.database.limits.query_memory_bytes).unwrap_or(usize::MAX);
         let mut out = Buffer::new();

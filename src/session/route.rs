@@ -541,6 +541,7 @@ impl Session {
 
     /// A definition has changed.
     pub(super) fn note_schema(&mut self) {
+        self.database.topology.drop_blocks();
         if self.database.needs_catalog() {
             self.memory.schema_changed = true;
         } else {

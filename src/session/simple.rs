@@ -51,7 +51,7 @@ impl Session {
     }
 
     /// Runs a text in the place of the client's.
-    async fn query_expanded(&mut self, expanded: Expanded) -> Result<(), Stop> {
+    pub(super) async fn query_expanded(&mut self, expanded: Expanded) -> Result<(), Stop> {
         // Errors from now on are about this text.
         self.drain().await?;
         self.unit.rewritten = Some(Rewritten {
@@ -132,6 +132,7 @@ impl Session {
         self.shape.literals = literals;
         let target = match target? {
             Target::Combine => return self.combine_query(text, plan).await,
+            Target::Fill => return Box::pin(self.query_filled(text, plan)).await,
             Target::Replicated => return self.replicate_query(text, plan).await,
             Target::Change if !self.explains(plan) => return self.change_query(text, plan).await,
             target => target,
@@ -215,6 +216,9 @@ impl Session {
     pub(super) fn note_temporary(&mut self, plan: &Plan) {
         self.memory.temporary_tables |= plan.session.contains(SessionUse::TEMPORARY_TABLES);
         self.note_notify(plan);
+        if plan.session.contains(SessionUse::SETS_SEQUENCE) {
+            self.memory.sets_sequence = true;
+        }
         // UPDATE and DELETE write without drawing from sequences; of anything else it is not known.
         let draws = match &plan.statement {
             Statement::Query(query) => !matches!(query.kind, QueryKind::Update | QueryKind::Delete),

@@ -47,6 +47,7 @@ pub(super) fn shard(target: &Target) -> Result<Option<ShardIndex>> {
         | Target::Combine
         | Target::Replicated
         | Target::Change
+        | Target::Fill
         | Target::Rows(_) => Err(of_several_shards()),
     }
 }

@@ -134,6 +134,7 @@ fn plans(database: &Database, onlooker: Onlooker<'_>) -> Table {
             Route::Insert(_) => "by row".to_owned(),
             Route::CopyIn(_) => "copy".to_owned(),
             Route::Change(_) => "change".to_owned(),
+            Route::Filled(_) => "filled".to_owned(),
             Route::Refused(_) => "refused".to_owned(),
         };
         let access = match kept.plan.access {

@@ -16,6 +16,7 @@ mod prepared;
 mod probe;
 mod replica_set;
 mod selection;
+mod sequences;
 mod server;
 mod sizes;
 
@@ -35,6 +36,7 @@ use crate::plan::sizes::Sizes;
 use identity::Book;
 use loader::{Estimates, Loader};
 use probe::{Pace, Probe};
+use sequences::Sequences;
 
 pub use control::{Control, ControlError, Dialer};
 pub use families::TopologyMetrics;
@@ -52,6 +54,7 @@ pub struct Topology {
     shards: Arc<[Arc<ReplicaSet>]>,
     loader: Arc<Loader>,
     dialer: Arc<Dialer>,
+    sequences: Sequences,
     /// Probes, loader, estimates; aborted on drop.
     _tasks: JoinSet<()>,
 }
@@ -98,6 +101,7 @@ impl Topology {
             shards,
             loader,
             dialer,
+            sequences: Sequences::default(),
             _tasks: tasks,
         }))
     }
@@ -120,6 +124,11 @@ impl Topology {
     /// The epoch of the catalogue: plans made under another one are stale.
     pub fn epoch(&self) -> u64 {
         self.loader.epoch()
+    }
+
+    /// Forgets the numbers that were taken ahead: a sequence may have been set.
+    pub fn drop_blocks(&self) {
+        self.sequences.drop_blocks();
     }
 
     /// Reads the catalogue anew and returns when it is in place; for sessions, after DDL.

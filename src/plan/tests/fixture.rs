@@ -136,6 +136,7 @@ impl Fixture {
             Ok(crate::plan::Target::Any) => "any shard".to_owned(),
             Ok(crate::plan::Target::Change) => "several steps".to_owned(),
             Ok(crate::plan::Target::Combine) => "a hub".to_owned(),
+            Ok(crate::plan::Target::Fill) => "filled first".to_owned(),
             Ok(crate::plan::Target::Replicated) => "every shard".to_owned(),
             Ok(crate::plan::Target::Rows(placed)) => self.parts(&placed, text),
             Ok(crate::plan::Target::One(shard)) => self.catalog.shards()[shard].clone(),
@@ -280,6 +281,13 @@ impl Reader {
                 );
             }
         }
+        self.raw.relations.push(RawRelation {
+            oid: 1,
+            schema: "public".to_owned(),
+            name: "numbers".to_owned(),
+            kind: 'S',
+            ..RawRelation::default()
+        });
         self.raw.default_search_path = vec!["public".to_owned()];
         self.raw.bytewise = true;
         let mut yaml = "
@@ -345,7 +353,7 @@ fn column(definition: &str) -> RawColumn {
         collation_deterministic: words[1] != "ci",
         bytewise: !matches!(words[1], "ci" | "icu"),
         not_null: false,
-        has_default: words.contains(&"seq"),
+        has_default: words.contains(&"seq") || words.contains(&"varying"),
         sequence_default: words.contains(&"seq"),
         generated: words.contains(&"generated"),
         varying_default: words.contains(&"seq") || words.contains(&"varying"),
@@ -353,6 +361,6 @@ fn column(definition: &str) -> RawColumn {
             true => Some('a'),
             false => None,
         },
-        sequence: None,
+        sequence: words.contains(&"seq").then_some(1),
     }
 }

@@ -71,6 +71,22 @@ fn planned(fixture: &Fixture, text: &str, types: &[u32]) -> String {
     let tree = plan.tree(fixture.catalog.shards()).to_string();
     let tree = tree.replace('\n', "\n    ");
     let mut out = format!("{text}\n    {tree}\n");
+    if let Some(fill) = plan.fill() {
+        let (mut next, lex) = (100, LexOptions::default());
+        let values = fill.columns.iter().map(|column| {
+            let mut value = || {
+                next += 1;
+                match column.sequence {
+                    Some(_) => next.to_string(),
+                    None => format!("'{next}'"),
+                }
+            };
+            (0..column.count).map(|_| value()).collect()
+        });
+        let values: Vec<Vec<String>> = values.collect();
+        let completed = splice(text, lex, &fill.edits(text, lex, &values).unwrap()).unwrap();
+        let _ = write!(out, "  = {}", planned(fixture, &completed, types));
+    }
     let decided = match plan.route {
         Route::Keyed(_) | Route::Insert(_) => true,
         // A constant may forbid to scatter.

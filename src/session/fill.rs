@@ -1,0 +1,198 @@
+//! INSERTs that leave a shard key or a global number to its default: finds the values out, and has the
+//! completed statement take the client's place (`plan/fill`).
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::exec::scatter::Scatter;
+use crate::plan::{Arguments, Fill, Filled, Parameters, Plan, Target};
+use crate::pool::Lease;
+use crate::session::announce::plain_bind;
+use crate::session::database::Database;
+use crate::session::prepared::{Needs, Prepared, statement_id};
+use crate::session::pseudo::Expanded;
+use crate::session::rewrite::Rewritten;
+use crate::session::scatter::{Joins, describe_and_execute};
+use crate::session::study::Study;
+use crate::session::{Session, Stop};
+use crate::sharding::{ShardIndex, ShardSet};
+use crate::sql::literal::quote_literal;
+use crate::sql::shifts::Shifts;
+use crate::sql::splice::splice;
+use crate::sqlstate::SqlState;
+use crate::txn::Transaction;
+use crate::wire::buffer::Reader;
+use crate::wire::frame;
+use crate::wire::frontend::{self, Bind};
+
+/// Where defaults are evaluated.
+const FIRST_SHARD: ShardIndex = 0;
+
+impl Session {
+    /// Runs a simple Query once its rows are complete.
+    pub(super) async fn query_filled(&mut self, text: &str, plan: &Plan) -> Result<(), Stop> {
+        let expanded = self.completed(text, plan, &[]).await?;
+        self.query_expanded(expanded).await
+    }
+
+    /// The statement that takes the place of a bound one whose rows are not complete, and its shards.
+    pub(super) async fn bind_filled(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        bind: &Bind<'_>,
+    ) -> Result<(Arc<Prepared>, Target), Stop> {
+        let completed = self
+            .completed(prepared.sql(), &prepared.plan, &prepared.types)
+            .await?;
+        let Study::One(plan) = completed.study else {
+            return Err(incomplete().into());
+        };
+        let encoding = self.settings.context().encoding;
+        let text = self.encoded(&completed.text)?.into_owned();
+        let id = statement_id(false, &text, &prepared.types, prepared.context);
+        let derived = Prepared {
+            id,
+            server_name: Box::default(),
+            text: text.into(),
+            read: (!encoding.is_utf8()).then(|| completed.text.as_str().into()),
+            types: prepared.types.clone(),
+            literals: self.shape.literals.as_slice().into(),
+            hint: prepared.hint.clone(),
+            plan,
+            context: prepared.context,
+            made_at: prepared.made_at,
+            declared: None,
+            needs: Needs::Nothing,
+        };
+        self.unit.rewritten = Some(Rewritten {
+            statement: Some(id),
+            shifts: completed.shifts,
+        });
+        let arguments = Arguments {
+            text: &completed.text,
+            literals: &derived.literals,
+            parameters: Parameters::new(&derived.types, bind.formats, bind.values),
+            encoding,
+        };
+        let target = self.target(&derived.plan, &arguments, derived.hint.as_deref())?;
+        Ok((Arc::new(derived), target))
+    }
+
+    /// A statement with the values of its defaults.
+    async fn completed(
+        &mut self,
+        text: &str,
+        plan: &Plan,
+        types: &[u32],
+    ) -> Result<Expanded, Stop> {
+        let Some(fill) = plan.fill() else {
+            return Err(incomplete().into());
+        };
+        let mut values = Vec::with_capacity(fill.columns.len());
+        for column in &fill.columns {
+            values.push(self.values_of(fill, column).await?);
+        }
+        let options = Database::lex_options(self.settings.context());
+        let edits = fill.edits(text, options, &values)?;
+        let completed = splice(text, options, &edits)?;
+        let study = self.study(Some(&completed), types)?;
+        if let Study::One(plan) = &study
+            && plan.fill().is_some()
+        {
+            return Err(incomplete().into());
+        }
+        Ok(Expanded {
+            shifts: Shifts::of(text, &edits),
+            text: completed,
+            study,
+        })
+    }
+
+    /// The values of a column for all rows, as SQL.
+    async fn values_of(&mut self, fill: &Fill, column: &Filled) -> Result<Vec<String>, Stop> {
+        let Some(sequence) = &column.sequence else {
+            return self.evaluated(&fill.table, column).await;
+        };
+        let most = self.database.limits.sequence_block;
+        let topology = Arc::clone(&self.database.topology);
+        if self.memory.sets_sequence {
+            self.drain().await?;
+            topology.drop_blocks();
+        }
+        let numbers = topology.draw(sequence, column.count, most).await?;
+        Ok(numbers.iter().map(i64::to_string).collect())
+    }
+
+    /// Has the first shard evaluate a default, in the client's transaction if there is one.
+    async fn evaluated(&mut self, table: &str, column: &Filled) -> Result<Vec<String>, Stop> {
+        let (table, name) = (quote_literal(table), quote_literal(&column.name));
+        let ask = format!(
+            "SELECT pg_catalog.format('SELECT ((%s)::%s)::pg_catalog.text FROM \
+             pg_catalog.generate_series(1, {})', coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), \
+             t.typdefault, 'NULL'), pg_catalog.format_type(a.atttypid, a.atttypmod)) \
+             FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+             LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+             WHERE a.attrelid = {table}::pg_catalog.regclass AND a.attname = {name}",
+            column.count
+        );
+        let mut default = self.ask_first(&ask).await?;
+        let Some(Some(default)) = default.pop() else {
+            return Err(incomplete().into());
+        };
+        let values = self.ask_first(&default).await?;
+        let sql = |value: Option<String>| match value {
+            Some(value) => quote_literal(&value),
+            None => "NULL".to_owned(),
+        };
+        Ok(values.into_iter().map(sql).collect())
+    }
+
+    /// Asks the first shard's primary; the first column of the rows.
+    async fn ask_first(&mut self, sql: &str) -> Result<Vec<Option<String>>, Stop> {
+        self.drain().await?;
+        if self.batch.is_sent() && self.transaction == Transaction::Idle {
+            self.begin_implicit().await?;
+        }
+        let sql = self.encoded(sql)?.into_owned();
+        let first = ShardSet::from_iter([FIRST_SHARD]);
+        let gathered = self.gather(&first, Joins::Keeping, &[]).await?;
+        let request = |lease: &mut Lease| {
+            lease.unnamed = None;
+            let mut out = Vec::new();
+            frontend::write_parse(&mut out, b"", &sql, &[]);
+            frontend::write_bind(&mut out, &plain_bind(b"", b""), b"");
+            describe_and_execute(&mut out, b"");
+            out
+        };
+        let scatter = Scatter::start(gathered, request, true, usize::MAX);
+        let (_, frames) = self.collect(scatter).await?;
+        let encoding = self.settings.context().encoding;
+        let text = |value: &[u8]| encoding.read(value).map(|text| text.into_owned());
+        let mut values = Vec::new();
+        let mut rest = frames.as_slice();
+        while let Some(header) = frame::header(rest)? {
+            let Some((one, behind)) = rest.split_at_checked(header.frame_bytes) else {
+                break;
+            };
+            rest = behind;
+            if header.tag == b'D' {
+                let mut reader = Reader::new(frame::body(one));
+                reader.u16()?;
+                let value = match usize::try_from(reader.i32()?) {
+                    Ok(length) => text(reader.bytes(length)?),
+                    Err(_) => None,
+                };
+                values.push(value);
+            }
+        }
+        Ok(values)
+    }
+}
+
+fn incomplete() -> Error {
+    Error::new(
+        SqlState::INTERNAL_ERROR,
+        "the defaults of an INSERT could not be found out",
+    )
+    .hint("The table's definition may have just changed: try again.")
+}
