@@ -1,12 +1,16 @@
 //! COPY over several shards beside one PostgreSQL: what becomes of the data, where each row is, and what is
 //! said of data that is wrong.
 
+use std::io::Write;
+use std::process::Stdio;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use shardwire::demo::postgres::Binaries;
 
 use crate::harness::compare::{Mode, Pair, frames};
 use crate::harness::raw::{Frame, values};
-use crate::harness::{Cluster, Raw, eventually, message};
+use crate::harness::{Cluster, Endpoint, Raw, eventually, message};
 
 const SHARDS: usize = 3;
 
@@ -703,4 +707,62 @@ fn much_data_passes_while_shards_keep_up() {
         frames.iter().filter(|frame| frame.tag == b'd').count(),
         6000
     );
+}
+
+/// A program of PostgreSQL's through the proxy, or with the oracle.
+fn program(name: &str, endpoint: &Endpoint, arguments: &[&str], input: &str) -> (bool, String) {
+    let mut command = Binaries::find().unwrap().command(name);
+    let mut child = command
+        .args(arguments)
+        .arg(endpoint.url())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    let _ = writer.join();
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+#[test]
+fn a_dump_of_one_postgresql_is_replayed() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    pair.oracle.query(
+        "INSERT INTO t SELECT i, E'a\\tb\\\\' || i, i / 3.0 FROM generate_series(1, 700) i;
+         INSERT INTO names SELECT E'n\\n' || i, i FROM generate_series(1, 90) i;
+         INSERT INTO pairs SELECT 'a' || i, '2024-01-01'::date + i FROM generate_series(1, 90) i;
+         INSERT INTO kinds VALUES ('a', 1), ('b', 2);
+         INSERT INTO made VALUES (1), (2), (3); INSERT INTO notes VALUES (1, 'x')",
+    );
+    let oracle = cluster.oracle();
+    let (is_dumped, dump) = program("pg_dump", &oracle, &["--data-only"], "");
+    assert!(is_dumped, "{dump}");
+    let psql = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d"];
+    let (is_loaded, said) = program("psql", &cluster.proxy(), &psql, &dump);
+    assert!(is_loaded && !said.contains("ERROR"), "{said}");
+    check(&cluster, &mut pair);
+    let script = "\\copy (SELECT * FROM t ORDER BY id) TO STDOUT CSV\nTRUNCATE notes;\n\
+                  \\copy notes FROM STDIN\n7\tseven\n\\.\nSELECT * FROM notes;\n";
+    let both = [&oracle, &cluster.proxy()].map(|end| program("psql", end, &psql, script));
+    assert_eq!(both[0], both[1]);
+    let (is_wrong, said) = program(
+        "psql",
+        &cluster.proxy(),
+        &psql,
+        "\\copy t FROM STDIN\n1001\ta\t1\n1002\tb\tx\n\\.\n",
+    );
+    assert!(
+        !is_wrong && said.contains("COPY t, line 2, column n: \"x\""),
+        "{said}"
+    );
+    check(&cluster, &mut pair);
 }
