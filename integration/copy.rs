@@ -325,6 +325,12 @@ fn errors_name_the_line_of_the_client() {
         &[b"1\ta\t1\n2\t"],
         End::Fail,
     );
+    for (sql, data) in [
+        ("COPY t FROM STDIN CSV", "1,a,1\n2,\"b\n\nc"),
+        ("COPY t FROM STDIN", "1\ta\t1\nx\\.\n"),
+    ] {
+        same(&mut pair, sql, &[data.as_bytes()], End::Fail);
+    }
     check(&cluster, &mut pair);
     assert!(rows(&mut pair.oracle, "t").is_empty());
 }
@@ -763,6 +769,62 @@ fn a_dump_of_one_postgresql_is_replayed() {
     assert!(
         !is_wrong && said.contains("COPY t, line 2, column n: \"x\""),
         "{said}"
+    );
+    check(&cluster, &mut pair);
+}
+
+#[test]
+fn a_copy_takes_part_in_transactions() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    let rows = |from: usize| -> String {
+        (from..from + 30)
+            .map(|id| format!("{id}\ta\t1\n"))
+            .collect()
+    };
+    let sql = "COPY t FROM STDIN";
+    for begin in [
+        "BEGIN",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN READ ONLY",
+    ] {
+        for end in ["ROLLBACK", "COMMIT"] {
+            pair.once(begin);
+            same_text(&mut pair, sql, &rows(1));
+            pair.once("SAVEPOINT a");
+            same_text(&mut pair, sql, &rows(101));
+            pair.once("ROLLBACK TO a");
+            same_text(&mut pair, sql, &rows(201));
+            pair.once("SELECT count(*), sum(id) FROM t");
+            same_text(&mut pair, sql, "301\ta\tx\n");
+            pair.once("ROLLBACK TO a");
+            pair.once("UPDATE t SET name = 'b' WHERE id = 7");
+            pair.once(end);
+            check(&cluster, &mut pair);
+            pair.once("DELETE FROM t");
+        }
+    }
+    pair.once("SET client_encoding = 'LATIN1'");
+    let latin: &[&[u8]] = &[b"\xe9t\xe9\t1\n\xfc\t2\n"];
+    same(&mut pair, "COPY names FROM STDIN", latin, End::Done);
+    same(
+        &mut pair,
+        "COPY names FROM STDIN (ENCODING 'UTF8')",
+        &["é\t3\n".as_bytes()],
+        End::Done,
+    );
+    pair.once("SET client_encoding = 'UTF8'");
+    same(
+        &mut pair,
+        "COPY names FROM STDIN (ENCODING 'WIN1252')",
+        &[b"\x80\t4\n"],
+        End::Done,
+    );
+    same(
+        &mut pair,
+        "COPY names FROM STDIN",
+        &[b"ok\t1\n\xff\t4\n"],
+        End::Done,
     );
     check(&cluster, &mut pair);
 }

@@ -16,6 +16,7 @@ ROUNDS = int(os.environ.get("ROUNDS", "5"))
 SECONDS = int(os.environ.get("SECONDS_EACH", "4"))
 IDLE = int(os.environ.get("IDLE_CLIENTS", "10000"))
 ONLY = os.environ.get("ONLY", "")
+LOADED = 500_000
 
 AID = f"\\set aid random(1, {ROWS})\n"
 POINT = AID + "SELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n"
@@ -109,6 +110,26 @@ class Comparison:
         self.note("20,000 rows from one shard", "µs CPU/MB", 1.1, cpu, "haproxy")
         self.note("20,000 rows from one shard", "MB/s", -0.95, rate, "direct")
 
+    def load(self):
+        """COPY FROM split over two shards; last of all, because it takes the place of the rows."""
+        lines = (f"{aid}\t1\t{aid}\t{'x' * 84}\n" for aid in range(1, LOADED + 1))
+        path = self.bench.write("accounts.data", "".join(lines))
+        megabytes = path.stat().st_size / 1e6
+        servers = [Proxy("servers", process.pid, None) for process in self.bench.processes[1:3]]
+
+        def measure(copied):
+            for port in self.shards:
+                self.bench.psql(port, "bench", "TRUNCATE pgbench_accounts")
+            before = self.sharded.cpu_seconds(), sum(server.tree_cpu_seconds() for server in servers)
+            self.bench.psql(self.sharded.port, "bench", f"\\copy pgbench_accounts FROM '{path}' {copied}")
+            after = self.sharded.cpu_seconds(), sum(server.tree_cpu_seconds() for server in servers)
+            return [(end - start) * 1e6 / megabytes for start, end in zip(before, after)]
+
+        for copied in ("", "CSV DELIMITER E'\\t'"):
+            ours, theirs = (statistics.median(taken) for taken in zip(*(measure(copied) for _ in range(ROUNDS))))
+            name = "COPY FROM split over two shards, " + ("CSV" if copied else "text")
+            self.note(name, "µs CPU/MB", 1.0, {"shardwire": ours, "servers": theirs}, "servers")
+
     def idle(self):
         active = in_turns([self.sharded], lambda proxy: pgbench(self.bench, proxy, POINT, "prepared", 200))
         before = self.sharded.resident_bytes()
@@ -145,7 +166,7 @@ def main():
     try:
         print("loading three servers", file=sys.stderr)
         comparison = Comparison(bench)
-        parts = ["points", "transactions", "connections", "stream", "latency", "idle"]
+        parts = ["points", "transactions", "connections", "stream", "latency", "idle", "load"]
         for part in parts:
             if not ONLY or part in ONLY.split(","):
                 getattr(comparison, part)()

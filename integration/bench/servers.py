@@ -183,6 +183,20 @@ class Proxy:
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
+    def tree_cpu_seconds(self):
+        """The same of a server and its processes, those that have ended too."""
+        total = 0
+        for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                pid, fields = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if pid == self.pid:
+                total += sum(map(int, fields[11:15]))
+            elif int(fields[1]) == self.pid:
+                total += sum(map(int, fields[11:13]))
+        return total / TICKS_PER_SECOND
+
     def resident_bytes(self):
         """Resident memory, proc(5)."""
         pages = int(pathlib.Path(f"/proc/{self.pid}/statm").read_text().split()[1])

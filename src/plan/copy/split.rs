@@ -151,7 +151,11 @@ impl Splitter {
 
     /// The client's line that is being read.
     pub fn line(&self) -> u64 {
-        self.line + 1
+        self.line
+            + match &self.reader {
+                Reader::Lines(scanner) => scanner.lines(),
+                Reader::Tuples(_) => 1,
+            }
     }
 
     /// Takes a piece of the data.
@@ -182,7 +186,7 @@ impl Splitter {
     /// What is wrong with it.
     pub fn finish(&mut self) -> Result<(), Fault> {
         match &mut self.reader {
-            _ if self.is_over => Ok(()),
+            _ if self.is_over => self.place_last(),
             Reader::Lines(scanner) => match scanner.finish() {
                 Ok(None) => Ok(()),
                 Ok(Some(record)) => self.end_record(&[], record, false),
@@ -196,6 +200,20 @@ impl Splitter {
                 }
             }
         }
+    }
+
+    /// Places what stands before `\.` in its line.
+    fn place_last(&mut self) -> Result<(), Fault> {
+        let all = std::mem::take(&mut self.pending);
+        if all.is_empty() {
+            return Ok(());
+        }
+        self.place(Row {
+            all: &all,
+            content: all.len(),
+            line: self.line + 1,
+            lines: (1, 1),
+        })
     }
 
     fn take_line(
@@ -215,19 +233,13 @@ impl Splitter {
             }
             Ok(scan::Found::End { content }) => {
                 self.is_over = true;
-                if content > 0 {
-                    // PostgreSQL takes what stands before it for a line.
-                    let mut all = std::mem::take(&mut self.pending);
-                    all.extend_from_slice(rest);
-                    all.truncate(content);
-                    let row = Row {
-                        all: &all,
-                        content,
-                        line: self.line + 1,
-                        lines: (1, 1),
-                    };
-                    self.place(row)?;
+                if self.passing.is_some() {
+                    // Part of it may have passed already.
+                    return Err(self.broken(Broken::Marker));
                 }
+                // PostgreSQL takes what stands before it for a line, once all data has come.
+                self.pending.extend_from_slice(rest);
+                self.pending.truncate(content);
                 Ok(rest.len())
             }
             Err(broken) => Err(self.broken(broken)),
@@ -460,12 +472,8 @@ impl Splitter {
     }
 
     fn broken(&self, broken: Broken) -> Fault {
-        let lines = match &self.reader {
-            Reader::Lines(scanner) => scanner.lines(),
-            Reader::Tuples(_) => 1,
-        };
         let is_csv = self.layout.marks.quote.is_some();
-        self.fault(self.line + lines, broken.error(is_csv), None)
+        self.fault(self.line(), broken.error(is_csv), None)
     }
 
     fn fault(&self, line: u64, error: Error, part: Option<usize>) -> Fault {
