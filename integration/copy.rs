@@ -344,7 +344,7 @@ const RANDOM: [&str; 14] = [
     "COPY names FROM STDIN",
     "COPY names FROM STDIN CSV",
     "COPY names FROM STDIN CSV ESCAPE '\\'",
-    "COPY names FROM STDIN CSV QUOTE '\\'",
+    "COPY names FROM STDIN CSV QUOTE ';'",
     "COPY names FROM STDIN (HEADER)",
     "COPY names (no, name) FROM STDIN (DELIMITER ';')",
     "COPY names FROM STDIN (FORMAT csv, NULL 'a', FORCE_NULL (name))",

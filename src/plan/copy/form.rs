@@ -25,6 +25,10 @@ pub(super) fn read(options: &CopyOptions, server_version: u32) -> Result<Form, E
     let is_csv = options.format == CopyFormat::Csv;
     let quote = one_byte("QUOTE", options.quote.as_deref(), b'"')?;
     let escape = one_byte("ESCAPE", options.escape.as_deref(), quote)?;
+    if is_csv && quote == b'\\' {
+        // `\.` would end the data inside quotes.
+        return Err(unknown("QUOTE"));
+    }
     let delimiter = if is_csv { b',' } else { b'\t' };
     let marks = Marks {
         delimiter: one_byte("DELIMITER", options.delimiter.as_deref(), delimiter)?,
