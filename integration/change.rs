@@ -322,3 +322,177 @@ fn a_lost_participant_takes_the_others_along() {
         assert_eq!(raw.rows("SELECT DISTINCT n FROM users"), [["0"]]);
     }
 }
+
+const MOVES: &[&str] = &[
+    "UPDATE orders SET user_id = 7 WHERE user_id = 3 RETURNING *",
+    "UPDATE orders SET user_id = user_id + 100 WHERE order_id % 3 = 0 RETURNING order_id, user_id, note",
+    "UPDATE orders SET user_id = 3, order_id = order_id + 1000, note = NULL, status = 'moved', at = now() - now() + at \
+     WHERE user_id IN (4, 5, 6)",
+    "UPDATE users SET user_id = user_id + 1000, m = 'sad', score = score * 2, tags = tags || 'x'::text \
+     RETURNING user_id, tags, m",
+    "UPDATE visits SET visit_id = visit_id + 500, user_id = 1 WHERE x > 20",
+    "UPDATE visits AS v SET visit_id = v.visit_id + 1000 + c.n FROM (SELECT code, length(title) AS n FROM countries) c \
+     WHERE c.code = v.country",
+    "UPDATE visits SET visit_id = 5000 + visit_id + (SELECT count(*) FROM users) WHERE visit_id IN \
+     (SELECT visit_id FROM visits ORDER BY at DESC, visit_id LIMIT 9) RETURNING *",
+    "UPDATE users SET user_id = user_id, name = 'same' WHERE user_id % 2 = 0",
+    "UPDATE users SET user_id = 1001 WHERE user_id = 1001 RETURNING name",
+    "UPDATE orders SET user_id = -1 WHERE user_id = -77",
+    "WITH big AS (SELECT user_id FROM users WHERE age > 30) UPDATE orders SET user_id = 77, order_id = -order_id \
+     FROM big WHERE big.user_id = orders.user_id + 1000",
+];
+
+#[test]
+fn rows_move_with_their_keys() {
+    for shards in [2, 3] {
+        let cluster = cluster(shards);
+        let mut pair = Pair::new(&cluster);
+        for sql in MOVES {
+            change(&cluster, &mut pair, shards, sql);
+        }
+        let sql = "UPDATE orders SET user_id = $1, note = $2 WHERE order_id = $3 RETURNING user_id, note, at";
+        for (mode, id) in [(Mode::Text, "41"), (Mode::Binary, "42")] {
+            for key in ["500", "501", "502"] {
+                same(&mut pair, mode, sql, &[Some(key), Some("p"), Some(id)]);
+            }
+        }
+        settled(&cluster, shards, sql);
+        // What one shard says undoes all.
+        for sql in [
+            "UPDATE users SET user_id = 1009 WHERE user_id IN (1010, 1011, 1012)",
+            "UPDATE users SET user_id = NULL WHERE user_id = 1009",
+            "UPDATE users SET user_id = user_id + 9223372036854775000 WHERE user_id > 1000",
+            "UPDATE orders SET user_id = 9000, note = 'much too long' WHERE order_id = 42",
+            "UPDATE orders SET user_id = 9000, total = status WHERE order_id = 42",
+            "UPDATE orders SET user_id = 'x' WHERE order_id = 42",
+        ] {
+            for mode in MODES {
+                let code = |raw: &mut Raw| {
+                    let reports = outcome(&frames(raw, mode, sql, &[])).reports;
+                    reports
+                        .into_iter()
+                        .map(|(code, _)| code)
+                        .collect::<Vec<_>>()
+                };
+                assert_eq!(code(&mut pair.proxy), code(&mut pair.oracle), "{sql}");
+            }
+            settled(&cluster, shards, sql);
+        }
+        for sql in [
+            "UPDATE users SET user_id = 5, score = random() WHERE user_id = 1009",
+            "UPDATE users SET user_id = v.visit_id FROM visits v WHERE v.user_id = 3 RETURNING name",
+            "UPDATE users SET (user_id, name) = (5, 'x') WHERE user_id = 1009",
+        ] {
+            pair.refused(sql);
+        }
+    }
+}
+
+#[test]
+fn rows_that_others_follow_do_not_move() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema(
+            "CREATE TABLE users (user_id bigint PRIMARY KEY, name text);\n\
+             CREATE TABLE plain (user_id bigint REFERENCES users, id int, PRIMARY KEY (user_id, id));\n\
+             CREATE TABLE owners (user_id bigint PRIMARY KEY, name text);\n\
+             CREATE TABLE owned (user_id bigint REFERENCES owners ON UPDATE CASCADE, id int)",
+        )
+        .rows(
+            "INSERT INTO users SELECT i, 'n' FROM generate_series(1, 20) i;\n\
+             INSERT INTO plain SELECT i, i FROM generate_series(1, 10) i;\n\
+             INSERT INTO owners SELECT i, 'n' FROM generate_series(1, 20) i;\n\
+             INSERT INTO owned SELECT i, i FROM generate_series(1, 10) i",
+        )
+        .sharded("users", &["user_id"])
+        .sharded("plain", &["user_id"])
+        .sharded("owners", &["user_id"])
+        .sharded("owned", &["user_id"])
+        .start();
+    let mut pair = Pair::new(&cluster);
+    for sql in [
+        "UPDATE plain SET user_id = 15 WHERE id < 5",
+        "UPDATE users SET user_id = user_id + 100 WHERE user_id IN (11, 12, 13, 14)",
+        "UPDATE users SET user_id = user_id + 100 WHERE user_id < 9",
+        "UPDATE plain SET user_id = 999",
+    ] {
+        let code = |raw: &mut Raw| {
+            let outcome = outcome(&raw.query(sql));
+            (
+                outcome.tags,
+                outcome
+                    .reports
+                    .into_iter()
+                    .map(|(code, _)| code)
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(code(&mut pair.proxy), code(&mut pair.oracle), "{sql}");
+        for table in ["users", "plain"] {
+            assert_eq!(
+                rows(&mut pair.proxy, table),
+                rows(&mut pair.oracle, table),
+                "{sql}"
+            );
+        }
+    }
+    assert_eq!(
+        pair.proxy.code("UPDATE owners SET user_id = user_id + 100"),
+        "0A000"
+    );
+    assert_eq!(
+        rows(&mut pair.proxy, "owners"),
+        rows(&mut pair.oracle, "owners")
+    );
+    pair.once("UPDATE owners SET user_id = user_id, name = 'x'");
+}
+
+#[test]
+fn tables_are_truncated_and_locked_everywhere() {
+    let cluster = cluster(3);
+    let mut pair = Pair::new(&cluster);
+    pair.once("BEGIN");
+    pair.once("TRUNCATE users, TABLE_OF_NOBODY");
+    pair.once("ROLLBACK");
+    pair.once("BEGIN");
+    pair.once("LOCK TABLE users, orders IN SHARE MODE");
+    for shard in 0..3 {
+        let locks = "SELECT count(*) FROM pg_locks WHERE mode = 'ShareLock' AND relation IN \
+                     ('users'::regclass, 'orders'::regclass)";
+        assert_eq!(cluster.shard(shard).raw().rows(locks), [["2"]]);
+    }
+    pair.once("TRUNCATE TABLE users, ONLY public.orders RESTART IDENTITY CASCADE");
+    pair.same_rows("SELECT count(*) FROM users");
+    pair.once("ROLLBACK");
+    settled(&cluster, 3, "ROLLBACK");
+    pair.same("LOCK users");
+    for sql in ["TRUNCATE users", "TRUNCATE TABLE orders, visits"] {
+        same(&mut pair, Mode::Text, sql, &[]);
+        settled(&cluster, 3, sql);
+    }
+}
+
+#[test]
+fn rows_are_locked_where_they_are() {
+    let cluster = cluster(2);
+    let mut pair = Pair::new(&cluster);
+    pair.same_rows("SELECT user_id, name FROM users WHERE age > 10 FOR UPDATE");
+    pair.once("BEGIN");
+    let sql = "SELECT users.user_id, order_id FROM users JOIN orders USING (user_id) WHERE age > 10 \
+               FOR NO KEY UPDATE OF orders SKIP LOCKED";
+    pair.same_rows(sql);
+    for shard in 0..2 {
+        let mut direct = cluster.shard(shard).raw();
+        let free = "SELECT order_id FROM orders JOIN users USING (user_id) WHERE age > 10 FOR UPDATE \
+                    OF orders SKIP LOCKED";
+        assert!(direct.rows(free).is_empty());
+        let free = "SELECT user_id FROM users WHERE age > 10 FOR UPDATE SKIP LOCKED";
+        assert!(!direct.rows(free).is_empty());
+    }
+    pair.once("COMMIT");
+    for shard in 0..2 {
+        let free = "SELECT user_id FROM users FOR UPDATE NOWAIT";
+        assert!(!cluster.shard(shard).raw().rows(free).is_empty());
+    }
+    pair.refused("SELECT user_id FROM users ORDER BY name LIMIT 3 FOR UPDATE");
+}

@@ -32,6 +32,7 @@ mod session_use;
 pub mod sizes;
 mod statement;
 mod tree;
+mod truncate;
 mod unparsed;
 
 use std::fmt;
@@ -54,6 +55,7 @@ use crate::sql::token::Token;
 
 use statement::Part;
 
+pub use change::BEFORE_KEY;
 pub use change::Change;
 pub use change::Column as ChangeColumn;
 pub use change::Extra;

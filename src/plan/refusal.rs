@@ -111,6 +111,15 @@ pub(super) fn assigns_key(table: &str, column: &str) -> Error {
     )
 }
 
+/// An assignment to a shard key of rows that can't move.
+pub(super) fn moves(table: &str, column: &str, why: &str) -> Error {
+    Error::refused(
+        format!("updating the shard key column \"{column}\" of \"{table}\" is not supported here"),
+        format!("The row might have to move to another shard, and {why}."),
+        "Delete the row and insert it again with its new key.",
+    )
+}
+
 /// An `INSERT` without its shard key.
 pub(super) fn missing_key(table: &str, column: &str) -> Error {
     Error::refused(

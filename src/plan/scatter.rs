@@ -35,7 +35,14 @@ pub(super) fn shards(query: &Query<'_>) -> Result<(ShardSet, Option<Merge>)> {
         BlockKind::Select | BlockKind::Update(_) | BlockKind::Delete => {}
         _ => return Err(refusal::several_shards()),
     }
-    if let Some(clause) = block.clauses.without(&SERVED).first_name() {
+    // Rows that are merely concatenated are locked where they are.
+    let only_locks = block.clauses.without(&[Clauses::LOCKING]) == Clauses::default();
+    let locks = block.clauses.has(Clauses::LOCKING) && only_locks;
+    let clauses = match locks {
+        true => Clauses::default(),
+        false => block.clauses,
+    };
+    if let Some(clause) = clauses.without(&SERVED).first_name() {
         return Err(refusal::combine(clause));
     }
     check_calls(query)?;

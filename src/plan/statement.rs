@@ -16,6 +16,7 @@ use crate::plan::query::FIRST_SHARD;
 use crate::plan::query::Planned;
 use crate::plan::query::Query;
 use crate::plan::refusal;
+use crate::plan::truncate;
 use crate::plan::unparsed;
 use crate::sql::analysis;
 use crate::sql::classify::classify;
@@ -101,7 +102,11 @@ pub(super) fn plan(part: Part<'_>, statement: &Statement) -> Planned {
             choose(part).map(|(shard, _)| (shard, SessionUse::PINS))
         }
         Statement::Maintenance(Maintenance::Checkpoint) => choose(part),
-        Statement::Lock | Statement::Truncate | Statement::Maintenance(_) => at_home(part),
+        Statement::Lock | Statement::Truncate => match truncate::plan(part) {
+            Some(planned) if part.is_sharded() => return planned,
+            _ => at_home(part),
+        },
+        Statement::Maintenance(_) => at_home(part),
         Statement::Other => choose_other(part),
     };
     finish(part, planned)

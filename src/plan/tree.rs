@@ -200,6 +200,9 @@ impl Tree<'_> {
         if shown.moments > 0 {
             write!(f, "\n  ask for the time once")?;
         }
+        if shown.moves {
+            write!(f, "\n  move rows whose key changes")?;
+        }
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::backend::report;
 use crate::error::{Error, Result};
 use crate::exec::scatter::{Ended, Failure, Scatter};
-use crate::plan::{Access, Placed, Plan};
+use crate::plan::{Access, Placed, Plan, SessionUse};
 use crate::pool::Lease;
 use crate::session::announce::needed;
 use crate::session::control::{Signal, shutdown};
@@ -77,6 +77,8 @@ pub(super) enum Joins {
     Reading,
     /// They do, and the session keeps their connections: these must take writes.
     Keeping,
+    /// They do, and rows are locked.
+    Locking,
     /// They do, and are written.
     Writing,
 }
@@ -303,7 +305,14 @@ impl Session {
         plan: &Plan,
         shards: &ShardSet,
     ) -> Result<Joins, Stop> {
+        if plan.statement == Statement::Lock && self.transaction == Transaction::Idle {
+            return Err(Stop::Statement(Error::new(
+                SqlState::NO_ACTIVE_SQL_TRANSACTION,
+                "LOCK TABLE can only be used in transaction blocks",
+            )));
+        }
         let writes = plan.access == Access::Write;
+        let locks = plan.session.contains(SessionUse::ONLY_LOCKS);
         if writes {
             let shards: Vec<ShardIndex> = shards.iter().collect();
             self.check_writers(&shards)?;
@@ -330,7 +339,11 @@ impl Session {
             }
             _ => return Err(second_shard().into()),
         };
-        Ok(if writes { Joins::Writing } else { joins })
+        Ok(match (writes, locks) {
+            (true, true) => Joins::Locking,
+            (true, false) => Joins::Writing,
+            (false, _) => joins,
+        })
     }
 
     /// Takes a connection to each shard, in the order of shards, so that two clients can't wait for
@@ -391,7 +404,7 @@ impl Session {
         self.hold(Need {
             shard: Some(shard),
             access: match joins {
-                Joins::Writing | Joins::Keeping => Access::Write,
+                Joins::Writing | Joins::Locking | Joins::Keeping => Access::Write,
                 Joins::Reading | Joins::Not => Access::Read,
             },
             writes: joins == Joins::Writing,
@@ -399,10 +412,12 @@ impl Session {
             may_detach: joins == Joins::Not,
         })
         .await?;
-        if joins == Joins::Writing
-            && let Some(held) = &mut self.server
-        {
-            held.note(Work::Writes);
+        if let Some(held) = &mut self.server {
+            match joins {
+                Joins::Writing => held.note(Work::Writes),
+                Joins::Locking => held.note(Work::Locks),
+                Joins::Not | Joins::Reading | Joins::Keeping => {}
+            }
         }
         self.ensure_held(needed, &[]).await?;
         // The BEGIN that went ahead must be answered before the connection is another's to read.
@@ -566,8 +581,11 @@ fn is_for_hub<T>(plan: &Plan, joins: Joins, merged: &Result<T, Stop>) -> bool {
 
 /// The command tag of a statement over several shards.
 pub(super) fn tag(plan: &Plan, answered: &Answered) -> String {
-    let Statement::Query(query) = &plan.statement else {
-        return format!("SELECT {}", answered.rows);
+    let query = match &plan.statement {
+        Statement::Query(query) => query,
+        Statement::Truncate => return "TRUNCATE TABLE".to_owned(),
+        Statement::Lock => return "LOCK TABLE".to_owned(),
+        _ => return format!("SELECT {}", answered.rows),
     };
     let word = match query.kind {
         QueryKind::Insert => "INSERT 0",

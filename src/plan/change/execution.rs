@@ -27,12 +27,12 @@ use crate::sqlstate::SqlState;
 /// The texts of one execution.
 #[derive(Clone, Debug)]
 pub struct Steps<'a> {
-    change: &'a Change,
+    pub(super) change: &'a Change,
     text: &'a str,
     lex: LexOptions,
     tokens: Vec<Token>,
     /// How many parameters the client's text has.
-    count: usize,
+    pub(super) count: usize,
     /// The shards that are written.
     pub shards: ShardSet,
     /// The rows that travel first, in their order.
@@ -154,7 +154,7 @@ impl Steps<'_> {
     /// `XX000` as for [`Change::steps`].
     pub fn subquery(&self, index: usize) -> Result<Written> {
         let range = self.change.evaluated.get(index).ok_or_else(other_shape)?;
-        self.render(range, &[], "")
+        self.written(range, &[])
     }
 
     /// The query that gives a subquery's rows as one row: their number, then an array of texts and the
@@ -182,7 +182,13 @@ impl Steps<'_> {
     /// # Errors
     /// `XX000` as for [`Change::steps`].
     pub fn statement(&self, values: &[Vec<Column>]) -> Result<Written> {
-        self.render(&(0..self.tokens.len()), values, "")
+        self.written(&(0..self.tokens.len()), values)
+    }
+
+    fn written(&self, range: &Range<usize>, values: &[Vec<Column>]) -> Result<Written> {
+        let mut extras = Vec::new();
+        let text = self.part(range, values, &mut extras)?;
+        Ok(Written { text, extras })
     }
 
     fn shipment(&self, fragment: &Fragment) -> Result<Written> {
@@ -215,15 +221,17 @@ impl Steps<'_> {
         Ok(query)
     }
 
-    /// Some tokens of the text, with what the proxy puts in the place of others, and `behind` them more.
-    /// Subqueries are replaced if their columns are known.
-    fn render(
+    /// Some tokens of the text, with what the proxy puts in the place of others. Subqueries are replaced if
+    /// their columns are known.
+    pub(super) fn part(
         &self,
         range: &Range<usize>,
         values: &[Vec<Column>],
-        behind: &str,
-    ) -> Result<Written> {
-        let mut extras = Vec::new();
+        extras: &mut Vec<Extra>,
+    ) -> Result<String> {
+        if range.is_empty() {
+            return Ok(String::new());
+        }
         let mut edits = Vec::new();
         let is_within =
             |tokens: &Range<usize>| range.start <= tokens.start && tokens.end <= range.end;
@@ -242,14 +250,14 @@ impl Steps<'_> {
         };
         for (index, tokens) in self.change.evaluated.iter().enumerate() {
             if let Some(columns) = values.get(index).filter(|_| is_within(tokens)) {
-                let text = self.values(index, columns, &mut extras);
+                let text = self.values(index, columns, extras);
                 add(tokens, text)?;
             }
         }
         let stays = |tokens: &Range<usize>| is_within(tokens) && !is_replaced(tokens);
         for (index, fragment) in self.change.fragments.iter().enumerate() {
             if stays(&fragment.tokens) {
-                let number = self.number(Extra::Rows(index), &mut extras);
+                let number = self.number(Extra::Rows(index), extras);
                 let alias = match fragment.is_aliased {
                     true => String::new(),
                     false => format!(" AS {}", quote_identifier(&fragment.alias)),
@@ -260,7 +268,7 @@ impl Steps<'_> {
             }
         }
         for moment in self.change.moments.iter().filter(|one| stays(&one.tokens)) {
-            let number = self.number(Extra::Moment(moment.of_statement), &mut extras);
+            let number = self.number(Extra::Moment(moment.of_statement), extras);
             add(&moment.tokens, self.moment(moment, number)?)?;
         }
         for schema in self.change.schemas.iter().filter(|one| stays(one)) {
@@ -270,9 +278,7 @@ impl Steps<'_> {
         for edit in &mut edits {
             edit.range = edit.range.start - bytes.start..edit.range.end - bytes.start;
         }
-        let mut text = splice(slice(self.text, bytes), self.lex, &edits)?;
-        text.push_str(behind);
-        Ok(Written { text, extras })
+        splice(slice(self.text, bytes), self.lex, &edits)
     }
 
     /// The rows of a subquery that was evaluated.
@@ -347,7 +353,7 @@ impl Fragment {
     }
 }
 
-fn other_shape() -> Error {
+pub(super) fn other_shape() -> Error {
     Error::new(
         SqlState::INTERNAL_ERROR,
         "the statement is not of the shape that was planned",

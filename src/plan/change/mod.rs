@@ -15,6 +15,8 @@
 
 mod calls;
 mod execution;
+mod key_type;
+mod moves;
 mod subquery;
 
 use std::ops::Range;
@@ -47,6 +49,7 @@ use crate::sql::analysis::BlockId;
 use crate::sql::analysis::BlockKind;
 
 use calls::Moment;
+use moves::Move;
 use subquery::Subqueries;
 
 pub use execution::Column;
@@ -54,6 +57,7 @@ pub use execution::Extra;
 pub use execution::Shipment;
 pub use execution::Steps;
 pub use execution::Written;
+pub use moves::BEFORE_KEY;
 
 /// A change of rows that takes more than sending the text to each shard.
 #[derive(Clone, Debug)]
@@ -71,6 +75,8 @@ pub struct Change {
     moments: Vec<Moment>,
     /// Tokens of schemas before tables before columns, which have no meaning where rows have travelled.
     schemas: Vec<Range<usize>>,
+    /// It assigns to the shard key.
+    moved: Option<Move>,
 }
 
 /// Where the target's rows are.
@@ -112,6 +118,8 @@ pub(super) struct Shown<'a> {
     pub evaluated: usize,
     /// How many calls are.
     pub moments: usize,
+    /// Rows may move.
+    pub moves: bool,
 }
 
 impl Change {
@@ -130,6 +138,7 @@ impl Change {
             relations: relations.collect(),
             evaluated: self.evaluated.len(),
             moments: self.moments.len(),
+            moves: self.moved.is_some(),
         }
     }
 
@@ -143,7 +152,10 @@ impl Change {
 
     /// Each shard can do the text as it is.
     fn is_plain(&self) -> bool {
-        self.fragments.is_empty() && self.evaluated.is_empty() && self.moments.is_empty()
+        self.fragments.is_empty()
+            && self.evaluated.is_empty()
+            && self.moments.is_empty()
+            && self.moved.is_none()
     }
 
     /// As a route of its own.
@@ -228,6 +240,7 @@ fn change(query: &Query<'_>, refused: &Error) -> Result<Change> {
     }
     let subqueries = Subqueries::of(query)?;
     let moments = calls::moments(query, target.block, &subqueries)?;
+    let moved = moves::find(query, &target)?;
     let mut builder = Builder {
         query,
         refused,
@@ -266,6 +279,7 @@ fn change(query: &Query<'_>, refused: &Error) -> Result<Change> {
         evaluated: subqueries.evaluated,
         moments,
         schemas,
+        moved,
     })
 }
 
@@ -294,12 +308,6 @@ impl<'a> Target<'a> {
         };
         if relation.is_view() || relation.kind == 'f' {
             return Err(refused.clone());
-        }
-        if let (Some(BlockKind::Update(columns)), Place::Sharded(_)) = (
-            query.facts.blocks.get(block).map(|block| &block.kind),
-            &place,
-        ) {
-            crate::plan::query::check_assigned(relation, columns)?;
         }
         let key = key_of(relation, (block, 0)).unwrap_or_default();
         Ok(Target {

@@ -28,10 +28,10 @@ impl Session {
         &mut self,
         work: &mut [Ended<Held>],
         shards: &ShardSet,
-        request: Request,
+        request: &Request,
         bytes: &mut u64,
     ) -> Result<Vec<Row>, Stop> {
-        let messages = request.messages(&[]);
+        let messages = request.own_messages();
         let mut working: Vec<&mut Ended<Held>> = work
             .iter_mut()
             .filter(|one| shards.contains(one.connection.shard))

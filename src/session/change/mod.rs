@@ -9,7 +9,11 @@
 //!   `limits.intermediate` bytes (`53400`).
 
 mod collect;
+mod moves;
 mod request;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
 
 use crate::backend::connection::Failed;
 use crate::error::{Error, Result};
@@ -85,6 +89,14 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// The formats of its results.
+    pub fn results(&self) -> &'a [u8] {
+        self.bind
+            .as_ref()
+            .map(|bind| bind.results)
+            .unwrap_or_default()
+    }
+
     /// How many parameters it has.
     pub fn count(&self) -> usize {
         self.bind.as_ref().map_or(0, |bind| usize::from(bind.count))
@@ -92,6 +104,11 @@ impl<'a> Asked<'a> {
 }
 
 impl Learned {
+    /// What a shard says of the client's own statement.
+    fn original(&self) -> Option<&Vec<u8>> {
+        self.described.rows.first()
+    }
+
     /// The value of a parameter that is added.
     fn value(&self, extra: Extra) -> &[u8] {
         let found = match extra {
@@ -171,8 +188,11 @@ impl Session {
         };
         let lex = Database::lex_options(self.settings.context());
         let steps = change.steps(&arguments, lex, asked.count())?;
-        let joins = self.check_scatter(asked.plan, &steps.shards).await?;
         let mut shards = steps.shards.clone();
+        if steps.moves() {
+            shards.union(&change.all_shards());
+        }
+        let joins = self.check_scatter(asked.plan, &shards).await?;
         for shipment in &steps.shipments {
             shards.union(&shipment.shards);
         }
@@ -200,7 +220,7 @@ impl Session {
     ) -> Result<Answered, Stop> {
         let mut learned = Learned::default();
         let has_rows = !steps.shipments.is_empty() || change.evaluated() > 0;
-        if has_rows {
+        if has_rows || steps.moves() {
             let text = self.encoded(asked.text)?;
             let asked_for = (&*text, asked.types);
             learned.described = describe(writer(work, steps)?, asked_for).await?;
@@ -211,7 +231,7 @@ impl Session {
             run_on_each(work, EXACT).await?;
             for shipment in &steps.shipments {
                 let request = self.request(&shipment.query, asked, &learned)?;
-                let found = self.collect_rows(work, &shipment.shards, request, &mut learned.bytes);
+                let found = self.collect_rows(work, &shipment.shards, &request, &mut learned.bytes);
                 let rows = found.await?;
                 learned.rows.push(collect::joined(&rows));
             }
@@ -221,9 +241,15 @@ impl Session {
             }
             run_on_each(work, AS_BEFORE).await?;
         }
+        if steps.moves() {
+            return self.run_move(work, steps, asked, &mut learned).await;
+        }
         let statement = steps.statement(&learned.columns)?;
         let request = self.request(&statement, asked, &learned)?;
-        self.answer(work, &steps.shards, (request, &learned), asked)
+        let messages = request.messages(asked.results());
+        let parts = steps.shards.iter().map(|shard| (shard, messages.clone()));
+        let parts = parts.collect();
+        self.answer(work, parts, learned.original(), (asked, true))
             .await
     }
 
@@ -249,7 +275,7 @@ impl Session {
                         Some(one) => one,
                         None => return Err(Stop::Gone),
                     };
-                    value(one, MOMENT).await?.into_bytes()
+                    value(one, MOMENT).await?.unwrap_or_default().into_bytes()
                 }
             };
             self.others.moment = Some(moment.clone().into());
@@ -257,7 +283,10 @@ impl Session {
         }
         if of_statement {
             let one = writer(work, steps)?;
-            learned.moments[1] = value(one, OF_STATEMENT).await?.into_bytes();
+            learned.moments[1] = value(one, OF_STATEMENT)
+                .await?
+                .unwrap_or_default()
+                .into_bytes();
         }
         Ok(())
     }
@@ -286,7 +315,7 @@ impl Session {
         let request = self.request(&evaluation, asked, learned)?;
         let only = ShardSet::from_iter([shard]);
         let found = self
-            .collect_rows(work, &only, request, &mut learned.bytes)
+            .collect_rows(work, &only, &request, &mut learned.bytes)
             .await?;
         let mut values = found.into_iter().next().unwrap_or_default().into_iter();
         let mut arrays = vec![values.next().flatten().unwrap_or_default()];
@@ -321,38 +350,50 @@ impl Session {
         ))
     }
 
-    /// Has the shards that are written answer the client.
+    /// Has shards answer the client, each with its messages. They are described as the frame `original` does;
+    /// only the first answer of several is described at all.
     async fn answer(
         &mut self,
         work: &mut [Ended<Held>],
-        shards: &ShardSet,
-        (request, learned): (Request, &Learned),
-        asked: &Asked<'_>,
+        parts: Vec<(ShardIndex, Vec<u8>)>,
+        original: Option<&Vec<u8>>,
+        (asked, is_first): (&Asked<'_>, bool),
     ) -> Result<Answered, Stop> {
-        let results = asked.bind.as_ref().map(|bind| bind.results);
-        let messages = request.messages(results.unwrap_or_default());
-        if asked.bind.is_some() {
+        if asked.bind.is_some() && is_first {
             self.acknowledge_bind();
         }
         let mut working: Vec<&mut Ended<Held>> = work
             .iter_mut()
-            .filter(|one| shards.contains(one.connection.shard))
+            .filter(|one| {
+                parts
+                    .iter()
+                    .any(|(shard, _)| *shard == one.connection.shard)
+            })
             .collect();
         let database = &self.database;
-        let connections = working.iter_mut().map(|one| {
-            let name = database.shard_name(one.connection.shard).to_owned();
-            (name, &mut one.connection.lease)
-        });
+        let mut queue = VecDeque::new();
+        let mut connections = Vec::new();
+        for one in &mut working {
+            let shard = one.connection.shard;
+            let mut parts = parts.iter().filter(|(at, _)| *at == shard);
+            queue.extend(parts.next().map(|(_, messages)| messages.as_slice()));
+            let name = database.shard_name(shard).to_owned();
+            connections.push((name, &mut one.connection.lease));
+        }
+        // Connections are taken in their order.
+        let queue = RefCell::new(queue);
         let send = |lease: &mut Lease| {
             lease.unnamed = None;
-            messages.clone()
+            let next = queue.borrow_mut().pop_front();
+            next.unwrap_or_default().to_vec()
         };
-        let connections = connections.collect();
-        let mut scatter = Scatter::start(connections, send, asked.is_described, HIGH_WATER_BYTES);
-        if asked.bind.is_none() {
+        let is_described = asked.is_described && is_first;
+        let mut scatter = Scatter::start(connections, send, is_described, HIGH_WATER_BYTES);
+        drop(queue);
+        if asked.bind.is_none() && is_first {
             scatter = scatter.of_query();
         }
-        if let Some(original) = learned.described.rows.first() {
+        if let Some(original) = original {
             scatter = scatter.described_as(original.clone());
         }
         let limit = u64::try_from(asked.max_rows).ok().filter(|rows| *rows > 0);
@@ -408,10 +449,10 @@ async fn describe(
 }
 
 /// The value of a query of the proxy's own.
-async fn value(one: &mut Ended<Held>, sql: &str) -> Result<String, Stop> {
+async fn value(one: &mut Ended<Held>, sql: &str) -> Result<Option<String>, Stop> {
     let outcome = one.connection.lease.value(sql).await;
     one.status = status(&outcome);
-    outcome.map_err(failed)?.ok_or(Stop::Gone)
+    outcome.map_err(failed)
 }
 
 /// What a statement of the proxy's own has made of a transaction.

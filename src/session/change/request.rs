@@ -10,7 +10,7 @@ use crate::wire::buffer::{cstring, message};
 use crate::wire::frontend::{self, Subject};
 
 /// The first OID of types that users made; it differs between servers.
-const FIRST_USER_OID: u32 = 16_384;
+pub(super) const FIRST_USER_OID: u32 = 16_384;
 
 /// The OID of `text`.
 const TEXT: u32 = 25;
@@ -18,8 +18,10 @@ const TEXT: u32 = 25;
 /// A statement with the values of its parameters.
 pub(super) struct Request {
     text: Vec<u8>,
-    /// The types of the client's parameters, as they are declared.
+    /// The types of its parameters, as they are declared.
     pub types: Vec<u32>,
+    /// The formats of the results that the proxy takes itself; none is text.
+    pub results: Vec<Format>,
     /// Format and value of each parameter.
     values: Vec<(Format, Option<Vec<u8>>)>,
 }
@@ -52,13 +54,37 @@ impl Request {
             let format = parameters.format(index).unwrap_or(Format::Text);
             values.push((format, value));
         }
-        let extras = extras.into_iter();
-        values.extend(extras.map(|value| (Format::Text, Some(value))));
-        Request {
+        let mut request = Request {
             text,
             types,
+            results: Vec::new(),
             values,
+        };
+        for value in extras {
+            request.add(0, Format::Text, Some(value));
         }
+        request
+    }
+
+    /// Adds a parameter behind the others.
+    pub fn add(&mut self, oid: u32, format: Format, value: Option<Vec<u8>>) {
+        self.types.push(oid);
+        self.values.push((format, value));
+    }
+
+    /// The text.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The messages up to Sync for results that the proxy takes itself.
+    pub fn own_messages(&self) -> Vec<u8> {
+        let codes = self.results.iter().map(|format| match format {
+            Format::Text => [0, 0],
+            Format::Binary => [0, 1],
+        });
+        let codes: Vec<[u8; 2]> = codes.collect();
+        self.messages(codes.as_flattened())
     }
 
     /// The messages up to Sync, with these result formats.

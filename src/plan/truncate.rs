@@ -1,0 +1,78 @@
+//! `TRUNCATE` and `LOCK` of tables that are on several shards: every shard does it.
+//!
+//! A shard has tables of the same names as every other, and what hangs on them: with `CASCADE` each
+//! truncates the same.
+
+use crate::catalog::Location;
+use crate::catalog::Lookup;
+use crate::error::Result;
+use crate::plan::Access;
+use crate::plan::Route;
+use crate::plan::SessionUse;
+use crate::plan::query::Planned;
+use crate::plan::query::check_hazards;
+use crate::plan::statement::Part;
+use crate::sharding::ShardSet;
+use crate::sql::literal::identifier_value;
+
+/// The statement on all shards that have rows of its tables; none if a table is not on several.
+pub(super) fn plan(part: Part<'_>) -> Option<Planned> {
+    let route = match shards(part)? {
+        Ok(shards) => Route::Scatter(shards),
+        Err(error) => Route::Refused(error),
+    };
+    Some(Planned {
+        route,
+        access: Access::Write,
+        session: SessionUse::NONE,
+        own: Box::default(),
+        pseudo: Box::default(),
+        merge: None,
+        fallback: None,
+    })
+}
+
+fn shards(part: Part<'_>) -> Option<Result<ShardSet>> {
+    let catalog = part.request.catalog;
+    let mut shards = ShardSet::new();
+    let mut hazard = Ok(());
+    for (schema, name) in tables(part)? {
+        let lookup = catalog.relation(schema.as_deref(), &name, part.request.search_path);
+        let relation = match lookup {
+            Lookup::Relation(relation) => relation,
+            // PostgreSQL says that there is none.
+            Lookup::Unknown { .. } if !part.request.temporary_tables => continue,
+            _ => return None,
+        };
+        match &relation.location {
+            Location::Sharded(placement) => shards.union(placement.shards()),
+            Location::Replicated => shards.union(&ShardSet::all(catalog.shards().len())),
+            Location::Home(_) | Location::Unserved(_) => return None,
+        }
+        hazard = hazard.and_then(|()| check_hazards(relation));
+    }
+    let several = !shards.is_empty() && shards.single().is_none();
+    several.then(|| hazard.map(|()| shards))
+}
+
+/// The tables that stand behind the verb, each with its schema; none if they can't be read.
+fn tables(part: Part<'_>) -> Option<Vec<(Option<String>, String)>> {
+    let text = part.request.text;
+    let mut tokens = part.tokens.iter().skip(1).peekable();
+    let mut found = Vec::new();
+    tokens.next_if(|token| token.is_word(text, "table"));
+    loop {
+        tokens.next_if(|token| token.is_word(text, "only"));
+        let mut name = identifier_value(text, tokens.next()?)?.into_owned();
+        let mut schema = None;
+        while tokens.next_if(|token| token.is_symbol(text, ".")).is_some() {
+            let part = identifier_value(text, tokens.next()?)?.into_owned();
+            schema = Some(std::mem::replace(&mut name, part));
+        }
+        tokens.next_if(|token| token.is_symbol(text, "*"));
+        found.push((schema, name));
+        if tokens.next_if(|token| token.is_symbol(text, ",")).is_none() {
+            return Some(found);
+        }
+    }
+}
