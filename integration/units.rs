@@ -286,3 +286,23 @@ fn a_text_is_read_before_the_transaction_is_looked_at() {
         }
     }
 }
+
+#[test]
+fn a_named_portal_lasts_as_long_as_its_transaction() {
+    let cluster = builder(2).start();
+    for mut raw in [cluster.proxy().raw(), cluster.oracle().raw()] {
+        raw.query("BEGIN");
+        let bound = [
+            message::parse("", "SELECT generate_series(1, 5)", &[]),
+            message::bind("part", "", &[], &[], &[]),
+            message::execute("part", 2),
+            message::sync(),
+        ];
+        assert_eq!(tags(&mut raw, &bound), "12DDsZ");
+        let next = [message::execute("part", 2), message::sync()];
+        assert_eq!(tags(&mut raw, &next), "DDsZ");
+        assert_eq!(raw.rows("SELECT count(*) FROM users"), [["8"]]);
+        assert_eq!(tags(&mut raw, &next), "DCZ");
+        raw.query("COMMIT");
+    }
+}

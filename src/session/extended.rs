@@ -147,7 +147,10 @@ impl Session {
                 Err(way) => return self.bind_scatter(frame, prepared, way).await,
             };
             self.count_route(shard);
-            self.hold(self.need(&prepared.plan, shard, text)).await?;
+            let mut need = self.need(&prepared.plan, shard, text);
+            // Who names a portal fetches from it later, when what stands beside a transaction has ended.
+            need.may_detach &= bind.portal.is_empty();
+            self.hold(need).await?;
             planned = shard.filter(|_| prepared.hint.is_none());
         } else {
             self.hold(self.need(&prepared.plan, None, text)).await?;

@@ -74,3 +74,11 @@ debian_source() {
   apt-get "${options[@]}" -qq update
   (cd "$work/debian" && apt-get "${options[@]}" -qq source --download-only "$1" 2>"$lists/log") || [ -f "$work/debian/$3" ]
 }
+
+# same_cases DIRECTORY: of direct.seen and proxy.seen, with a line `CASE: WHAT IT SAW` each, makes direct.txt
+# and proxy.txt for compare.py. A case has passed if it saw the same.
+same_cases() {
+  sed 's/^\([^:]*\):.*/passed \1/' "$1/direct.seen" >"$1/direct.txt"
+  awk -F: 'NR == FNR { seen[$1] = $0; next } { print (seen[$1] == $0 ? "passed" : "failed"), $1 }' \
+    "$1/direct.seen" "$1/proxy.seen" >"$1/proxy.txt"
+}
