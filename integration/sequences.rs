@@ -209,6 +209,24 @@ fn a_sequence_that_is_set_is_followed() {
     }
 }
 
+#[test]
+fn what_the_proxy_drew_is_not_told_for_what_a_server_drew() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    compare(&mut pair, Mode::Simple, "SELECT nextval('numbered')");
+    compare(&mut pair, Mode::Simple, "SELECT lastval()");
+    compare(
+        &mut pair,
+        Mode::Simple,
+        "INSERT INTO users (name) VALUES ('a') RETURNING user_id",
+    );
+    pair.refused("SELECT lastval()");
+    pair.refused("SELECT currval('users_user_id_seq')");
+    compare(&mut pair, Mode::Simple, "DISCARD ALL");
+    compare(&mut pair, Mode::Simple, "SELECT nextval('numbered')");
+    compare(&mut pair, Mode::Simple, "SELECT lastval()");
+}
+
 /// Inserts rows through a proxy until it is gone or `count` are there; the ids that came back.
 fn insert(mut raw: Raw, count: usize) -> Vec<i64> {
     let mut ids = Vec::new();

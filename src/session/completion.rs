@@ -56,6 +56,7 @@ impl Session {
                     self.memory.temporary_tables = false;
                     self.memory.cursors.close(None);
                     self.memory.draws.fill(Draws::Nowhere);
+                    self.memory.has_drawn_here = false;
                     // The proxy's own settings were checked when they were made.
                     let _ = self.settings.complete(&effect);
                     self.note_reset(true);

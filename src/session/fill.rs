@@ -119,6 +119,7 @@ impl Session {
             self.drain().await?;
             topology.drop_blocks();
         }
+        self.memory.has_drawn_here = true;
         let numbers = topology.draw(sequence, column.count, most).await?;
         Ok(numbers.iter().map(i64::to_string).collect())
     }

@@ -178,6 +178,8 @@ struct Memory {
     cursors: Cursors,
     /// The transaction at hand may have drawn from a sequence.
     may_have_drawn: bool,
+    /// The proxy has drawn from a sequence for it, of which no server connection knows.
+    has_drawn_here: bool,
     /// The transaction at hand has set a sequence.
     sets_sequence: bool,
     /// It has made temporary tables.

@@ -14,6 +14,7 @@ use crate::session::database::{Database, Question};
 use crate::session::draws::Draws;
 use crate::session::effect::Effect;
 use crate::session::held::Held;
+use crate::session::refusal::sequence_elsewhere;
 use crate::session::replies::Effects;
 use crate::session::route::Need;
 use crate::sharding::ShardSet;
@@ -175,6 +176,10 @@ impl Session {
 
     /// State that stays on one server connection needs a shard to stay on.
     fn kept(&self, plan: &Plan, target: Target) -> Result<Target> {
+        // No connection knows what the session drew last.
+        if self.memory.has_drawn_here && plan.session.contains(SessionUse::READS_SEQUENCE) {
+            return Err(sequence_elsewhere());
+        }
         let unknown = plan.session.contains(SessionUse::SET_CONFIG);
         let keeps = plan.session.contains(SessionUse::PINS)
             || matches!(effect_of(&plan.statement), Effect::Pin);
