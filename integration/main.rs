@@ -17,6 +17,7 @@ mod commits;
 mod configure;
 mod console;
 mod copy;
+mod cores;
 mod corpus;
 mod cursors;
 mod demo;

@@ -27,8 +27,9 @@ integration/drivers/install.sh
 if [ $# -eq 0 ]; then
   cargo fmt --check
   cargo clippy --locked --all-targets -- -D warnings
-  # Not among "all": it is not run by plain cargo test.
-  cargo clippy --locked --test integration -- -D warnings
+  # Not among "all": they are not run by plain cargo test.
+  cargo clippy --locked --test integration --test allocations -- -D warnings
   cargo test --locked
+  cargo test --locked --test allocations
 fi
 exec cargo test --locked --test integration -- "$@"

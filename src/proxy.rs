@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -17,6 +17,8 @@ use crate::backend::principal::Principal;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
+use crate::net::cores::Cores;
+use crate::net::home::Home;
 use crate::net::listener::Listener;
 use crate::net::tls::{Acceptor, Connector};
 use crate::pool::Pool;
@@ -43,6 +45,51 @@ const TERMINATE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Pause after a failed accept (no file descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the process is told from outside.
+#[derive(Debug)]
+pub struct Signals {
+    /// Interrupt, terminate, hangup.
+    heard: Option<[unix::Signal; 3]>,
+}
+
+impl Signals {
+    /// Takes the process's SIGINT, SIGTERM and SIGHUP from now on.
+    ///
+    /// # Errors
+    /// `58000` when the system refuses.
+    pub fn listen() -> Result<Signals> {
+        let listen_for = |kind| {
+            signal(kind).map_err(|error| {
+                let message = format!("could not wait for signals: {error}");
+                Error::new(SqlState::SYSTEM_ERROR, message)
+            })
+        };
+        let interrupt = listen_for(SignalKind::interrupt())?;
+        let terminate = listen_for(SignalKind::terminate())?;
+        let hangup = listen_for(SignalKind::hangup())?;
+        Ok(Signals {
+            heard: Some([interrupt, terminate, hangup]),
+        })
+    }
+
+    /// None ever comes: for a proxy inside another program.
+    pub fn none() -> Signals {
+        Signals { heard: None }
+    }
+
+    /// Waits for the next; true to shut down, false to reload.
+    async fn next(&mut self) -> bool {
+        let Some([interrupt, terminate, hangup]) = &mut self.heard else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => true,
+            _ = terminate.recv() => true,
+            _ = hangup.recv() => false,
+        }
+    }
+}
 
 /// What outlives a reload.
 struct Lasting {
@@ -93,6 +140,22 @@ impl Overview for Running {
 /// # Errors
 /// `58000` when an address can't be listened on, `F0000` when certificates can't be used.
 pub async fn serve(config: Config, path: Option<PathBuf>) -> Result<()> {
+    let cores = Cores::start().map_err(|error| {
+        let message = format!("could not start the threads that serve clients: {error}");
+        Error::new(SqlState::SYSTEM_ERROR, message)
+    })?;
+    serve_on(Arc::new(cores), (config, path), Signals::listen()?).await
+}
+
+/// As [`serve`], with the clients on these threads, until these signals say otherwise.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_on(
+    cores: Arc<Cores>,
+    (config, path): (Config, Option<PathBuf>),
+    signals: Signals,
+) -> Result<()> {
     let metrics = Metrics::new();
     let (operations, orders) = Operations::new();
     let lasting = Lasting {
@@ -105,7 +168,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>) -> Result<()> {
     };
     let mut listeners = Vec::new();
     for address in &config.listen {
-        listeners.push(Listener::bind(address).await?);
+        listeners.push(bind(address, &cores).await?);
     }
     let endpoint = match config.metrics {
         Some(address) => Some(Endpoint::bind(address).await?),
@@ -117,11 +180,13 @@ pub async fn serve(config: Config, path: Option<PathBuf>) -> Result<()> {
         tasks.spawn(endpoint.serve(metrics, Arc::new(Running(Arc::clone(&reception)))));
     }
     for listener in listeners {
-        tasks.spawn(accept(listener, Arc::clone(&reception)));
+        let accept = accept(listener, Arc::clone(&reception), Arc::clone(&cores));
+        tasks.spawn_on(accept, cores.first());
     }
+    tasks.spawn(async move { cores.balance().await });
     tasks.spawn(reap(Arc::clone(&reception)));
     tracing::info!(listen = ?config.listen, "serving");
-    until_shutdown((config, path), &reception, &lasting, orders).await?;
+    until_shutdown((config, path), &reception, &lasting, (signals, orders)).await;
     // Nobody new comes in; who is between transactions leaves, the others finish theirs.
     tasks.shutdown().await;
     let limit = reception.load().shutdown;
@@ -134,27 +199,17 @@ async fn until_shutdown(
     (mut config, path): (Config, Option<PathBuf>),
     reception: &ArcSwap<Reception>,
     lasting: &Lasting,
-    mut orders: mpsc::Receiver<Order>,
-) -> Result<()> {
-    let listen_for = |kind| {
-        signal(kind).map_err(|error| {
-            Error::new(
-                SqlState::SYSTEM_ERROR,
-                format!("could not wait for signals: {error}"),
-            )
-        })
-    };
-    let mut interrupt = listen_for(SignalKind::interrupt())?;
-    let mut terminate = listen_for(SignalKind::terminate())?;
-    let mut hangup = listen_for(SignalKind::hangup())?;
+    (mut signals, mut orders): (Signals, mpsc::Receiver<Order>),
+) {
     loop {
         let answer = tokio::select! {
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
-            _ = hangup.recv() => None,
+            shuts_down = signals.next() => match shuts_down {
+                true => return,
+                false => None,
+            },
             order = orders.recv() => match order {
                 Some(Order::Reload(answer)) => Some(answer),
-                Some(Order::ShutDown) | None => return Ok(()),
+                Some(Order::ShutDown) | None => return,
             },
         };
         let reloaded = match &path {
@@ -329,11 +384,34 @@ fn open(config: &Config, database: &Arc<config::Database>, lasting: &Lasting) ->
     Ok(opened.recovering(recovery))
 }
 
-async fn accept(listener: Listener, reception: Arc<ArcSwap<Reception>>) {
+/// Listens, watched by the first core, where most clients are served.
+async fn bind(address: &config::ListenAddress, cores: &Cores) -> Result<Listener> {
+    let address = address.clone();
+    let binding = cores
+        .first()
+        .spawn(async move { Listener::bind(&address).await });
+    binding.await.unwrap_or_else(|_| {
+        let message = "the thread that serves clients has ended";
+        Err(Error::new(SqlState::SYSTEM_ERROR, message))
+    })
+}
+
+/// Lets clients in, each to the core where it is served.
+async fn accept(listener: Listener, reception: Arc<ArcSwap<Reception>>, cores: Arc<Cores>) {
+    let arrived = Home::here();
     loop {
         match listener.accept().await {
-            Ok(stream) => {
-                tokio::spawn(reception.load_full().serve(stream));
+            Ok(mut stream) => {
+                let reception = reception.load_full();
+                cores.spawn(|station| async move {
+                    if Home::here() != arrived
+                        && let Err(error) = stream.register_anew()
+                    {
+                        tracing::warn!(%error, "could not take a client");
+                        return;
+                    }
+                    reception.serve(stream, station).await;
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "could not accept a client");

@@ -8,12 +8,14 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use crate::net::buffer::Buffer;
+use crate::net::home::Home;
 use crate::net::stream::Stream;
 
 /// A stream and its two queues. One read and one write move as much as there is.
 #[derive(Debug)]
 pub struct Duplex {
     stream: Stream,
+    home: Home,
     /// Bytes read and not yet consumed.
     pub input: Buffer,
     /// Bytes to write.
@@ -25,10 +27,11 @@ pub struct Duplex {
 }
 
 impl Duplex {
-    /// A stream with empty queues.
+    /// A stream that was opened on the caller's runtime, with empty queues.
     pub fn new(stream: Stream) -> Duplex {
         Duplex {
             stream,
+            home: Home::here(),
             input: Buffer::new(),
             output: Buffer::new(),
             received: 0,
@@ -39,6 +42,23 @@ impl Duplex {
     /// The stream itself.
     pub fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// Which runtime watches it.
+    pub fn home(&self) -> Home {
+        self.home
+    }
+
+    /// Has the caller's runtime, which is `here`, watch it. It must not be in use.
+    ///
+    /// # Errors
+    /// What the system says, mostly that there are no more file descriptors; it can't be used then.
+    pub fn settle(&mut self, here: Home) -> io::Result<()> {
+        if self.home != here {
+            self.stream.register_anew()?;
+            self.home = here;
+        }
+        Ok(())
     }
 
     /// Reads once; ready with 0 at the end of the stream. Takes no memory while there is nothing.

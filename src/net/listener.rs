@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 
 use crate::config::ListenAddress;
 use crate::error::{Error, Result};
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, keep_alive};
 use crate::sqlstate::SqlState;
 
 /// Connections that the kernel keeps until they are accepted; it caps this by its own limit.
@@ -77,13 +78,10 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<Stream> {
         loop {
             let accepted = match &self.socket {
-                Socket::Tcp(listener) => match listener.accept().await {
-                    Ok((socket, _)) => match Stream::tcp(socket) {
-                        Ok(stream) => Ok(stream),
-                        Err(_) => continue,
-                    },
-                    Err(error) => Err(error),
-                },
+                Socket::Tcp(listener) => listener
+                    .accept()
+                    .await
+                    .map(|(socket, _)| Stream::Tcp(socket)),
                 Socket::Unix(listener, _) => listener
                     .accept()
                     .await
@@ -116,6 +114,9 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_reuseaddr(true)?;
+    // Each socket that it accepts has these from the start.
+    socket.set_nodelay(true)?;
+    keep_alive(&SockRef::from(&socket))?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -150,6 +151,11 @@ mod tests {
         let bound = listener.local_address().unwrap();
         let client = tokio::net::TcpStream::connect(bound).await.unwrap();
         let accepted = listener.accept().await.unwrap();
+        let Stream::Tcp(socket) = &accepted else {
+            panic!("a TCP socket");
+        };
+        assert!(socket.nodelay().unwrap());
+        assert!(SockRef::from(socket).keepalive().unwrap());
         let peer = accepted.peer().to_string();
         assert_eq!(peer, client.local_addr().unwrap().to_string());
         let taken = Listener::bind(&ListenAddress::Tcp(bound)).await;

@@ -1,7 +1,9 @@
 //! Streams, TLS and the buffers between sockets and frames.
 
 pub mod buffer;
+pub mod cores;
 pub mod duplex;
+pub mod home;
 pub mod listener;
 pub mod stream;
 #[cfg(test)]

@@ -4,12 +4,13 @@ use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
@@ -55,6 +56,17 @@ impl fmt::Display for Peer {
     }
 }
 
+/// Has the system ask a silent peer now and then whether it is still there.
+///
+/// # Errors
+/// What the system says, usually that the peer is gone.
+pub fn keep_alive(socket: &Socket) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
 impl Stream {
     /// Takes a TCP socket: no delay, keepalive on.
     ///
@@ -62,11 +74,29 @@ impl Stream {
     /// What the system says, usually that the peer is gone.
     pub fn tcp(socket: TcpStream) -> io::Result<Stream> {
         socket.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL);
-        SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+        keep_alive(&SockRef::from(&socket))?;
         Ok(Stream::Tcp(socket))
+    }
+
+    /// Has the caller's runtime watch the socket from now on.
+    ///
+    /// # Errors
+    /// What the system says, mostly that there are no more file descriptors.
+    pub fn register_anew(&mut self) -> io::Result<()> {
+        let tcp = match self {
+            Stream::Unix(socket) => {
+                // The old one stays with its runtime until it is dropped here.
+                let again = socket.as_fd().try_clone_to_owned()?;
+                *socket = UnixStream::from_std(again.into())?;
+                return Ok(());
+            }
+            Stream::Tcp(socket) => socket,
+            Stream::TlsServerSide(tls) => tls.get_mut().0,
+            Stream::TlsClientSide(tls) => tls.get_mut().0,
+        };
+        let again = tcp.as_fd().try_clone_to_owned()?;
+        *tcp = TcpStream::from_std(again.into())?;
+        Ok(())
     }
 
     /// Whether the bytes are encrypted.

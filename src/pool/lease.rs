@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::backend::connection::Connection;
+use crate::net::home::Home;
 use crate::pool::Pool;
 
 /// One connection on lease. Dropped without [`Lease::give_back`] it is closed.
@@ -41,6 +42,11 @@ impl Lease {
     /// The pool that the connection comes from.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.ticket.pool
+    }
+
+    /// Has the connection at home here; false if that can't be, and it must be closed.
+    pub(super) fn settle(&mut self, here: Home) -> bool {
+        self.socket.settle(here).is_ok()
     }
 
     /// Returns the connection, whose session must be idle and whose queues must be empty.

@@ -8,6 +8,12 @@
 //! `pool.max_size`. Who finds none waits in line, first come first served, for at most
 //! `pool.queue_timeout`; a connection given back goes straight to the first in line.
 //!
+//! Clients stay on their cores ([`crate::net::cores`]), and a connection is watched by the core that it
+//! was last used on. So a client gets one of its own core if one lies idle there, and a connection given
+//! back goes to somebody of its core unless another has waited longer by [`MOST_OVERTAKEN`]. Only then, or
+//! when its own core has none, a connection moves. Every now and then a new one is made instead, so that
+//! each core comes to have what it needs, within `pool.max_size`.
+//!
 //! A connection belongs to the role that it has logged in as. Who needs one of another role takes the
 //! place of the connection that has lain idle longest, or of one that is given back.
 
@@ -27,6 +33,7 @@ use crate::backend::member::Member;
 use crate::backend::principal::Principal;
 use crate::config;
 use crate::error::{Error, Result};
+use crate::net::home::Home;
 use crate::net::tls::Connector;
 use crate::sqlstate::SqlState;
 
@@ -53,6 +60,8 @@ struct State {
     line: VecDeque<Waiter>,
     /// How often the first in line has been passed over since the last turn was its.
     passed_over: u32,
+    /// How many connections have moved to another core since the last was made.
+    moves: u32,
     /// Connections that exist or are being made.
     open: u32,
     /// Older connections are closed when they are free.
@@ -72,10 +81,23 @@ impl State {
         self.renewed.is_none_or(|renewed| born >= renewed)
     }
 
-    /// Takes the connection of a role that was used last.
-    fn take_idle(&mut self, role: &Arc<str>) -> Option<Idle> {
-        let is_ours = |idle: &Idle| is_same(&idle.connection.role, role);
-        let at = self.idle.iter().rposition(is_ours)?;
+    /// Takes the connection of a role that was used last, of those that are at home here if there are any.
+    /// None, too, if too many have moved and there is `room` for a new one.
+    fn take_idle(&mut self, role: &Arc<str>, here: Home, room: bool) -> Option<Idle> {
+        let mut elsewhere = None;
+        for (at, idle) in self.idle.iter().enumerate().rev() {
+            if is_same(&idle.connection.role, role) {
+                if idle.home == here {
+                    return Some(self.idle.remove(at));
+                }
+                elsewhere.get_or_insert(at);
+            }
+        }
+        let at = elsewhere?;
+        if room && self.moves >= MOVES_PER_NEW {
+            return None;
+        }
+        self.moves = self.moves.saturating_add(1);
         Some(self.idle.remove(at))
     }
 
@@ -88,8 +110,9 @@ impl State {
     }
 
     /// Who gets a connection of this role that has come free: the first who waits for that role, or the
-    /// first of all once it has been passed over too often. Tells whether the role fits.
-    fn next_for(&mut self, role: &Arc<str>) -> Option<(oneshot::Sender<Turn>, bool)> {
+    /// first of all once it has been passed over too often; before the former who waits where the
+    /// connection is at home, and nearly as long. Tells whether the role fits.
+    fn next_for(&mut self, role: &Arc<str>, home: Home) -> Option<(oneshot::Sender<Turn>, bool)> {
         let mut near = self.line.iter().take(LOOK_AHEAD);
         let at = near
             .position(|waiter| is_same(&waiter.role, role))
@@ -98,8 +121,26 @@ impl State {
             None | Some(0) => self.passed_over = 0,
             Some(_) => self.passed_over += 1,
         }
-        let waiter = self.line.remove(at.unwrap_or(0))?;
-        Some((waiter.sender, at.is_some()))
+        let waiter = match at {
+            Some(at) => self.line.remove(self.near_home(at, home)),
+            None => self.line.pop_front(),
+        };
+        waiter.map(|waiter| (waiter.sender, at.is_some()))
+    }
+
+    /// Who goes before the one at this place in line, because it waits at `home`.
+    fn near_home(&self, at: usize, home: Home) -> usize {
+        let Some(first) = self.line.get(at).filter(|first| first.home != home) else {
+            return at;
+        };
+        let goes_before = |waiter: &Waiter| {
+            waiter.home == home
+                && is_same(&waiter.role, &first.role)
+                && waiter.since.duration_since(first.since) < MOST_OVERTAKEN
+        };
+        let mut behind = self.line.iter().enumerate().take(LOOK_AHEAD).skip(at);
+        let nearer = behind.find(|(_, waiter)| goes_before(waiter));
+        nearer.map_or(at, |(nearer, _)| nearer)
     }
 }
 
@@ -114,9 +155,17 @@ const LOOK_AHEAD: usize = 32;
 /// How often the first in line lets others go first whose role fits.
 const MOST_PASSED_OVER: u32 = 8;
 
+/// How much longer than others somebody may have waited before whom they go, for being on the core where
+/// the connection is at home.
+const MOST_OVERTAKEN: Duration = Duration::from_millis(5);
+
+/// How many connections move to another core before a new one is made.
+const MOVES_PER_NEW: u32 = 16;
+
 #[derive(Debug)]
 struct Idle {
     connection: Box<Connection>,
+    home: Home,
     since: Instant,
 }
 
@@ -125,6 +174,7 @@ struct Idle {
 struct Waiter {
     /// The role that it needs a connection of.
     role: Arc<str>,
+    home: Home,
     sender: oneshot::Sender<Turn>,
     since: Instant,
 }
@@ -230,8 +280,14 @@ impl Pool {
         let role = &principal.role;
         let mut waited = Duration::ZERO;
         loop {
-            let turn = match self.next(role) {
+            let here = Home::here();
+            let turn = match self.next(role, here) {
                 Next::Turn(turn) => turn,
+                Next::Spare(place) => match self.fill(place, principal).await {
+                    Ok(lease) => return Ok(lease),
+                    // There are others, though not here.
+                    Err(_) => continue,
+                },
                 Next::Wait(receiver, since) => {
                     let turn = self.wait(receiver).await?;
                     waited += since.elapsed();
@@ -241,21 +297,26 @@ impl Pool {
             };
             match turn {
                 Turn::Lease(mut lease) => {
-                    if lease.is_quiet() {
+                    if lease.settle(here) && lease.is_quiet() {
                         lease.waited = waited;
                         return Ok(lease);
                     }
                 }
                 Turn::Place(place) => {
-                    let connection = self.connect(principal).await?;
-                    place.fill();
-                    self.state.lock().enroll(&connection.member);
-                    let mut lease = Lease::new(connection, Arc::clone(self));
+                    let mut lease = self.fill(place, principal).await?;
                     lease.waited = waited;
                     return Ok(lease);
                 }
             }
         }
+    }
+
+    /// Makes a connection in a place.
+    async fn fill(self: &Arc<Pool>, place: Place, principal: &Arc<Principal>) -> Result<Lease> {
+        let connection = self.connect(principal).await?;
+        place.fill();
+        self.state.lock().enroll(&connection.member);
+        Ok(Lease::new(connection, Arc::clone(self)))
     }
 
     async fn connect(&self, principal: &Arc<Principal>) -> Result<Box<Connection>> {
@@ -297,24 +358,36 @@ impl Pool {
         let connection = state.idle.remove(at).connection;
         drop(state);
         let mut lease = Lease::new(connection, Arc::clone(self));
-        lease.is_quiet().then_some(lease)
+        (lease.settle(Home::here()) && lease.is_quiet()).then_some(lease)
     }
 
     /// Leases an idle connection of a role that has shown where it leads, if there is one. Never waits.
     pub fn lease_idle(self: &Arc<Pool>, role: &Arc<str>) -> Option<Lease> {
-        let idle = self.state.lock().take_idle(role)?;
+        let here = Home::here();
+        let idle = {
+            let mut state = self.state.lock();
+            let room = state.open < self.limits.max_size;
+            state.take_idle(role, here, room)?
+        };
         let mut lease = Lease::new(idle.connection, Arc::clone(self));
         // Dropped, it is closed; the general way then finds another.
-        (lease.is_quiet() && !lease.is_new()).then_some(lease)
+        (lease.settle(here) && lease.is_quiet() && !lease.is_new()).then_some(lease)
     }
 
-    fn next(self: &Arc<Pool>, role: &Arc<str>) -> Next {
+    fn next(self: &Arc<Pool>, role: &Arc<str>, here: Home) -> Next {
         let mut state = self.state.lock();
-        if let Some(idle) = state.take_idle(role) {
+        let room = state.open < self.limits.max_size;
+        if let Some(idle) = state.take_idle(role, here, room) {
             Next::Turn(Turn::Lease(Lease::new(idle.connection, Arc::clone(self))))
-        } else if state.open < self.limits.max_size {
+        } else if room {
+            let has_others = state.moves >= MOVES_PER_NEW;
             state.open += 1;
-            Next::Turn(Turn::Place(Place(Some(Arc::clone(self)))))
+            state.moves = 0;
+            let place = Place(Some(Arc::clone(self)));
+            match has_others {
+                true => Next::Spare(place),
+                false => Next::Turn(Turn::Place(place)),
+            }
         } else if !state.idle.is_empty() {
             // Of another role, and idle for longest: its place serves better.
             let idle = state.idle.remove(0);
@@ -328,6 +401,7 @@ impl Pool {
             let (role, since) = (Arc::clone(role), Instant::now());
             state.line.push_back(Waiter {
                 role,
+                home: here,
                 sender,
                 since,
             });
@@ -380,9 +454,11 @@ impl Pool {
                     drop(state);
                     return;
                 }
-                let Some(next) = state.next_for(&lease.role) else {
+                let home = lease.socket.home();
+                let Some(next) = state.next_for(&lease.role, home) else {
                     state.idle.push(Idle {
                         connection: lease.end(),
+                        home,
                         since: now,
                     });
                     return;
@@ -476,6 +552,8 @@ impl Pool {
 /// What a client that needs a connection does next.
 enum Next {
     Turn(Turn),
+    /// A place for a new connection where one that lies idle would have to move.
+    Spare(Place),
     Wait(oneshot::Receiver<Turn>, Instant),
     Full,
 }
@@ -515,13 +593,51 @@ mod tests {
     use super::*;
 
     fn wait(state: &mut State, role: &str) -> oneshot::Receiver<Turn> {
+        wait_at(state, role, Home::here(), Instant::now())
+    }
+
+    fn wait_at(
+        state: &mut State,
+        role: &str,
+        home: Home,
+        since: Instant,
+    ) -> oneshot::Receiver<Turn> {
         let (sender, receiver) = oneshot::channel();
+        let role = role.into();
         state.line.push_back(Waiter {
-            role: role.into(),
+            role,
+            home,
             sender,
-            since: Instant::now(),
+            since,
         });
         receiver
+    }
+
+    fn is_served(receiver: &mut oneshot::Receiver<Turn>) -> bool {
+        matches!(
+            receiver.try_recv(),
+            Err(oneshot::error::TryRecvError::Closed)
+        )
+    }
+
+    #[tokio::test]
+    async fn a_connection_stays_on_its_core_unless_another_waits_too_long() {
+        let here = Home::here();
+        let there = std::thread::spawn(Home::here).join().unwrap();
+        assert_ne!(here, there);
+        let role: Arc<str> = "a".into();
+        let mut state = State::default();
+        let start = Instant::now();
+        let mut first = wait_at(&mut state, "a", there, start);
+        let _other = wait_at(&mut state, "b", here, start);
+        let mut near = wait_at(&mut state, "a", here, start + MOST_OVERTAKEN / 2);
+        let mut late = wait_at(&mut state, "a", here, start + MOST_OVERTAKEN);
+        drop(state.next_for(&role, here));
+        assert!(is_served(&mut near));
+        drop(state.next_for(&role, here));
+        assert!(is_served(&mut first));
+        drop(state.next_for(&role, here));
+        assert!(is_served(&mut late));
     }
 
     #[test]
@@ -531,21 +647,21 @@ mod tests {
         let a: Arc<str> = "a".into();
         for _ in 0..MOST_PASSED_OVER {
             let _receiver = wait(&mut state, "a");
-            let (_, fits) = state.next_for(&a).unwrap();
+            let (_, fits) = state.next_for(&a, Home::here()).unwrap();
             assert!(fits);
         }
         let _receiver = wait(&mut state, "a");
-        let (sender, fits) = state.next_for(&a).unwrap();
+        let (sender, fits) = state.next_for(&a, Home::here()).unwrap();
         assert!(!fits);
         drop(sender);
-        assert!(
-            first
-                .try_recv()
-                .is_err_and(|e| e == oneshot::error::TryRecvError::Closed)
-        );
+        assert!(is_served(&mut first));
         assert_eq!(state.passed_over, 0);
-        assert!(state.next_for(&a).is_some_and(|(_, fits)| fits));
-        assert!(state.next_for(&a).is_none());
+        assert!(
+            state
+                .next_for(&a, Home::here())
+                .is_some_and(|(_, fits)| fits)
+        );
+        assert!(state.next_for(&a, Home::here()).is_none());
     }
 
     #[test]

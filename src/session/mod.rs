@@ -93,7 +93,9 @@ use std::time::{Duration, Instant};
 
 use crate::backend::principal::Principal;
 use crate::error::Error;
+use crate::net::cores::Station;
 use crate::net::duplex::Duplex;
+use crate::net::home::Home;
 use crate::plan::Plan;
 use crate::session::batch::Batch;
 use crate::session::channels::Mail;
@@ -158,6 +160,8 @@ struct Client {
     mail: Mail,
     /// The COPY whose data it is about to send to several shards.
     copying: Option<Box<CopyAtHand>>,
+    /// Where it is served.
+    station: Option<Station>,
 }
 
 impl Client {
@@ -224,19 +228,37 @@ impl From<Error> for Stop {
 }
 
 impl Session {
-    /// Serves the client until it leaves, the session fails, or the proxy drains.
-    pub async fn run(mut self) {
-        let end = loop {
-            if let Err(stop) = self.step().await
-                && let Err(end) = Box::pin(self.recover(stop)).await
-            {
-                break end;
-            }
+    /// Serves the client until it leaves, the session fails, or the proxy drains. If the client is to be
+    /// served on another core, it gives back the session, which is at rest.
+    pub async fn run(mut self) -> Option<Box<Session>> {
+        let end = match self.client.socket.settle(Home::here()) {
+            Err(_) => Stop::Gone,
+            Ok(()) => loop {
+                if let Err(stop) = self.step().await
+                    && let Err(end) = Box::pin(self.recover(stop)).await
+                {
+                    break end;
+                }
+                if self.is_leaving() {
+                    return Some(Box::new(self));
+                }
+            },
         };
         if let Stop::Session(error) | Stop::Statement(error) = end {
             Box::pin(self.farewell(&error)).await;
         }
         Box::pin(self.end()).await;
+        None
+    }
+
+    /// Whether the client is to be served on another core, and may be: nothing is under way.
+    fn is_leaving(&mut self) -> bool {
+        let is_asked = self
+            .client
+            .station
+            .as_mut()
+            .is_some_and(Station::is_leaving);
+        is_asked && self.is_at_rest()
     }
 
     /// Goes on after what ends a statement; fails with what ends the session.

@@ -78,7 +78,7 @@ impl Session {
     }
 
     /// Whether nothing is under way, and nothing has to be done before the next request.
-    fn is_at_rest(&self) -> bool {
+    pub(super) fn is_at_rest(&self) -> bool {
         self.server.is_none()
             && self.client.copy_rest == 0
             && self.client.socket.output.len() < HIGH_WATER_BYTES

@@ -9,6 +9,7 @@ use crate::backend::connection::Failed;
 use crate::backend::principal::Principal;
 use crate::config;
 use crate::error::{Error, Result};
+use crate::net::cores::Station;
 use crate::net::duplex::Duplex;
 use crate::net::stream::Stream;
 use crate::net::tls::Acceptor;
@@ -105,22 +106,20 @@ enum Admitted {
 }
 
 impl Reception {
-    /// Serves one connection from its first byte to its last.
-    pub async fn serve(self: Arc<Reception>, stream: Stream) {
+    /// Serves one connection, at this place, from its first byte to its last.
+    pub async fn serve(self: Arc<Reception>, stream: Stream, station: Station) {
         let peer = stream.peer();
         match tokio::time::timeout(self.login_timeout, Box::pin(self.admit(stream))).await {
             Ok(Ok(Some(Admitted::Operator(console)))) => {
                 drop(self);
                 Box::pin(console.run()).await;
             }
-            Ok(Ok(Some(Admitted::Client(session, place)))) => {
-                let database = Arc::clone(&session.database);
-                database.metrics.clients.inc();
+            Ok(Ok(Some(Admitted::Client(mut session, place)))) => {
+                session.client.station = Some(station);
+                session.database.metrics.clients.inc();
                 // The reception of a client that has come in is not needed any more.
                 drop(self);
-                session.run().await;
-                database.metrics.clients.dec();
-                drop(place);
+                attend(session, place).await;
             }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::info!(%peer, %error, "client was not let in"),
@@ -245,6 +244,25 @@ impl Reception {
     }
 }
 
+/// Serves a client that has come in, until it leaves or moves to another core.
+async fn attend(session: Box<Session>, place: Place) {
+    let database = Arc::clone(&session.database);
+    match session.run().await {
+        None => database.metrics.clients.dec(),
+        Some(session) => leave(session, place),
+    }
+}
+
+/// Has another core serve the client from now on.
+fn leave(mut session: Box<Session>, place: Place) {
+    if let Some(station) = session.client.station.take() {
+        station.leave(|station| {
+            session.client.station = Some(station);
+            Box::pin(attend(session, place))
+        });
+    }
+}
+
 /// Bytes of the secret in a client's cancel key.
 fn secret_bytes(startup: &Startup) -> usize {
     match startup.minor {
@@ -348,6 +366,7 @@ impl Opening {
                 at_hand: None,
                 principal: self.principal,
                 mail: Default::default(),
+                station: None,
             },
             database: self.database,
             registered: self.registered,
