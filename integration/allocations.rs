@@ -132,24 +132,21 @@ fn queries_ask_for_no_memory() {
         "SELECT name FROM users WHERE user_id = 4",
         "END",
     ];
-    let mut too_many = false;
     for (how, requests, most) in [
-        ("prepared", batches(false, sql), 0.1),
-        ("simple", [1, 4].iter().map(query).collect(), 0.1),
+        ("prepared", batches(false, sql), 0.0),
+        ("simple", [1, 4].iter().map(query).collect(), 0.0),
         ("extended", batches(true, sql), 2.0),
         (
             "in a transaction",
             transaction.map(message::query).to_vec(),
-            50.0,
+            3.5,
         ),
     ] {
         let counted = client.count(&requests);
         assert!(
             counted <= most,
-            "{how}: {counted} allocations per query, limit {most}"
+            "{how}: {counted} allocations per request, limit {most}"
         );
-        eprintln!("{how}: {counted} allocations per query");
     }
     proxy.abort();
-    assert!(!too_many, "see above");
 }
