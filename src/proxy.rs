@@ -183,7 +183,8 @@ pub async fn serve_on(
         let accept = accept(listener, Arc::clone(&reception), Arc::clone(&cores));
         tasks.spawn_on(accept, cores.first());
     }
-    tasks.spawn(async move { cores.balance().await });
+    let balanced = Arc::clone(&cores);
+    tasks.spawn(async move { balanced.balance().await });
     tasks.spawn(reap(Arc::clone(&reception)));
     tracing::info!(listen = ?config.listen, "serving");
     until_shutdown((config, path), &reception, &lasting, (signals, orders)).await;
@@ -191,6 +192,8 @@ pub async fn serve_on(
     tasks.shutdown().await;
     let limit = reception.load().shutdown;
     drain(&lasting.sessions, limit).await;
+    // Not before: with the threads all sessions end.
+    drop(cores);
     Ok(())
 }
 
