@@ -297,7 +297,7 @@ impl Pool {
             };
             match turn {
                 Turn::Lease(mut lease) => {
-                    if lease.settle(here) && lease.is_quiet() {
+                    if lease.is_quiet() && lease.settle(here) {
                         lease.waited = waited;
                         return Ok(lease);
                     }
@@ -358,7 +358,7 @@ impl Pool {
         let connection = state.idle.remove(at).connection;
         drop(state);
         let mut lease = Lease::new(connection, Arc::clone(self));
-        (lease.settle(Home::here()) && lease.is_quiet()).then_some(lease)
+        (lease.is_quiet() && lease.settle(Home::here())).then_some(lease)
     }
 
     /// Leases an idle connection of a role that has shown where it leads, if there is one. Never waits.
@@ -371,7 +371,7 @@ impl Pool {
         };
         let mut lease = Lease::new(idle.connection, Arc::clone(self));
         // Dropped, it is closed; the general way then finds another.
-        (lease.settle(here) && lease.is_quiet() && !lease.is_new()).then_some(lease)
+        (!lease.is_new() && lease.is_quiet() && lease.settle(here)).then_some(lease)
     }
 
     fn next(self: &Arc<Pool>, role: &Arc<str>, here: Home) -> Next {
