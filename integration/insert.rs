@@ -351,8 +351,9 @@ fn what_can_not_be_taken_apart_is_refused() {
     let mut pair = Pair::new(&cluster);
     for sql in [
         "INSERT INTO t (id, at) VALUES (1, 'now'), (2, '2020-01-01'), (3, 'today')",
-        "INSERT INTO t (id, name) VALUES (1, 'a'), (2, (SELECT text FROM notes WHERE id = 1)), (3, 'c')",
         "INSERT INTO t (id, name) VALUES (1, 'a'), (2, pg_backend_pid()::text), (3, 'c')",
+        "INSERT INTO t (id) VALUES (1.5 + 1)",
+        "INSERT INTO regions VALUES (lower('EU'), 'a') ON CONFLICT (code) DO UPDATE SET code = 'uk'",
         "INSERT INTO regions VALUES ('eu', 'a'), ('us', 'b'), ('eu', 'c') ON CONFLICT (code) DO UPDATE SET code = 'uk'",
     ] {
         pair.refused(sql);
@@ -364,4 +365,101 @@ fn what_can_not_be_taken_apart_is_refused() {
     );
     pair.once("SELECT * FROM t");
     pair.compare(Mode::Simple, "SELECT * FROM regions", &[], true);
+}
+
+#[test]
+fn computed_values_are_evaluated_once() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    for raw in [&mut pair.proxy, &mut pair.oracle] {
+        raw.query("SET TimeZone TO 'Asia/Tokyo'");
+    }
+    let tables = ["t", "views", "words", "regions", "readings", "odd"];
+    same(
+        &mut pair,
+        &tables,
+        &[
+            "INSERT INTO t (id, name) VALUES (1 + 1, 'x')",
+            "INSERT INTO t (id, name) VALUES (abs(-7), 'x') RETURNING id",
+            "INSERT INTO t (id, name) VALUES ((SELECT max(id) FROM tags), 'x'), ((SELECT max(id) + 1 FROM notes), 'y') RETURNING *",
+            "INSERT INTO t (id, name) VALUES (1, 'a'), (2, (SELECT text FROM notes WHERE id = 1)), (3, (SELECT count(*)::text FROM t))",
+            "INSERT INTO t (id, name, n) VALUES (length('abc'), upper('x'), 1 + 1), (2 * 2, 'y', 3), (5, lower('Z'), 1.5 * 2) RETURNING *",
+            "INSERT INTO t (id) VALUES (NULLIF(1, 1))",
+            "INSERT INTO t (id) VALUES (1 / 0)",
+            "INSERT INTO t (id) VALUES ('a' || 'b')",
+            "INSERT INTO t (id) VALUES (missing + 1)",
+            "INSERT INTO t (id) VALUES (7 - 5), (2), (1)",
+            "INSERT INTO t (id) VALUES (3000000000 + 1)",
+            "INSERT INTO t (id, name) VALUES (1, to_char(now(), 'YYYY')), (2, extract(year FROM current_date)::text), (3, 'c') RETURNING name",
+            "INSERT INTO t (id, name) VALUES ((1 + 1), E'\\\\'')') ON CONFLICT (id) DO UPDATE SET name = 'conflict' RETURNING name",
+            "INSERT INTO words (word, n) VALUES (lower('ABC'), 1), (repeat('x', 3), 2), (concat('ü', 1), 3), ('d', 4) RETURNING word",
+            "INSERT INTO regions VALUES (substr('euro', 1, 2), 'a'), (lower('US'), 'b')",
+            "INSERT INTO readings VALUES (10 + 5, 1.5), (3 - 4, 2)",
+            "INSERT INTO views (tenant, day) VALUES ('6d8f0c1e-7a50-4a31-9d55-8b5b1f7f0f11', date '2026-01-01' + 1), \
+             (md5('x')::uuid, '2026-01-03')  RETURNING *",
+        ],
+    );
+    cluster.same_data();
+    // All rows of a statement have one time.
+    pair.proxy.query(
+        "INSERT INTO t (id, at) VALUES (101, now()), (102, now()), (103, now()), (104, now())",
+    );
+    let times = pair.proxy.rows("SELECT DISTINCT at FROM t WHERE id > 100");
+    assert_eq!(times.len(), 1, "{times:?}");
+    // What is random is stored as it was returned, where it belongs.
+    let sql =
+        "INSERT INTO views (tenant, day) VALUES (gen_random_uuid(), '2026-01-01') RETURNING tenant";
+    for _ in 0..8 {
+        let stored = pair.proxy.rows(sql).remove(0).remove(0);
+        let sql =
+            format!("SELECT count(*) FROM views WHERE tenant = '{stored}' AND day = '2026-01-01'");
+        assert_eq!(pair.proxy.rows(&sql), [["1"]]);
+    }
+}
+
+#[test]
+fn computed_values_may_have_parameters() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    for (sql, parameters) in [
+        (
+            "INSERT INTO t (id, name) VALUES ($1 + 1, $2), (length($2), 'x') RETURNING id, name",
+            ["11", "abcd"],
+        ),
+        (
+            "INSERT INTO words (word, n) VALUES (lower($1), $2), (upper($1), 2), ('c', 3) RETURNING word, n",
+            ["Ab", "5"],
+        ),
+        (
+            "INSERT INTO t (id, name) VALUES ($1 * 2, $2), ($1 * 3, 'y'), ($1 * 4, 'z') RETURNING id",
+            ["21", "x"],
+        ),
+        (
+            "INSERT INTO t (id, name) VALUES ($1::text::int, $2)",
+            ["31", "x"],
+        ),
+        (
+            "INSERT INTO t (id, name) VALUES (coalesce($1, 7), $2)",
+            ["41", "x"],
+        ),
+    ] {
+        for begin in ["", "BEGIN"] {
+            for raw in [&mut pair.proxy, &mut pair.oracle] {
+                raw.query("DELETE FROM t; DELETE FROM words");
+                raw.query(begin);
+            }
+            agree(
+                &mut pair,
+                &[
+                    message::parse("", sql, &[]),
+                    message::bind("", "", &[], &parameters.map(text), &[]),
+                    message::describe(b'P', ""),
+                    message::execute("", 0),
+                    message::sync(),
+                ],
+            );
+            pair.once("COMMIT");
+            cluster.same_data();
+        }
+    }
 }

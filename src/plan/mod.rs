@@ -69,7 +69,11 @@ pub use combine::KeyLink;
 pub use copy::CopyIn;
 pub use fill::Fill;
 pub use fill::Filled;
+pub use insert::Computed;
+pub use insert::Expression;
+pub use insert::Expressions;
 pub use insert::Insertion;
+pub use insert::PartParameter;
 pub use insert::Placed;
 pub use insert::RowsPart;
 pub use keyed::Keyed;
@@ -194,6 +198,8 @@ pub enum Target {
     Combine,
     /// All shards, the first one first: see [`Plan::replicate`].
     Replicated,
+    /// That is known once expressions of the rows have been evaluated: see [`Plan::insertion`].
+    Computed,
     /// Each of these rows on its shard: see [`Plan::insertion`].
     Rows(Arc<Placed>),
     /// Several steps change rows: see [`Plan::change`].

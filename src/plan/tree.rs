@@ -218,6 +218,7 @@ fn write_insertion(insertion: &Insertion, f: &mut fmt::Formatter<'_>) -> fmt::Re
             match origin {
                 Origin::Atom { cell } => write!(f, "value {}", cell + 1)?,
                 Origin::Cast { cell, .. } => write!(f, "value {}, cast", cell + 1)?,
+                Origin::Evaluated { cell } => write!(f, "value {}, evaluated first", cell + 1)?,
             }
         }
     }

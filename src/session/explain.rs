@@ -59,7 +59,11 @@ impl Session {
             });
         };
         let shard = match target {
-            Target::Any | Target::Combine | Target::Replicated | Target::Fill => None,
+            Target::Any
+            | Target::Combine
+            | Target::Computed
+            | Target::Replicated
+            | Target::Fill => None,
             Target::Change => plan
                 .change()
                 .and_then(|change| change.all_shards().iter().next()),
@@ -68,7 +72,7 @@ impl Session {
             Target::Rows(placed) => placed.shards().iter().next(),
         };
         if !is_text(explain) {
-            if matches!(target, Target::Many(_) | Target::Rows(_)) {
+            if matches!(target, Target::Many(_) | Target::Rows(_) | Target::Computed) {
                 return Err(Error::refused(
                     "EXPLAIN over several shards is shown as text only",
                     "The other formats have no place for the proxy's own plan yet.",

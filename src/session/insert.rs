@@ -10,39 +10,60 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::backend::connection::Failed;
 use crate::backend::report;
-use crate::error::Result;
-use crate::exec::combine::request::{self, Described};
-use crate::exec::scatter::{Ended, Scatter};
-use crate::plan::{Parameters, Placed, Plan, RowsPart, Target};
+use crate::error::{Error, Result};
+use crate::exec::combine::request::{self, FIRST_USER_OID, Parameter};
+use crate::exec::scatter::Scatter;
+use crate::plan::{
+    Arguments, Computed, Expression, Expressions, Parameters, PartParameter, Placed, Plan,
+    RowsPart, Target,
+};
 use crate::pool::Lease;
-use crate::session::combine::failed;
 use crate::session::prepared::{Portal, Prepared};
-use crate::session::scatter::{Answered, Joins, ScatterPortal, Way, describe_and_execute, tag};
+use crate::session::scatter::{Answered, Joins, ScatterPortal, Way, tag};
 use crate::session::{Session, Stop};
 use crate::sharding::{Format, ShardIndex, ShardSet};
+use crate::sql::encoding::Encoding;
+use crate::sql::shape::Literal;
 use crate::sql::shifts::Shifts;
-use crate::wire::backend::{Status, command_complete};
-use crate::wire::buffer::{cstring, message};
+use crate::sqlstate::SqlState;
+use crate::wire::backend::command_complete;
+use crate::wire::buffer::message;
 use crate::wire::frame;
-use crate::wire::frontend::{self, Bind};
+use crate::wire::frontend::Bind;
 
 /// An execution.
 struct Inserting<'a> {
     plan: &'a Plan,
     text: &'a str,
-    placed: &'a Placed,
+    literals: &'a [Literal],
+    /// None if expressions have to be evaluated first.
+    placed: Option<Arc<Placed>>,
     /// None for a simple Query.
     bound: Option<(&'a Prepared, Bind<'a>)>,
     is_described: bool,
+    /// The client fetches the rows returned in parts.
+    keeps_rows: bool,
+}
+
+/// A part of the rows, and all that its messages are made of.
+struct Ready<'a> {
+    placed: &'a Placed,
+    /// The types of the client's parameters.
+    types: &'a [u32],
+    /// The values of expressions.
+    computed: &'a [Computed],
 }
 
 /// Whether a server would accept a Bind of the statement: it has as many values as the statement has
 /// parameters, and each of these has a type. If not, any server says so.
-fn accepts(placed: &Placed, prepared: &Prepared, bind: &Bind<'_>) -> bool {
-    let used = placed.parameters(prepared.sql());
+fn accepts(prepared: &Prepared, bind: &Bind<'_>) -> bool {
+    let Some(insertion) = prepared.plan.insertion() else {
+        return false;
+    };
+    let used = insertion.parameters(prepared.sql());
     let is_known = |(index, used): (usize, &bool)| {
         *used || prepared.types.get(index).is_some_and(|oid| *oid != 0)
     };
@@ -50,9 +71,31 @@ fn accepts(placed: &Placed, prepared: &Prepared, bind: &Bind<'_>) -> bool {
         && used.iter().enumerate().all(is_known)
 }
 
-/// Whether a simple Query can be taken apart. Of parameters any server says that there are none.
-pub(super) fn may_be_taken_apart(placed: &Placed, text: &str) -> bool {
-    placed.parameters(text).is_empty()
+/// Whether a simple Query names parameters: any server says that there are none.
+pub(super) fn names_parameters(plan: &Plan, text: &str) -> bool {
+    let insertion = plan.insertion();
+    insertion.is_none_or(|insertion| !insertion.parameters(text).is_empty())
+}
+
+impl<'a> Inserting<'a> {
+    fn declared(&self) -> &'a [u32] {
+        match &self.bound {
+            Some((prepared, _)) => &prepared.types,
+            None => &[],
+        }
+    }
+
+    fn arguments<'b>(&'b self, types: &'b [u32], encoding: Encoding) -> Arguments<'b> {
+        Arguments {
+            text: self.text,
+            literals: self.literals,
+            parameters: match &self.bound {
+                Some((_, bind)) => Parameters::new(types, bind.formats, bind.values),
+                None => Parameters::none(),
+            },
+            encoding,
+        }
+    }
 }
 
 impl Session {
@@ -72,11 +115,15 @@ impl Session {
             Target::Combine | Target::Change => {
                 Err((self.described_by(&prepared.plan), Way::Combine))
             }
-            Target::Rows(placed) if accepts(&placed, prepared, bind) => {
-                Err((placed.shards(), Way::Rows(placed)))
+            Target::Rows(placed) if accepts(prepared, bind) => {
+                Err((placed.shards(), Way::Rows(Some(placed))))
+            }
+            // Any shard can describe it.
+            Target::Computed if accepts(prepared, bind) => {
+                Err((ShardSet::from_iter([0]), Way::Rows(None)))
             }
             Target::One(shard) => Ok(Some(shard)),
-            Target::Any | Target::Rows(_) | Target::Fill => Ok(None),
+            Target::Any | Target::Rows(_) | Target::Computed | Target::Fill => Ok(None),
         }
     }
 
@@ -85,69 +132,145 @@ impl Session {
         &mut self,
         text: &str,
         plan: &Plan,
-        placed: &Placed,
+        target: Target,
     ) -> Result<(), Stop> {
         self.rest_pinned();
+        let placed = match target {
+            Target::Rows(placed) => Some(placed),
+            _ => None,
+        };
+        let literals = std::mem::take(&mut self.shape.literals);
         let inserting = Inserting {
             plan,
             text,
+            literals: &literals,
             placed,
             bound: None,
             is_described: true,
+            keeps_rows: false,
         };
-        let answered = self.insert(&inserting).await?;
-        self.end_query(&tag(plan, &answered)).await
+        let answered = self.insert(&inserting).await;
+        self.shape.literals = literals;
+        self.end_query(&tag(plan, &answered?)).await
     }
 
     /// Executes a kept portal that inserts rows on several shards.
     pub(super) async fn execute_insert(
         &mut self,
         portal: ScatterPortal,
-        placed: &Placed,
+        placed: Option<Arc<Placed>>,
         max_rows: i32,
     ) -> Result<(), Stop> {
         let prepared = &portal.prepared;
         let inserting = Inserting {
             plan: &prepared.plan,
             text: prepared.sql(),
+            literals: &prepared.literals,
             placed,
             bound: Some((prepared, Bind::read(frame::body(&portal.bind))?)),
             is_described: portal.is_described,
+            keeps_rows: max_rows > 0,
         };
-        if max_rows > 0 {
-            self.capture();
-            let answered = self.insert(&inserting).await;
-            let captured = self.captured();
-            let answered = answered?;
-            let tag = tag(&prepared.plan, &answered);
+        let answered = self.insert(&inserting).await;
+        let captured = self.captured();
+        let answered = answered?;
+        let tag = tag(&prepared.plan, &answered);
+        if inserting.keeps_rows {
             let kept = captured.portal(&answered.descriptions, &tag);
             return self.execute_kept(&portal.portal, kept, max_rows).await;
         }
-        let answered = self.insert(&inserting).await?;
         // It has run: what is left of its answer is its end.
         self.statements.put_portal(&portal.portal, Portal::Partial);
         let mut words = Vec::new();
-        command_complete(&mut words, &tag(&prepared.plan, &answered));
+        command_complete(&mut words, &tag);
         self.say(words);
         Ok(())
     }
 
     async fn insert(&mut self, inserting: &Inserting<'_>) -> Result<Answered, Stop> {
-        let (text, placed) = (inserting.text, inserting.placed);
-        let parts = placed.parts(text);
+        self.note_temporary(inserting.plan);
+        let mut types = inserting.declared().to_vec();
+        let Some(placed) = &inserting.placed else {
+            let insertion = inserting.plan.insertion().cloned();
+            let insertion = insertion.ok_or_else(|| Stop::from(without_plan()))?;
+            let encoding = self.settings.context().encoding;
+            let expressions = insertion.expressions(&inserting.arguments(&types, encoding))?;
+            if expressions.needs_types {
+                types = self.inferred_types(inserting, Joins::Keeping, 0).await?;
+            }
+            let computed = self
+                .computed_values(inserting, &expressions, &types)
+                .await?;
+            let arguments = inserting.arguments(&types, encoding);
+            let placed = insertion.place(&arguments, &expressions, &computed)?;
+            let ready = Ready {
+                placed: &placed,
+                types: &types,
+                computed: &computed,
+            };
+            return self.insert_placed(inserting, &ready).await;
+        };
+        if placed.needs_types() {
+            let first = placed.shards().iter().next().unwrap_or_default();
+            let joins = self.check_several(inserting.plan, &placed.shards()).await?;
+            types = self.inferred_types(inserting, joins, first).await?;
+        }
+        let ready = Ready {
+            placed,
+            types: &types,
+            computed: &[],
+        };
+        self.insert_placed(inserting, &ready).await
+    }
+
+    /// What the expressions of the rows give.
+    async fn computed_values(
+        &mut self,
+        inserting: &Inserting<'_>,
+        expressions: &Expressions,
+        types: &[u32],
+    ) -> Result<Vec<Computed>, Stop> {
+        let mut computed = Vec::with_capacity(expressions.list.len());
+        let given = inserting.arguments(types, self.settings.context().encoding);
+        for some in expressions.list.chunks(MOST_COLUMNS) {
+            let (text, indexes) = together(some);
+            let parameters: Vec<Parameter<'_>> = indexes
+                .iter()
+                .map(|index| {
+                    let format = given.parameters.format(*index).unwrap_or(Format::Text);
+                    let value = given.parameters.value(*index).flatten();
+                    (given.parameters.type_oid(*index), format, value)
+                })
+                .collect();
+            let selected = self.select(&text, &parameters).await?;
+            let mut rows = 0;
+            selected.each(|values| {
+                rows += 1;
+                let columns = selected.columns.iter().zip(values);
+                computed.extend(columns.map(|((type_oid, format), value)| {
+                    (*type_oid, *format, value.map(<[u8]>::to_vec))
+                }));
+                Ok(())
+            })?;
+            if rows != 1 {
+                return Err(several_values().into());
+            }
+        }
+        Ok(computed)
+    }
+
+    async fn insert_placed(
+        &mut self,
+        inserting: &Inserting<'_>,
+        ready: &Ready<'_>,
+    ) -> Result<Answered, Stop> {
+        let placed = ready.placed;
+        let parts = placed.parts(inserting.text);
         let shards = placed.shards();
         let joins = self.check_scatter(inserting.plan, &shards).await?;
-        self.note_temporary(inserting.plan);
-        let types = match placed.needs_types() {
-            true => self.inferred_types(inserting, joins, &shards).await?,
-            false => match &inserting.bound {
-                Some((prepared, _)) => prepared.types.to_vec(),
-                None => Vec::new(),
-            },
-        };
         let mut requests = VecDeque::with_capacity(parts.len());
         for part in &parts {
-            requests.push_back(self.part_request(part, inserting, &types)?);
+            requests.push_back(self.part_request(part, inserting, ready)?);
         }
         let gathered = self.gather(&shards, joins, &[]).await?;
         if inserting.bound.is_some() {
@@ -159,6 +282,9 @@ impl Session {
             lease.unnamed = None;
             requests.borrow_mut().pop_front().unwrap_or_default()
         };
+        if inserting.keeps_rows {
+            self.capture();
+        }
         let high_water_bytes = self.high_water_bytes();
         let mut scatter =
             Scatter::start(gathered, request, inserting.is_described, high_water_bytes);
@@ -168,7 +294,9 @@ impl Session {
         let scatter = scatter.ordered(placed.order());
         let driven = self.drive(scatter).await;
         driven.map_err(|stop| match stop {
-            Stop::Words(words) => Stop::Words(self.restored(&words, inserting, &parts)),
+            Stop::Words(words) => {
+                Stop::Words(self.restored(&words, (inserting.text, placed), &parts))
+            }
             other => other,
         })
     }
@@ -178,20 +306,30 @@ impl Session {
         &self,
         part: &RowsPart,
         inserting: &Inserting<'_>,
-        types: &[u32],
+        ready: &Ready<'_>,
     ) -> Result<Vec<u8>> {
         let text = self.encoded(&part.text)?;
-        let kept = part.parameters.iter();
-        let types: Vec<u32> = kept
-            .map(|index| types.get(*index).copied().unwrap_or(0))
-            .collect();
+        let given = inserting.arguments(ready.types, self.settings.context().encoding);
+        let parameter = |parameter: &PartParameter| -> Parameter<'_> {
+            match parameter {
+                PartParameter::Client(index) => (
+                    given.parameters.type_oid(*index),
+                    given.parameters.format(*index).unwrap_or(Format::Text),
+                    given.parameters.value(*index).flatten(),
+                ),
+                PartParameter::Computed(index) => match ready.computed.get(*index) {
+                    Some((type_oid, format, value)) => (*type_oid, *format, value.as_deref()),
+                    None => (0, Format::Text, None),
+                },
+            }
+        };
+        let parameters: Vec<Parameter<'_>> = part.parameters.iter().map(parameter).collect();
+        let results = match &inserting.bound {
+            Some((_, bind)) => bind.results.chunks(2).map(|code| code == [0, 1]).collect(),
+            None => Vec::new(),
+        };
         let mut out = Vec::with_capacity(part.text.len() + 256);
-        frontend::write_parse(&mut out, b"", &text, &types);
-        match &inserting.bound {
-            Some((_, bind)) => write_part_bind(&mut out, part, bind),
-            None => out.extend_from_slice(b"B\0\0\0\x0c\0\0\0\0\0\0\0\0"),
-        }
-        describe_and_execute(&mut out, b"");
+        request::write_select(&mut out, &text, &parameters, &results);
         Ok(out)
     }
 
@@ -200,48 +338,23 @@ impl Session {
         &mut self,
         inserting: &Inserting<'_>,
         joins: Joins,
-        shards: &ShardSet,
+        shard: ShardIndex,
     ) -> Result<Vec<u32>, Stop> {
-        let first: ShardSet = shards.iter().take(1).collect();
-        let mut gathered = self.gather(&first, joins, &[]).await?;
-        let Some((_, mut held)) = gathered.pop() else {
-            return Err(Stop::Gone);
-        };
-        let declared = match &inserting.bound {
-            Some((prepared, _)) => &*prepared.types,
-            None => &[],
-        };
-        let mut described = Described::default();
-        let mut messages = Vec::new();
-        let text = self.encoded(inserting.text)?;
-        request::write_describe(&mut messages, &text, declared);
-        frontend::write_sync(&mut messages);
-        let mut note = |tag, body: &[u8]| described.note(tag, body);
-        let asked = held.lease.ask(&messages, &mut note).await;
-        let is_open = self.transaction.is_on_shard();
-        let status = match &asked {
-            Ok(()) if is_open => Some(Status::Transaction),
-            Ok(()) => Some(Status::Idle),
-            Err(Failed::Refused(_)) if is_open => Some(Status::Failed),
-            Err(Failed::Refused(_)) => Some(Status::Idle),
-            Err(Failed::Lost(_)) => None,
-        };
-        self.after_scatter(vec![Ended {
-            connection: held,
-            status,
-            is_bound: true,
-            affected: 0,
-            is_suspended: false,
-            description: None,
-        }]);
-        asked.map_err(failed)?;
+        let first = ShardSet::from_iter([shard]);
+        let statement = (inserting.text, inserting.declared());
+        let described = self.described_on(statement, joins, &first).await?;
         // Types that users made have other numbers on other servers; there they are inferred alike.
         let of_all = |oid: u32| if oid < FIRST_USER_OID { oid } else { 0 };
         Ok(described.types.into_iter().map(of_all).collect())
     }
 
     /// A shard's error in terms of the client's text.
-    fn restored(&self, error: &[u8], inserting: &Inserting<'_>, parts: &[RowsPart]) -> Vec<u8> {
+    fn restored(
+        &self,
+        error: &[u8],
+        (text, placed): (&str, &Placed),
+        parts: &[RowsPart],
+    ) -> Vec<u8> {
         // The executor has named the shard at the end of CONTEXT.
         let part = parts.iter().find(|part| {
             let name = format!("shard {}\0", self.database.shard_name(part.shard));
@@ -250,8 +363,8 @@ impl Session {
         let Some(part) = part else {
             return error.to_vec();
         };
-        let edits = inserting.placed.edits(inserting.text, part.shard);
-        let shifts = Shifts::of(inserting.text, &edits);
+        let edits = placed.edits(text, part.shard);
+        let shifts = Shifts::of(text, &edits);
         let body = frame::body(error);
         let original = |position| shifts.original(position);
         match report::moved(body, original) {
@@ -265,37 +378,35 @@ impl Session {
     }
 }
 
-/// The first OID of types that users made.
-const FIRST_USER_OID: u32 = 16_384;
+/// One SELECT of several expressions, and its parameters as indexes of the client's.
+fn together(expressions: &[Expression]) -> (String, Vec<usize>) {
+    let mut text = "SELECT ".to_owned();
+    let mut parameters: Vec<usize> = Vec::new();
+    for (index, expression) in expressions.iter().enumerate() {
+        if index > 0 {
+            text.push_str(", ");
+        }
+        text.push('(');
+        text.push_str(&expression.renumbered(&mut parameters));
+        text.push(')');
+    }
+    (text, parameters)
+}
 
-/// Appends a Bind with the parameters of a part.
-fn write_part_bind(out: &mut Vec<u8>, part: &RowsPart, bind: &Bind<'_>) {
-    let parameters = Parameters::new(&[], bind.formats, bind.values);
-    let count = u16::try_from(part.parameters.len()).unwrap_or(u16::MAX);
-    message(out, b'B', |body| {
-        cstring(body, b"");
-        cstring(body, b"");
-        body.extend_from_slice(&count.to_be_bytes());
-        for index in &part.parameters {
-            let code: i16 = match parameters.format(*index) {
-                Some(Format::Binary) => 1,
-                _ => 0,
-            };
-            body.extend_from_slice(&code.to_be_bytes());
-        }
-        body.extend_from_slice(&count.to_be_bytes());
-        for index in &part.parameters {
-            match parameters.value(*index).flatten() {
-                None => body.extend_from_slice(&(-1_i32).to_be_bytes()),
-                Some(value) => {
-                    let length = i32::try_from(value.len()).unwrap_or(i32::MAX);
-                    body.extend_from_slice(&length.to_be_bytes());
-                    body.extend_from_slice(value);
-                }
-            }
-        }
-        let formats = u16::try_from(bind.results.len() / 2).unwrap_or(u16::MAX);
-        body.extend_from_slice(&formats.to_be_bytes());
-        body.extend_from_slice(bind.results);
-    });
+/// The most expressions that are evaluated at once: PostgreSQL allows 1,664 columns.
+const MOST_COLUMNS: usize = 1_000;
+
+fn several_values() -> Error {
+    Error::refused(
+        "INSERT of a value that is not one value is not supported",
+        "An expression of the rows that has to be evaluated first gives several rows, or none.",
+        "Use INSERT … SELECT.",
+    )
+}
+
+fn without_plan() -> Error {
+    Error::new(
+        SqlState::INTERNAL_ERROR,
+        "an INSERT without a plan for its rows was taken apart",
+    )
 }

@@ -31,6 +31,11 @@ pub struct KeptPortal {
 pub(super) struct Captured(Buffer);
 
 impl Captured {
+    /// The frames.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+
     /// A portal with this answer.
     pub(super) fn portal(&self, descriptions: &[Vec<u8>], tag: &str) -> KeptPortal {
         let description = descriptions

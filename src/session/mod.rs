@@ -75,6 +75,7 @@ pub mod roles;
 mod route;
 mod scatter;
 mod script;
+mod select;
 mod settings;
 mod simple;
 mod snapshots;

@@ -324,7 +324,7 @@ impl Session {
         if has_steps || (is_merged && matches!(target, Target::Many(_))) {
             return Err(combined());
         }
-        if let Target::Rows(_) = target {
+        if let Target::Rows(_) | Target::Computed = target {
             return Err(Error::refused(
                 "EXECUTE of an INSERT of rows of several shards is not supported",
                 "Its rows would have to be taken apart on the way.",

@@ -64,8 +64,8 @@ pub enum Way {
     Scatter,
     /// A hub finishes it.
     Combine,
-    /// Each row on its shard.
-    Rows(Arc<Placed>),
+    /// Each row on its shard; none before that is known.
+    Rows(Option<Arc<Placed>>),
 }
 
 /// Whether the shards of a statement take part in the client's transaction.
@@ -191,8 +191,8 @@ impl Session {
             }
             Way::Combine => return self.execute_combined(portal, max_rows).await,
             Way::Rows(placed) => {
-                let placed = Arc::clone(placed);
-                return self.execute_insert(portal, &placed, max_rows).await;
+                let placed = placed.clone();
+                return self.execute_insert(portal, placed, max_rows).await;
             }
         }
         if portal.prepared.plan.replicate().is_some() {

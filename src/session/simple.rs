@@ -9,7 +9,7 @@ use crate::plan::{Access, Arguments, Parameters, Plan, SessionUse, Target};
 use crate::session::effect::Effect;
 use crate::session::explain::Explained;
 use crate::session::held::Held;
-use crate::session::insert::may_be_taken_apart;
+use crate::session::insert::names_parameters;
 use crate::session::local::Local;
 use crate::session::pseudo::Expanded;
 use crate::session::replies::{Effects, Expect};
@@ -158,8 +158,8 @@ impl Session {
                 let text = frontend::query(frame::body(frame))?;
                 return self.scatter_query(text, plan, shards).await;
             }
-            Target::Rows(placed) if may_be_taken_apart(&placed, text) => {
-                return self.insert_query(text, plan, &placed).await;
+            rows @ (Target::Rows(_) | Target::Computed) if !names_parameters(plan, text) => {
+                return self.insert_query(text, plan, rows).await;
             }
             Target::One(shard) => Some(shard),
             _ => None,

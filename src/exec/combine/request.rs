@@ -6,7 +6,7 @@ use crate::wire::buffer::{Reader, cstring, message};
 use crate::wire::frontend::{self, Subject};
 
 /// The first OID of types that users made; it differs between servers.
-const FIRST_USER_OID: u32 = 16_384;
+pub const FIRST_USER_OID: u32 = 16_384;
 
 /// A parameter: its type, its format and its value.
 pub type Parameter<'a> = (u32, Format, Option<&'a [u8]>);
@@ -50,12 +50,31 @@ pub fn write_describe(out: &mut Vec<u8>, text: &[u8], types: &[u32]) {
 
 /// Appends the messages that fetch the rows of a fragment in binary format, up to its Sync.
 pub fn write_fragment(out: &mut Vec<u8>, text: &[u8], parameters: &[Parameter<'_>]) {
+    write_select(out, text, parameters, &[true]);
+}
+
+/// Appends the messages that run a statement, up to its Sync; `formats` says of each column, or of all if
+/// it is one, whether it is wanted in binary format.
+pub fn write_select(
+    out: &mut Vec<u8>,
+    text: &[u8],
+    parameters: &[Parameter<'_>],
+    formats: &[bool],
+) {
     let type_of = |parameter: &Parameter<'_>| match parameter.0 {
         oid if oid < FIRST_USER_OID => oid,
         _ => 0,
     };
     let types: Vec<u32> = parameters.iter().map(type_of).collect();
     frontend::write_parse(out, b"", text, &types);
+    write_bind(out, parameters, formats);
+    frontend::write_subject(out, b'D', Subject::Portal, b"");
+    frontend::write_execute(out, b"", 0);
+    frontend::write_sync(out);
+}
+
+/// Appends a Bind of the unnamed statement to the unnamed portal; `formats` as for [`write_select`].
+pub fn write_bind(out: &mut Vec<u8>, parameters: &[Parameter<'_>], formats: &[bool]) {
     message(out, b'B', |body| {
         cstring(body, b"");
         cstring(body, b"");
@@ -79,12 +98,12 @@ pub fn write_fragment(out: &mut Vec<u8>, text: &[u8], parameters: &[Parameter<'_
                 }
             }
         }
-        // All columns in binary format.
-        body.extend_from_slice(b"\0\x01\0\x01");
+        let count = u16::try_from(formats.len()).unwrap_or(u16::MAX);
+        body.extend_from_slice(&count.to_be_bytes());
+        for is_binary in formats {
+            body.extend_from_slice(&i16::from(*is_binary).to_be_bytes());
+        }
     });
-    frontend::write_subject(out, b'D', Subject::Portal, b"");
-    frontend::write_execute(out, b"", 0);
-    frontend::write_sync(out);
 }
 
 /// Appends the COPY into a table, and what stands before its rows.

@@ -1,10 +1,13 @@
 //! `INSERT` into sharded tables: the key of each row.
 //!
 //! Where all rows are for one shard the statement goes there as it is. Rows of several are told apart by
-//! [`rows`]; what is neither is refused.
+//! [`rows`], which also has the expressions evaluated that say where a row belongs, or that would not mean
+//! the same on every shard; what is neither is refused.
 
+mod parts;
 mod rows;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::catalog::Location;
@@ -31,13 +34,21 @@ use crate::sql::analysis::Insert;
 use crate::sql::analysis::Rows;
 use crate::sql::analysis::Value;
 use crate::sql::token::Token;
+use crate::sql::token::TokenKind;
 use crate::sql::values;
 use crate::sql::values::Pattern;
 
+pub use parts::PartParameter;
+pub use parts::Placed;
+pub use parts::RowsPart;
+pub use rows::Computed;
+pub use rows::Expression;
+pub use rows::Expressions;
 pub use rows::Insertion;
-pub use rows::Placed;
-pub use rows::RowsPart;
 
+use parts::parameter;
+use parts::span;
+use rows::Evaluated;
 pub(super) use rows::Origin;
 use rows::RowPattern;
 
@@ -56,14 +67,34 @@ pub(super) fn over_shards(query: &Query<'_>) -> Result<Option<Insertion>> {
     let Rows::Values(facts) = &insert.rows else {
         return Ok(None);
     };
+    let Some((insertion, known)) = taken_apart(query, insert, facts, relation) else {
+        return Ok(None);
+    };
     let is_alone = facts.len() < 2 && !query.request.is_template;
-    if is_alone || !may_run_in_parts(query, block) {
+    if (is_alone && !needs_values(query, &insertion, &known))
+        || !may_run_in_parts(query, block, &known)
+    {
         return Ok(None);
     }
     check_policies(relation)?;
     check_hazards(relation)?;
     check_insert(relation, insert)?;
-    Ok(taken_apart(query, insert, facts, relation))
+    Ok(Some(insertion))
+}
+
+/// Whether a statement of one row can't run as it is: its key is computed, or it asks for what one shard
+/// alone has. `known` are the bytes of the cells that are evaluated first.
+fn needs_values(query: &Query<'_>, insertion: &Insertion, known: &[Range<u32>]) -> bool {
+    let mut keys = insertion.patterns.iter().flat_map(|known| &known.keys);
+    let mut calls = query.facts.calls.iter().zip(&query.calls);
+    keys.any(|origin| matches!(origin, Origin::Evaluated { .. }))
+        || calls.any(|(call, effects)| {
+            effects.any(Effects::HOME) && call.offset.is_some_and(|at| lies_in(at, known))
+        })
+}
+
+fn lies_in(offset: u32, ranges: &[Range<u32>]) -> bool {
+    ranges.iter().any(|range| range.contains(&offset))
 }
 
 /// The only block that changes rows, if that is an `INSERT` into a sharded table.
@@ -81,35 +112,56 @@ fn target<'a>(query: &'a Query<'_>) -> Option<(usize, &'a Insert, &'a Relation)>
 }
 
 /// Whether each shard can insert its rows by itself: all else that the statement reads is everywhere,
-/// and what it calls has the same value everywhere, or another each time.
-fn may_run_in_parts(query: &Query<'_>, target: usize) -> bool {
+/// and what it calls has the same value everywhere, or another each time. That does not go for `known`,
+/// the bytes of what is evaluated first.
+fn may_run_in_parts(query: &Query<'_>, target: usize, known: &[Range<u32>]) -> bool {
     let mut occurrences = query.bound.occurrences();
     let everywhere = occurrences.all(|(block, source, bound)| match bound {
         _ if (block, source) == (target, 0) => true,
+        bound => {
+            let block = query.facts.blocks.get(block);
+            let written = block.and_then(|block| block.sources.get(source));
+            let offset = written.and_then(|source| source.offset);
+            is_everywhere(bound) || offset.is_some_and(|at| lies_in(at, known))
+        }
+    });
+    let mut calls = query.facts.calls.iter().zip(&query.calls);
+    let harmless = calls.all(|(call, effects)| {
+        (is_harmless(*effects) && !query.may_return_set(call))
+            || call.offset.is_some_and(|at| lies_in(at, known))
+    });
+    everywhere && harmless && !query.facts.object_ids && !query.facts.system_columns
+}
+
+/// Whether every shard has all the rows of a source.
+fn is_everywhere(source: BoundSource<'_>) -> bool {
+    match source {
         BoundSource::Opaque => true,
         BoundSource::Named(Lookup::Relation(relation)) => {
             matches!(relation.location, Location::Replicated) && !relation.hazards.row_security
         }
         BoundSource::Named(_) => false,
-    });
-    let mut calls = query.facts.calls.iter().zip(&query.calls);
-    let harmless = calls.all(|(call, effects)| {
-        let allowed = Effects::RANDOM | Effects::AGGREGATE | Effects::WINDOW;
-        effects.without(allowed) == Effects::NONE && !query.may_return_set(call)
-    });
-    everywhere && harmless && !query.facts.object_ids && !query.facts.system_columns
+    }
 }
 
+/// Whether it does not matter on which shard a function with these effects is called.
+fn is_harmless(effects: Effects) -> bool {
+    let allowed = Effects::RANDOM | Effects::AGGREGATE | Effects::WINDOW;
+    effects.without(allowed) == Effects::NONE
+}
+
+/// The rows of a statement by their patterns, and the bytes of the cells that are evaluated first.
 fn taken_apart(
     query: &Query<'_>,
     insert: &Insert,
     facts: &[Vec<Cell>],
     relation: &Relation,
-) -> Option<Insertion> {
+) -> Option<(Insertion, Vec<Range<u32>>)> {
     let text = query.request.text;
     let prover = Prover::new(query);
     let rows = values::rows(text, query.body).filter(|rows| rows.len() == facts.len())?;
     let mut patterns: Vec<RowPattern> = Vec::new();
+    let mut known = Vec::new();
     for (row, facts) in rows.into_iter().zip(facts) {
         let tokens = query.body.get(row)?;
         let cells = values::cells(text, tokens);
@@ -117,14 +169,24 @@ fn taken_apart(
             return None;
         }
         let fits = |known: &RowPattern| known.pattern.fits(text, tokens, &cells);
-        if patterns.iter().any(fits) {
-            continue;
-        }
         let cell = |index: usize| cells.get(index).and_then(|cell| tokens.get(cell.clone()));
-        patterns.push(RowPattern {
-            pattern: Pattern::of(text, tokens),
-            keys: origins(relation, insert, &prover, (text, &cell, facts))?,
-        });
+        let at = patterns.iter().position(fits).unwrap_or(patterns.len());
+        if at == patterns.len() {
+            let keys = origins(relation, insert, &prover, (text, &cell, facts))?;
+            let cells = (0..cells.len()).filter_map(|index| {
+                let is_key = keys.contains(&Origin::Evaluated { cell: index });
+                evaluated(query, index, cell(index)?, is_key)
+            });
+            patterns.push(RowPattern {
+                pattern: Pattern::of(text, tokens),
+                evaluated: cells.collect(),
+                keys,
+            });
+        }
+        let evaluated = patterns.get(at).map(|pattern| &pattern.evaluated);
+        for one in evaluated.into_iter().flatten() {
+            known.push(span(cell(one.cell)?));
+        }
     }
     let column_of = |cell: usize| match &insert.columns {
         Some(names) => relation.column(names.get(cell)?).map(|(_, column)| column),
@@ -135,12 +197,44 @@ fn taken_apart(
         // Of a type that is not known here anything may be a moment.
         column_of(cell).is_none_or(|column| MOMENTS.contains(&column.type_oid))
     });
-    Some(Insertion {
+    let insertion = Insertion {
         table: relation.name.clone(),
         placement: Arc::clone(relation.placement()?),
         lex: query.request.lex,
         patterns,
         moments: moments.collect(),
+    };
+    Some((insertion, known))
+}
+
+/// A cell as one to be evaluated first, if it is: it is a computed key, or would not mean the same on every
+/// shard.
+fn evaluated(query: &Query<'_>, cell: usize, tokens: &[Token], is_key: bool) -> Option<Evaluated> {
+    let range = span(tokens);
+    let calls = query.facts.calls.iter().zip(&query.calls);
+    let calls: Vec<Effects> = calls
+        .filter(|(call, _)| call.offset.is_some_and(|at| range.contains(&at)))
+        .map(|(_, effects)| *effects)
+        .collect();
+    let mut sources = query.bound.occurrences().filter(|(block, source, _)| {
+        let block = query.facts.blocks.get(*block);
+        let source = block.and_then(|block| block.sources.get(*source));
+        let offset = source.and_then(|source| source.offset);
+        offset.is_some_and(|at| range.contains(&at))
+    });
+    let has_queries = tokens
+        .iter()
+        .any(|token| token.is_word(query.request.text, "select"));
+    let is_needed = is_key
+        || calls.iter().any(|effects| !is_harmless(*effects))
+        || sources.any(|(_, _, source)| !is_everywhere(source));
+    let is_clock = |effects: &Effects| effects.without(Effects::CLOCK) == Effects::NONE;
+    let has_values = tokens
+        .iter()
+        .any(|token| token.kind == TokenKind::Parameter);
+    is_needed.then(|| Evaluated {
+        cell,
+        is_shared: calls.iter().all(is_clock) && !has_values && !has_queries,
     })
 }
 
@@ -159,13 +253,16 @@ fn origins<'a>(
     let origin = |key: &KeyColumn| {
         let position = position(relation, insert, key)?;
         let tokens = cell(position)?;
-        let Some(Cell::Value(value)) = facts.get(position) else {
-            return None;
+        let value = match facts.get(position)? {
+            Cell::Value(value) => value,
+            Cell::Computed => return Some(Origin::Evaluated { cell: position }),
+            Cell::Default => return None,
         };
         if values::is_atom(text, tokens) && value.cast == CastType::None {
             return Some(Origin::Atom { cell: position });
         }
-        cast(prover, key, value, (text, position, tokens))
+        let cast = cast(prover, key, value, (text, position, tokens));
+        Some(cast.unwrap_or(Origin::Evaluated { cell: position }))
     };
     columns.iter().map(origin).collect()
 }
@@ -185,7 +282,7 @@ fn cast(
             (at, negative)
         }
         KeySource::Parameter(index) => {
-            let is_it = |token: &Token| rows::parameter(text, token) == Some(index);
+            let is_it = |token: &Token| parameter(text, token) == Some(index);
             (tokens.iter().position(is_it)?, false)
         }
         KeySource::Null | KeySource::Bool(_) => {

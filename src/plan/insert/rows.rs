@@ -10,7 +10,6 @@
 //! - A parameter without a declared type gets it from its first use. Where rows that are cut out may have
 //!   been that, [`Placed::needs_types`] says so, and the types have to be asked for first.
 
-use std::fmt::Write;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -20,6 +19,11 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Arguments;
 use crate::plan::Target;
+use crate::plan::insert::parts::ComputedCell;
+use crate::plan::insert::parts::Placed;
+use crate::plan::insert::parts::PlacedRow;
+use crate::plan::insert::parts::parameter;
+use crate::plan::insert::parts::span;
 use crate::plan::keyed::KeySource;
 use crate::plan::keyed::KeyValue;
 use crate::plan::keyed::NOT_UTF8;
@@ -28,13 +32,12 @@ use crate::plan::refusal;
 use crate::sharding::Format;
 use crate::sharding::Key;
 use crate::sharding::KeyError;
+use crate::sharding::KeyType;
 use crate::sharding::KeyUse;
 use crate::sharding::Placement;
 use crate::sharding::ShardIndex;
-use crate::sharding::ShardSet;
 use crate::sql::lexer::tokenize;
 use crate::sql::literal::token_value;
-use crate::sql::splice::Edit;
 use crate::sql::token::LexOptions;
 use crate::sql::token::Token;
 use crate::sql::token::TokenKind;
@@ -63,6 +66,40 @@ pub(in crate::plan) struct RowPattern {
     pub pattern: Pattern,
     /// For each column of the shard key where its value comes from.
     pub keys: Box<[Origin]>,
+    /// Cells that are evaluated before anything is stored, in order.
+    pub evaluated: Box<[Evaluated]>,
+}
+
+/// A cell that is evaluated first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::plan) struct Evaluated {
+    /// The cell.
+    pub cell: usize,
+    /// Cells that read alike have the same value.
+    pub is_shared: bool,
+}
+
+/// An expression of a row that is to be evaluated first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expression {
+    /// Its text, as the client has written it.
+    pub text: String,
+    /// Where parameters stand in it, and their indexes (from 0).
+    parameters: Vec<(Range<u32>, usize)>,
+}
+
+/// What an expression has become: its type, format and value; none is NULL.
+pub type Computed = (u32, Format, Option<Vec<u8>>);
+
+/// The expressions of one execution.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expressions {
+    /// What to evaluate.
+    pub list: Vec<Expression>,
+    /// Types of parameters have to be asked for first, of the whole text.
+    pub needs_types: bool,
+    /// The cells, each with the index of its expression.
+    cells: Vec<ComputedCell>,
 }
 
 /// Where the value of a column comes from.
@@ -79,35 +116,8 @@ pub(in crate::plan) enum Origin {
         /// The type it is cast to.
         cast: u32,
     },
-}
-
-/// The rows of one execution, each with its shard.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Placed {
-    /// The tokens of the text.
-    tokens: Vec<Token>,
-    /// In the order of the text.
-    rows: Vec<PlacedRow>,
-    /// Some parameter may have another type than its use in a part of the rows suggests.
-    needs_types: bool,
-}
-
-/// A row and its shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct PlacedRow {
-    tokens: Range<usize>,
-    shard: ShardIndex,
-}
-
-/// What one shard is sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RowsPart {
-    /// The shard.
-    pub shard: ShardIndex,
-    /// The statement with the rows of this shard.
-    pub text: String,
-    /// Its parameters, as indexes (from 0) of the client's.
-    pub parameters: Vec<usize>,
+    /// Whatever the expression in this cell, evaluated first, gives.
+    Evaluated { cell: usize },
 }
 
 /// How a parameter without a declared type is used.
@@ -128,33 +138,98 @@ impl Insertion {
     /// # Errors
     /// As for [`Insertion::place`].
     pub(in crate::plan) fn target(&self, arguments: &Arguments<'_>) -> Result<Target> {
-        let placed = self.place(arguments)?;
+        if self
+            .patterns
+            .iter()
+            .any(|known| !known.evaluated.is_empty())
+        {
+            return Ok(Target::Computed);
+        }
+        let placed = self.place(arguments, &Expressions::default(), &[])?;
         match placed.single() {
             Some(shard) => Ok(Target::One(shard)),
             None => Ok(Target::Rows(Arc::new(placed))),
         }
     }
 
-    /// The rows of one execution with their shards.
+    /// Of each parameter of a text up to the largest number whether the text has it.
+    pub fn parameters(&self, text: &str) -> Vec<bool> {
+        let tokens = tokenize(text.as_bytes(), self.lex).unwrap_or_default();
+        let placed = Placed {
+            tokens,
+            ..Placed::default()
+        };
+        placed.parameters(text)
+    }
+
+    /// The expressions that have to be evaluated before the rows of an execution can be placed.
     ///
     /// # Errors
-    /// `23502` for a NULL in the shard key, `23514` for a key that no shard takes, `0A000` for one that
-    /// can't be known.
-    pub fn place(&self, arguments: &Arguments<'_>) -> Result<Placed> {
+    /// `42P02` for a number that no parameter has.
+    pub fn expressions(&self, arguments: &Arguments<'_>) -> Result<Expressions> {
         let text = arguments.text;
+        let (tokens, found) = self.read(text)?;
+        let mut reader = Reader::new(self, arguments, &tokens);
+        reader.note_uses(&found)?;
+        let mut all = Expressions {
+            needs_types: reader.uses.contains(&Use::Mixed),
+            ..Expressions::default()
+        };
+        let mut shared: Vec<(&str, usize)> = Vec::new();
+        for row in found {
+            let row = tokens.get(row).unwrap_or_default();
+            let cells = values::cells(text, row);
+            for evaluated in reader.pattern(row, &cells)?.evaluated.iter() {
+                let cell = cells.get(evaluated.cell).cloned().unwrap_or_default();
+                let cell = row.get(cell).unwrap_or_default();
+                let written = values::written(text, cell);
+                let known = shared.iter().find(|(known, _)| *known == written);
+                let index = match known.filter(|_| evaluated.is_shared) {
+                    Some((_, index)) => *index,
+                    None => {
+                        let index = all.list.len();
+                        all.list.push(expression(text, cell));
+                        if evaluated.is_shared {
+                            shared.push((written, index));
+                        }
+                        index
+                    }
+                };
+                all.cells.push(ComputedCell {
+                    range: span(cell),
+                    index,
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    /// The tokens of a text, and its rows.
+    fn read(&self, text: &str) -> Result<(Vec<Token>, Vec<Range<usize>>)> {
         let mut tokens =
             tokenize(text.as_bytes(), self.lex).map_err(|error| error.to_error(text.as_bytes()))?;
         while tokens.last().is_some_and(|last| last.is_symbol(text, ";")) {
             tokens.pop();
         }
-        let found = values::rows(text, &tokens).ok_or_else(unlike)?;
-        let mut reader = Reader {
-            insertion: self,
-            arguments,
-            tokens: &tokens,
-            uses: Vec::new(),
-            last: 0,
-        };
+        let rows = values::rows(text, &tokens).ok_or_else(unlike)?;
+        Ok((tokens, rows))
+    }
+
+    /// The rows of one execution with their shards; `computed` are the values of its expressions.
+    ///
+    /// # Errors
+    /// `23502` for a NULL in the shard key, `23514` for a key that no shard takes, `0A000` for one that
+    /// can't be known.
+    pub fn place(
+        &self,
+        arguments: &Arguments<'_>,
+        expressions: &Expressions,
+        computed: &[Computed],
+    ) -> Result<Placed> {
+        let (tokens, found) = self.read(arguments.text)?;
+        let mut reader = Reader::new(self, arguments, &tokens);
+        reader.expressions = &expressions.cells;
+        reader.computed = computed;
         reader.note_uses(&found)?;
         let mut rows: Vec<PlacedRow> = Vec::with_capacity(found.len());
         for row in found {
@@ -166,6 +241,7 @@ impl Insertion {
             tokens,
             rows,
             needs_types,
+            computed: expressions.cells.clone(),
         };
         if placed.single().is_none() {
             self.check_moments(&placed, arguments)?;
@@ -186,7 +262,12 @@ impl Insertion {
             for (cell, is_moment) in cells.into_iter().zip(&self.moments) {
                 let cell = row.get(cell).unwrap_or_default();
                 // An expression may make a moment of any string in it.
-                let is_suspect = *is_moment || !values::is_atom(text, cell);
+                let start = span(cell).start;
+                let known = placed
+                    .computed
+                    .binary_search_by_key(&start, |one| one.range.start);
+                let is_known = known.is_ok();
+                let is_suspect = !is_known && (*is_moment || !values::is_atom(text, cell));
                 let says_now = |token: &Token| match token.kind {
                     TokenKind::Parameter => parameter(text, token).is_some_and(|index| {
                         let is_text = arguments.parameters.format(index) == Some(Format::Text);
@@ -215,9 +296,44 @@ struct Reader<'a> {
     uses: Vec<Use>,
     /// The pattern of the last row.
     last: usize,
+    /// The cells that were evaluated, and what they gave.
+    expressions: &'a [ComputedCell],
+    computed: &'a [Computed],
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(
+        insertion: &'a Insertion,
+        arguments: &'a Arguments<'a>,
+        tokens: &'a [Token],
+    ) -> Reader<'a> {
+        Reader {
+            insertion,
+            arguments,
+            tokens,
+            uses: Vec::new(),
+            last: 0,
+            expressions: &[],
+            computed: &[],
+        }
+    }
+
+    /// The pattern of a row.
+    fn pattern(&mut self, row: &[Token], cells: &[Range<usize>]) -> Result<&'a RowPattern> {
+        let text = self.arguments.text;
+        let patterns = &self.insertion.patterns;
+        let fits = |at: usize| {
+            let known = patterns.get(at);
+            known.is_some_and(|known| known.pattern.fits(text, row, cells))
+        };
+        if !fits(self.last) {
+            self.last = (0..patterns.len())
+                .find(|at| fits(*at))
+                .ok_or_else(unlike)?;
+        }
+        patterns.get(self.last).ok_or_else(unlike)
+    }
+
     /// Notes how parameters without a declared type are used.
     fn note_uses(&mut self, rows: &[Range<usize>]) -> Result<()> {
         let text = self.arguments.text;
@@ -272,20 +388,10 @@ impl Reader<'_> {
         let text = self.arguments.text;
         let tokens = self.tokens.get(row).unwrap_or_default();
         let cells = values::cells(text, tokens);
-        let patterns = &self.insertion.patterns;
-        let fits = |at: usize| {
-            let known = patterns.get(at);
-            known.is_some_and(|known| known.pattern.fits(text, tokens, &cells))
-        };
-        if !fits(self.last) {
-            self.last = (0..patterns.len())
-                .find(|at| fits(*at))
-                .ok_or_else(unlike)?;
-        }
-        let keys = patterns.get(self.last).map(|known| &*known.keys);
+        let keys = &self.pattern(tokens, &cells)?.keys;
         let columns = self.insertion.placement.columns();
         let mut values: SmallVec<[Key; 2]> = SmallVec::new();
-        for (column, origin) in columns.iter().zip(keys.unwrap_or_default()) {
+        for (column, origin) in columns.iter().zip(keys) {
             match self.key(*origin, tokens, &cells, values.len()) {
                 Ok(key) => values.push(key),
                 // A server says what is wrong with it; any will do.
@@ -332,6 +438,7 @@ impl Reader<'_> {
                 let value = token.and_then(|token| self.value(token, negative, token));
                 value.map(|value| KeyValue { cast, ..value })
             }
+            Origin::Evaluated { cell } => return self.computed_key(tokens(cell), index),
         };
         let column = self.insertion.placement.columns().get(index);
         let (Some(value), Some(column)) = (value, column) else {
@@ -342,6 +449,34 @@ impl Reader<'_> {
             return Err(NOT_UTF8);
         }
         Ok(key)
+    }
+
+    /// The key of column `index` that an expression has given.
+    fn computed_key(&self, cell: &[Token], index: usize) -> Result<Key, KeyError> {
+        let range = span(cell);
+        let cells = self.expressions;
+        let found = cells.binary_search_by_key(&range.start, |cell| cell.range.start);
+        let cell = found.ok().and_then(|at| cells.get(at));
+        let computed = cell.and_then(|cell| self.computed.get(cell.index));
+        let column = self.insertion.placement.columns().get(index);
+        let (Some((type_oid, format, value)), Some(column)) = (computed, column) else {
+            return Err(UNREAD);
+        };
+        let is_string =
+            |known: KeyType| matches!(known, KeyType::Text | KeyType::Varchar | KeyType::Bpchar);
+        // No assignment makes anything else of a string.
+        if KeyType::from_oid(*type_oid).is_some_and(is_string)
+            && !is_string(column.column_type.key_type)
+        {
+            return Err(KeyError::Rejected("the expression is a string"));
+        }
+        Key::from_parameter(
+            *type_oid,
+            *format,
+            value.as_deref(),
+            &column.column_type,
+            KeyUse::Store,
+        )
     }
 
     /// The value of a token that is a constant or parameter.
@@ -373,208 +508,42 @@ impl Reader<'_> {
     }
 }
 
-impl Placed {
-    /// The shard, if all rows are on one.
-    pub fn single(&self) -> Option<ShardIndex> {
-        let (first, others) = self.rows.split_first()?;
-        let is_single = others.iter().all(|row| row.shard == first.shard);
-        is_single.then_some(first.shard)
+/// An expression as it is written.
+fn expression(text: &str, cell: &[Token]) -> Expression {
+    let range = span(cell);
+    let mut parameters = Vec::new();
+    for token in cell {
+        if let Some(index) = parameter(text, token) {
+            let (start, end) = (token.start - range.start, token.end - range.start);
+            parameters.push((start..end, index));
+        }
     }
-
-    /// The shards.
-    pub fn shards(&self) -> ShardSet {
-        self.rows.iter().map(|row| row.shard).collect()
+    Expression {
+        text: slice(text, range).to_owned(),
+        parameters,
     }
+}
 
-    /// What was changed of `text` to make the part of a shard.
-    pub fn edits(&self, text: &str, shard: ShardIndex) -> Vec<Edit> {
-        let mut edits = Vec::new();
-        let mut numbers = Numbers::default();
-        // Behind the last row that was kept.
-        let mut kept: Option<u32> = None;
-        let (head, tail) = self.around(text);
-        numbers.edits(text, head.1, &mut edits);
-        let mut at = head.0.end;
-        for row in &self.rows {
-            let tokens = self.tokens.get(row.tokens.clone()).unwrap_or_default();
-            let range = span(tokens);
-            if row.shard != shard {
-                continue;
-            }
-            let comma = if kept.is_some() { ", " } else { "" };
-            edits.push(Edit {
-                range: at..range.start,
-                text: comma.to_owned(),
+impl Expression {
+    /// The expression with its parameters numbered as the client's are in `known`, to which it adds those
+    /// that are not there.
+    pub fn renumbered(&self, known: &mut Vec<usize>) -> String {
+        let mut out = String::with_capacity(self.text.len());
+        let mut at = 0;
+        for (range, index) in &self.parameters {
+            let found = known.iter().position(|known| known == index);
+            let number = found.unwrap_or_else(|| {
+                known.push(*index);
+                known.len() - 1
             });
-            numbers.edits(text, tokens, &mut edits);
+            out.push_str(slice(&self.text, at..range.start));
+            out.push_str(&format!("${}", number + 1));
             at = range.end;
-            kept = Some(at);
         }
-        edits.push(Edit {
-            range: at..tail.0.start,
-            text: String::new(),
-        });
-        numbers.edits(text, tail.1, &mut edits);
-        edits
+        let end = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
+        out.push_str(slice(&self.text, at..end));
+        out
     }
-
-    /// Whether the types of parameters that were not declared have to be asked for, of the whole text,
-    /// before parts of it are sent.
-    pub fn needs_types(&self) -> bool {
-        self.needs_types
-    }
-
-    /// Of each parameter of the text up to the largest number whether the text has it.
-    pub fn parameters(&self, text: &str) -> Vec<bool> {
-        let mut used = Vec::new();
-        for index in self
-            .tokens
-            .iter()
-            .filter_map(|token| parameter(text, token))
-        {
-            if used.len() <= index {
-                used.resize(index + 1, false);
-            }
-            if let Some(used) = used.get_mut(index) {
-                *used = true;
-            }
-        }
-        used
-    }
-
-    /// What each shard is sent of `text`, in the order of shards.
-    pub fn parts(&self, text: &str) -> Vec<RowsPart> {
-        let mut parts: Vec<RowsPart> = Vec::new();
-        let mut shards: Vec<ShardIndex> = self.rows.iter().map(|row| row.shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let has_parameters = self
-            .tokens
-            .iter()
-            .any(|token| token.kind == TokenKind::Parameter);
-        for shard in shards {
-            let mut part = RowsPart {
-                shard,
-                text: String::with_capacity(text.len() / 2),
-                parameters: Vec::new(),
-            };
-            let mut numbers = Numbers::default();
-            let mut push =
-                |out: &mut String, tokens: &[Token], range: Range<u32>| match has_parameters {
-                    true => numbers.push(out, text, tokens, range),
-                    false => out.push_str(slice(text, range)),
-                };
-            let (head, tail) = self.around(text);
-            push(&mut part.text, head.1, head.0);
-            let own = self.rows.iter().filter(|row| row.shard == shard);
-            for (index, row) in own.enumerate() {
-                if index > 0 {
-                    part.text.push_str(", ");
-                }
-                let tokens = self.tokens.get(row.tokens.clone()).unwrap_or_default();
-                push(&mut part.text, tokens, span(tokens));
-            }
-            push(&mut part.text, tail.1, tail.0);
-            part.parameters = numbers.kept;
-            parts.push(part);
-        }
-        parts
-    }
-
-    /// For each row which of the parts has it.
-    pub fn order(&self) -> Vec<usize> {
-        let mut shards: Vec<ShardIndex> = self.rows.iter().map(|row| row.shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let part = |row: &PlacedRow| shards.binary_search(&row.shard).unwrap_or_default();
-        self.rows.iter().map(part).collect()
-    }
-
-    /// What stands before the rows, and behind them: bytes and tokens.
-    fn around(&self, text: &str) -> (Stretch<'_>, Stretch<'_>) {
-        let first = self.rows.first().map_or(0, |row| row.tokens.start);
-        let last = self.rows.last().map_or(0, |row| row.tokens.end);
-        let start = self.tokens.get(first).map_or(0, |token| token.start);
-        let end = self.tokens.get(last.saturating_sub(1));
-        let end = end.map_or(0, |token| token.end);
-        let all = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        (
-            (0..start, self.tokens.get(..first).unwrap_or_default()),
-            (end..all, self.tokens.get(last..).unwrap_or_default()),
-        )
-    }
-}
-
-/// Bytes of the text and the tokens in them.
-type Stretch<'a> = (Range<u32>, &'a [Token]);
-
-/// The parameters of a part, numbered by their first use.
-#[derive(Default)]
-struct Numbers {
-    kept: Vec<usize>,
-    /// The new number (from 1) of each of the client's; 0 if it has none.
-    new: Vec<usize>,
-}
-
-impl Numbers {
-    /// Appends a stretch of the text with new numbers.
-    fn push(&mut self, out: &mut String, text: &str, tokens: &[Token], range: Range<u32>) {
-        let mut at = range.start;
-        for token in tokens {
-            if token.kind != TokenKind::Parameter {
-                continue;
-            }
-            let Some(index) = parameter(text, token) else {
-                continue;
-            };
-            out.push_str(slice(text, at..token.start));
-            // Writing to a string does not fail.
-            let _ = write!(out, "${}", self.number(index));
-            at = token.end;
-        }
-        out.push_str(slice(text, at..range.end));
-    }
-
-    /// The same as edits of the text.
-    fn edits(&mut self, text: &str, tokens: &[Token], edits: &mut Vec<Edit>) {
-        for token in tokens {
-            if let Some(index) = parameter(text, token) {
-                edits.push(Edit {
-                    range: token.range(),
-                    text: format!("${}", self.number(index)),
-                });
-            }
-        }
-    }
-
-    fn number(&mut self, index: usize) -> usize {
-        if self.new.len() <= index {
-            self.new.resize(index + 1, 0);
-        }
-        let Some(number) = self.new.get_mut(index) else {
-            return 0;
-        };
-        if *number == 0 {
-            self.kept.push(index);
-            *number = self.kept.len();
-        }
-        *number
-    }
-}
-
-/// The bytes from the first token to the last.
-fn span(tokens: &[Token]) -> Range<u32> {
-    let start = tokens.first().map_or(0, |token| token.start);
-    start..tokens.last().map_or(start, |token| token.end)
-}
-
-/// The index (from 0) of a parameter.
-pub(super) fn parameter(text: &str, token: &Token) -> Option<usize> {
-    if token.kind != TokenKind::Parameter {
-        return None;
-    }
-    let number: usize = token.text(text).strip_prefix('$')?.parse().ok()?;
-    number.checked_sub(1)
 }
 
 const UNREAD: KeyError = KeyError::Unprovable("it is no constant of a kind that can be a key");
@@ -590,97 +559,4 @@ fn unlike() -> Error {
 /// PostgreSQL's words for `$0` and for numbers beyond all bounds.
 fn no_parameter() -> Error {
     Error::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $0")
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::sql::splice::splice;
-
-    /// The rows of a text, on the shards given.
-    fn placed(text: &str, shards: &[ShardIndex]) -> Placed {
-        let tokens = tokenize(text.as_bytes(), LexOptions::default()).unwrap();
-        let found = values::rows(text, &tokens).unwrap();
-        let rows = found.into_iter().zip(shards);
-        Placed {
-            rows: rows
-                .map(|(tokens, shard)| PlacedRow {
-                    tokens,
-                    shard: *shard,
-                })
-                .collect(),
-            tokens,
-            needs_types: false,
-        }
-    }
-
-    #[test]
-    fn parameters_are_numbered_by_their_first_use() {
-        let text =
-            "WITH c AS (SELECT $9) INSERT INTO t VALUES ($1, $2), ($3, $2), ($4, $9) RETURNING $2";
-        let parts = placed(text, &[0, 2, 0]).parts(text);
-        let part = |shard, text: &str, parameters: &[usize]| RowsPart {
-            shard,
-            text: text.to_owned(),
-            parameters: parameters.to_vec(),
-        };
-        assert_eq!(
-            parts,
-            [
-                part(
-                    0,
-                    "WITH c AS (SELECT $1) INSERT INTO t VALUES ($2, $3), ($4, $1) RETURNING $3",
-                    &[8, 0, 1, 3]
-                ),
-                part(
-                    2,
-                    "WITH c AS (SELECT $1) INSERT INTO t VALUES ($2, $3) RETURNING $3",
-                    &[8, 2, 1]
-                ),
-            ]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn each_row_goes_to_one_part_as_it_is(
-            rows in proptest::collection::vec(
-                ("[a-z ,()]{0,6}", 1..9_usize, 0..3_usize, prop_oneof![Just("--)\n"), Just("/*(*/"), Just("")]),
-                1..8,
-            ),
-        ) {
-            let written: Vec<String> = rows
-                .iter()
-                .map(|(text, number, _, comment)| format!("('{text}', {comment} ${number})"))
-                .collect();
-            let text = format!("INSERT INTO t VALUES {} -- end", written.join("\n, "));
-            let shards: Vec<usize> = rows.iter().map(|(.., shard, _)| *shard).collect();
-            let placed = placed(&text, &shards);
-            let parts = placed.parts(&text);
-            let mut gathered = Vec::new();
-            for part in &parts {
-                let edits = placed.edits(&text, part.shard);
-                let spliced = splice(&text, LexOptions::default(), &edits).unwrap();
-                prop_assert_eq!(&spliced, &part.text);
-                let tokens = tokenize(part.text.as_bytes(), LexOptions::default()).unwrap();
-                let rows = values::rows(&part.text, &tokens).unwrap();
-                for row in rows {
-                    // Back to the client's numbers.
-                    let mut row = slice(&part.text, span(&tokens[row])).to_owned();
-                    let at = row.rfind('$').unwrap();
-                    let number: usize = row[at + 1..row.len() - 1].parse().unwrap();
-                    row.replace_range(at.., &format!("${})", part.parameters[number - 1] + 1));
-                    gathered.push((part.shard, row));
-                }
-            }
-            let order = placed.order();
-            prop_assert_eq!(order.len(), shards.len());
-            let mut wanted: Vec<(usize, String)> = shards.iter().copied().zip(written).collect();
-            // Stable: rows of one shard keep their order.
-            wanted.sort_by_key(|(shard, _)| *shard);
-            prop_assert_eq!(gathered, wanted);
-        }
-    }
 }

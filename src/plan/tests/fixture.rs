@@ -103,6 +103,13 @@ impl Fixture {
         })
     }
 
+    /// What is evaluated before rows are placed.
+    fn expressions(&self, plan: &Plan, arguments: &Arguments<'_>) -> String {
+        let expressions = plan.insertion().unwrap().expressions(arguments).unwrap();
+        let list = expressions.list.iter().map(|one| one.text.as_str());
+        format!("SELECT {}", list.collect::<Vec<_>>().join(", "))
+    }
+
     /// What each shard is sent of an INSERT.
     fn parts(&self, placed: &crate::plan::Placed, text: &str) -> String {
         let parts = placed.parts(text).into_iter();
@@ -138,6 +145,7 @@ impl Fixture {
             Ok(crate::plan::Target::Combine) => "a hub".to_owned(),
             Ok(crate::plan::Target::Fill) => "filled first".to_owned(),
             Ok(crate::plan::Target::Replicated) => "every shard".to_owned(),
+            Ok(crate::plan::Target::Computed) => self.expressions(plan, &arguments),
             Ok(crate::plan::Target::Rows(placed)) => self.parts(&placed, text),
             Ok(crate::plan::Target::One(shard)) => self.catalog.shards()[shard].clone(),
             Ok(crate::plan::Target::Many(shards)) => {

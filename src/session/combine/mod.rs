@@ -144,6 +144,26 @@ impl Session {
         Ok(())
     }
 
+    /// Has a hub finish a query of the proxy's own, whose rows are captured.
+    pub(super) async fn combine_captured(
+        &mut self,
+        plan: &Plan,
+        (text, literals): (&str, &[Literal]),
+        (types, bind): (&[u32], Bind<'_>),
+    ) -> Result<(), Stop> {
+        let asked = Asked {
+            plan,
+            text,
+            literals,
+            types,
+            bind: Some(bind),
+            is_described: true,
+            max_rows: 0,
+            is_acknowledged: true,
+        };
+        self.combine(&asked).await.map(drop)
+    }
+
     async fn combine(&mut self, asked: &Asked<'_>) -> Result<Finished, Stop> {
         let joins = self.check_several(asked.plan, &ShardSet::new()).await?;
         let is_joined = joins != Joins::Not;
@@ -430,7 +450,8 @@ impl Session {
             messages.clone()
         };
         let connections = vec![(name, &mut hub.lease)];
-        let mut scatter = Scatter::start(connections, send, asked.is_described, HIGH_WATER_BYTES);
+        let limit = self.high_water_bytes();
+        let mut scatter = Scatter::start(connections, send, asked.is_described, limit);
         if let Some(original) = hub.described.rows.first() {
             scatter = scatter.described_as(original.clone());
         }

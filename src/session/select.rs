@@ -1,0 +1,243 @@
+//! Queries of the proxy's own that a client's statement needs answered first: values to be stored.
+//!
+//! What holds:
+//! - The query is planned like any other, and may need any number of shards and a hub.
+//! - It is asked where writes are made, in the client's transaction if there is one.
+//! - Its rows are kept in no more memory than a query may use. Values are as servers send them: in binary
+//!   format, or as text if their type was made by a user, because its number differs between servers.
+
+use crate::error::{Error, Result};
+use crate::exec::combine::request::{self, Described, FIRST_USER_OID, Parameter};
+use crate::exec::merge::row::{self, described};
+use crate::exec::scatter::{Ended, Scatter};
+use crate::plan::{Arguments, Parameters, Plan, Target};
+use crate::pool::Lease;
+use crate::session::combine::failed;
+use crate::session::database::{Database, Question};
+use crate::session::held::Held;
+use crate::session::kept::Captured;
+use crate::session::scatter::Joins;
+use crate::session::{Session, Stop};
+use crate::sharding::{Format, ShardSet};
+use crate::sql::shape::{self, Shape};
+use crate::wire::backend::Status;
+use crate::wire::frame;
+use crate::wire::frontend::{self, Bind};
+
+/// The answer to a query of the proxy's own.
+#[derive(Debug, Default)]
+pub(super) struct Selected {
+    /// Type and format of each column.
+    pub columns: Vec<(u32, Format)>,
+    rows: Captured,
+}
+
+impl Selected {
+    /// Calls `see` with the values of each row.
+    ///
+    /// # Errors
+    /// `08P01` for what is no row, and those of `see`.
+    pub(super) fn each(&self, mut see: impl FnMut(&[Option<&[u8]>]) -> Result<()>) -> Result<()> {
+        let mut rest = self.rows.bytes();
+        let mut values = Vec::with_capacity(self.columns.len());
+        while let Some(header) = frame::header(rest)? {
+            let (frame, behind) = rest
+                .split_at_checked(header.frame_bytes)
+                .unwrap_or_default();
+            rest = behind;
+            if header.tag != b'D' {
+                continue;
+            }
+            values.clear();
+            row::walk(frame::body(frame), self.columns.len(), |_, value, _| {
+                values.push(value);
+                Ok(())
+            })?;
+            see(&values)?;
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Answers a query of the proxy's own.
+    ///
+    /// # Errors
+    /// Its refusal, or the error of a server.
+    pub(super) async fn select(
+        &mut self,
+        text: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Selected, Stop> {
+        let types: Vec<u32> = parameters.iter().map(|(oid, _, _)| *oid).collect();
+        let mut shape = Shape::default();
+        let plan = {
+            let context = self.settings.context();
+            shape::scan(text.as_bytes(), Database::lex_options(context), &mut shape)
+                .map_err(|error| error.to_error(text.as_bytes()))?;
+            self.database.plan(&Question {
+                text,
+                shape: &shape,
+                types: &types,
+                context,
+                temporary_tables: self.memory.temporary_tables,
+            })?
+        };
+        let mut bound = Vec::new();
+        request::write_bind(&mut bound, parameters, &[]);
+        let bind = Bind::read(frame::body(&bound))?;
+        let target = self.target(
+            &plan,
+            &Arguments {
+                text,
+                literals: &shape.literals,
+                parameters: Parameters::new(&types, bind.formats, bind.values),
+                encoding: self.settings.context().encoding,
+            },
+            None,
+        )?;
+        self.note_temporary(&plan);
+        let shards = match target {
+            _ if !plan.own.is_empty() || !plan.pseudo.is_empty() => return Err(not_inside().into()),
+            Target::One(shard) => ShardSet::from_iter([shard]),
+            Target::Any => {
+                let at_work = self.server.as_ref().map_or(0, |held| held.shard);
+                ShardSet::from_iter([at_work])
+            }
+            Target::Many(shards) if plan.merge.is_none() => shards,
+            Target::Many(_) | Target::Combine if plan.combine().is_some() => ShardSet::new(),
+            _ => return Err(not_inside().into()),
+        };
+        if shards.is_empty() {
+            let hub = plan.combine().and_then(|combine| combine.hub());
+            let first = ShardSet::from_iter([hub.unwrap_or(0)]);
+            let columns = self.columns_of(&plan, (text, &types), &first).await?;
+            bound.clear();
+            request::write_bind(&mut bound, parameters, &binary(&columns));
+            let bind = Bind::read(frame::body(&bound))?;
+            self.capture();
+            let written = (text, &*shape.literals);
+            let ran = Box::pin(self.combine_captured(&plan, written, (&types, bind))).await;
+            let rows = self.captured();
+            return ran.map(|()| Selected { columns, rows });
+        }
+        let columns = self.columns_of(&plan, (text, &types), &shards).await?;
+        self.select_on(&plan, (text, parameters), &shards, columns)
+            .await
+    }
+
+    async fn select_on(
+        &mut self,
+        plan: &Plan,
+        (text, parameters): (&str, &[Parameter<'_>]),
+        shards: &ShardSet,
+        columns: Vec<(u32, Format)>,
+    ) -> Result<Selected, Stop> {
+        let joins = self.joins_for(plan, shards).await?;
+        let text = self.encoded(text)?.into_owned();
+        let mut request = Vec::new();
+        request::write_select(&mut request, &text, parameters, &binary(&columns));
+        let gathered = self.gather(shards, joins, &[]).await?;
+        let send = |lease: &mut Lease| {
+            lease.unnamed = None;
+            request.clone()
+        };
+        self.capture();
+        let scatter = Scatter::start(gathered, send, false, self.high_water_bytes());
+        let driven = self.drive(scatter).await;
+        let rows = self.captured();
+        driven.map(|_| Selected { columns, rows })
+    }
+
+    async fn joins_for(&mut self, plan: &Plan, shards: &ShardSet) -> Result<Joins, Stop> {
+        Ok(match self.check_several(plan, shards).await? {
+            Joins::Writing => Joins::Writing,
+            _ => Joins::Keeping,
+        })
+    }
+
+    /// The columns of a query, as one of the shards describes them.
+    async fn columns_of(
+        &mut self,
+        plan: &Plan,
+        statement: (&str, &[u32]),
+        shards: &ShardSet,
+    ) -> Result<Vec<(u32, Format)>, Stop> {
+        let first: ShardSet = shards.iter().take(1).collect();
+        let joins = self.joins_for(plan, &first).await?;
+        let described = self.described_on(statement, joins, &first).await?;
+        let Some(frame) = described.rows.first() else {
+            return Ok(Vec::new());
+        };
+        let (columns, _) = described_columns(frame)?;
+        Ok(columns)
+    }
+
+    /// What a shard says of a statement.
+    pub(super) async fn described_on(
+        &mut self,
+        (text, types): (&str, &[u32]),
+        joins: Joins,
+        shard: &ShardSet,
+    ) -> Result<Described, Stop> {
+        let mut messages = Vec::new();
+        let text = self.encoded(text)?.into_owned();
+        request::write_describe(&mut messages, &text, types);
+        frontend::write_sync(&mut messages);
+        let mut gathered = self.gather(shard, joins, &[]).await?;
+        let Some((_, mut held)) = gathered.pop() else {
+            return Err(Stop::Gone);
+        };
+        let mut described = Described::default();
+        let mut note = |tag, body: &[u8]| described.note(tag, body);
+        let asked = held.lease.ask(&messages, &mut note).await;
+        use crate::backend::connection::Failed;
+        let status = match (&asked, self.transaction.is_on_shard()) {
+            (Err(Failed::Lost(_)), _) => None,
+            (Err(Failed::Refused(_)), true) => Some(Status::Failed),
+            (Ok(()), true) => Some(Status::Transaction),
+            (_, false) => Some(Status::Idle),
+        };
+        self.after_scatter(vec![ended(held, status)]);
+        asked.map_err(failed)?;
+        Ok(described)
+    }
+}
+
+/// A connection that has been asked something.
+fn ended(connection: Held, status: Option<Status>) -> Ended<Held> {
+    Ended {
+        connection,
+        status,
+        is_bound: true,
+        affected: 0,
+        is_suspended: false,
+        description: None,
+    }
+}
+
+/// The columns of a RowDescription, in the formats in which they are asked for.
+fn described_columns(frame: &[u8]) -> Result<(Vec<(u32, Format)>, usize)> {
+    let (columns, end) = described(frame::body(frame), usize::MAX)?;
+    let format = |type_oid: u32| match type_oid < FIRST_USER_OID {
+        true => Format::Binary,
+        false => Format::Text,
+    };
+    let columns = columns
+        .iter()
+        .map(|one| (one.type_oid, format(one.type_oid)));
+    Ok((columns.collect(), end))
+}
+
+fn binary(columns: &[(u32, Format)]) -> Vec<bool> {
+    let formats = columns.iter().map(|(_, format)| *format == Format::Binary);
+    formats.collect()
+}
+
+fn not_inside() -> Error {
+    Error::refused(
+        "a query whose rows are to be stored can't be served",
+        "It needs a merge that is for clients only, or a function that the proxy answers itself.",
+        "Run the query first, and store its rows with a statement of their own.",
+    )
+}
