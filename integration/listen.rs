@@ -64,7 +64,7 @@ fn listeners(server: &Server) -> Vec<String> {
 }
 
 /// A second proxy in front of the same servers.
-fn another_proxy(builder: Builder, first: &Cluster) -> Cluster {
+pub fn another_proxy(builder: Builder, first: &Cluster) -> Cluster {
     let mut second = builder.without_proxy().start();
     let yaml: String = second
         .yaml()

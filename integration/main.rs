@@ -20,6 +20,7 @@ mod copy;
 mod cores;
 mod corpus;
 mod cursors;
+mod ddl;
 mod demo;
 mod differential;
 mod drivers;

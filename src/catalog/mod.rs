@@ -3,6 +3,7 @@
 //! The loader (in `topology`) fills a [`RawCatalog`]; [`Catalog::build`] holds it against the
 //! configuration and compiles it for look-ups.
 
+pub mod advice;
 mod build;
 mod function;
 mod raw;
@@ -19,7 +20,9 @@ pub use function::Function;
 pub use function::Volatility;
 pub use raw::RawCatalog;
 pub use raw::RawColumn;
+pub use raw::RawForeignKey;
 pub use raw::RawFunction;
+pub use raw::RawIndex;
 pub use raw::RawRelation;
 pub use raw::StoredPlacement;
 pub use relation::ColumnDefault;

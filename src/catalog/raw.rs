@@ -1,5 +1,7 @@
 //! What the servers say about their schema, row by row, before it is checked.
 
+use std::collections::HashMap;
+
 use crate::config::TableRule;
 
 /// The schema of one database as read from one server of the first shard. System schemas
@@ -19,6 +21,46 @@ pub struct RawCatalog {
     pub stored_placements: Vec<StoredPlacement>,
     /// Whether the database's own collation orders by bytes.
     pub bytewise: bool,
+    /// `attnum` of the columns of each relation, by its OID, in the order of its columns.
+    pub numbers: HashMap<u32, Vec<i16>>,
+    /// `pg_index`.
+    pub indexes: Vec<RawIndex>,
+    /// Foreign keys (`pg_constraint`), without those that partitions have from their tables.
+    pub foreign_keys: Vec<RawForeignKey>,
+}
+
+/// One row of `pg_index`.
+#[derive(Clone, Debug, Default)]
+pub struct RawIndex {
+    /// `indexrelid`.
+    pub oid: u32,
+    /// `indrelid`.
+    pub table: u32,
+    /// Its name, without its schema.
+    pub name: String,
+    /// It allows no two rows with equal values, or none that an exclusion constraint excludes.
+    pub is_unique: bool,
+    /// `indisprimary`.
+    pub is_primary: bool,
+    /// Its key columns; an expression is an empty name.
+    pub columns: Vec<String>,
+}
+
+/// A foreign key.
+#[derive(Clone, Debug, Default)]
+pub struct RawForeignKey {
+    /// `pg_constraint.oid`.
+    pub oid: u32,
+    /// The table that has it.
+    pub table: u32,
+    /// Its name.
+    pub name: String,
+    /// The table that it refers to.
+    pub referenced: u32,
+    /// Its columns.
+    pub columns: Vec<String>,
+    /// Those that they refer to, in the same order.
+    pub referenced_columns: Vec<String>,
 }
 
 /// One row of `pg_class`.

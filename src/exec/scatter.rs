@@ -413,6 +413,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             b's' | b'C' => {
                 branch.is_suspended |= header.tag == b's';
                 branch.affected += affected(frame::body(frame));
+                branch.tag = tag(frame::body(frame));
                 self.merger.iter_mut().for_each(|merger| merger.end(index));
                 self.order.iter_mut().for_each(|order| order.end(index));
             }
@@ -497,6 +498,12 @@ fn flush<C: BorrowMut<Lease>>(branch: &mut Branch<C>, cx: &mut Context<'_>) -> R
         Poll::Ready(Err(cause)) => Err(Failure::Lost(branch.shard.clone(), cause)),
         _ => Ok(()),
     }
+}
+
+/// A command tag in words.
+fn tag(body: &[u8]) -> String {
+    let tag = body.strip_suffix(b"\0").unwrap_or(body);
+    String::from_utf8_lossy(tag).into_owned()
 }
 
 /// The number at the end of a command tag; 0 if there is none.

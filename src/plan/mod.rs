@@ -67,6 +67,9 @@ pub use combine::Execution;
 pub use combine::Intermediate;
 pub use combine::KeyLink;
 pub use copy::CopyIn;
+pub use definition::Define;
+pub use definition::PlacedTable;
+pub use definition::follow;
 pub use fill::Fill;
 pub use fill::Filled;
 pub use insert::Computed;
@@ -159,6 +162,8 @@ pub enum Route {
     Change(Arc<Change>),
     /// Where its rows belong, once they have the values of these defaults.
     Filled(Arc<Fill>),
+    /// On every shard, as a definition.
+    Define(Arc<Define>),
     /// Nowhere: the error for the client.
     Refused(Error),
 }
@@ -280,7 +285,16 @@ impl Plan {
             Route::CopyIn(copy) => Ok(Target::Many(copy.shards.clone())),
             Route::Change(_) => Ok(Target::Change),
             Route::Filled(_) => Ok(Target::Fill),
+            Route::Define(define) => Ok(Target::Many(define.shards.clone())),
             Route::Refused(error) => Err(error.clone()),
+        }
+    }
+
+    /// The definition, if it is one for every shard.
+    pub fn define(&self) -> Option<&Arc<Define>> {
+        match &self.route {
+            Route::Define(define) => Some(define),
+            _ => None,
         }
     }
 

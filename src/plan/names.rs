@@ -219,6 +219,17 @@ pub(super) fn all_known(part: Part<'_>, facts: &Facts) -> bool {
     })
 }
 
+/// Whether a query over several shards names a relation that the catalogue does not know.
+pub(super) fn unknown(part: Part<'_>, facts: &Facts) -> bool {
+    let catalog = part.request.catalog;
+    part.is_sharded()
+        && facts.relations().any(|name| {
+            let schema = name.schema.as_deref();
+            let lookup = catalog.relation(schema, &name.name, part.request.search_path);
+            matches!(lookup, Lookup::Unknown { .. }) && !facts.ctes.contains(&name.name)
+        })
+}
+
 /// Whether a name stands where only a relation stands and is not known to the catalogue.
 pub(super) fn unknown_relation(part: Part<'_>) -> Option<Name> {
     after_keywords(part).find(|name| {

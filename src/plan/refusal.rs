@@ -306,6 +306,24 @@ pub(super) fn everywhere(what: &str) -> Error {
     )
 }
 
+/// A new table with the rows of a query, which are not where the table's are to be.
+pub(super) fn filled(what: &str) -> Error {
+    Error::refused(
+        format!("{what} with the rows of such a query is not supported on several shards"),
+        "The rows of the query are not, or not all, on the shard where the rows of the table are to be.",
+        "Create the table with its columns first, or WITH NO DATA, and INSERT … SELECT into it.",
+    )
+}
+
+/// What concerns whole servers.
+pub(super) fn of_servers(what: &str) -> Error {
+    Error::refused(
+        format!("{what} is not supported through the proxy"),
+        "It concerns the servers as a whole, not the sharded database, and can't be undone on all of them.",
+        "Run it on the servers themselves.",
+    )
+}
+
 /// What only one shard can do, nobody knows which.
 pub(super) fn choose_shard(what: &str) -> Error {
     Error::refused(

@@ -34,6 +34,9 @@ impl SessionUse {
     /// It calls `setval`: numbers that were taken ahead are void.
     pub const SETS_SEQUENCE: SessionUse = SessionUse(512);
 
+    /// It names a relation that the catalogue does not know: somebody may just have made it.
+    pub const UNKNOWN_NAMES: SessionUse = SessionUse(512);
+
     /// Whether every use in `other` is in this set.
     pub fn contains(self, other: SessionUse) -> bool {
         self.0 & other.0 == other.0
@@ -77,6 +80,7 @@ impl fmt::Display for SessionUse {
             (SessionUse::ONLY_LOCKS, "only locks"),
             (SessionUse::NOTIFIES, "notifies"),
             (SessionUse::ASKS_CHANNELS, "asks channels"),
+            (SessionUse::UNKNOWN_NAMES, "unknown names"),
         ];
         let mut separator = "";
         for (_, name) in names.iter().filter(|(flag, _)| self.contains(*flag)) {

@@ -106,7 +106,10 @@ pub(super) fn plan(part: Part<'_>, statement: &Statement) -> Planned {
             Some(planned) if part.is_sharded() => return planned,
             _ => at_home(part),
         },
-        Statement::Maintenance(_) => at_home(part),
+        Statement::Maintenance(_) => match at_home(part) {
+            Err(_) if part.is_sharded() => return definition::maintenance(part, true),
+            home => home,
+        },
         Statement::Other => choose_other(part),
     };
     finish(part, planned)
@@ -211,6 +214,9 @@ fn plan_query(part: Part<'_>, query: QueryFacts) -> Planned {
         Err(stopped) => return unparsed::plan(part, query, stopped),
     };
     let mut planned = Query::new(part, &facts).plan();
+    if names::unknown(part, &facts) {
+        planned.session |= SessionUse::UNKNOWN_NAMES;
+    }
     if query.into.is_some_and(|into| into.temporary) {
         planned.session |=
             SessionUse::PINS | SessionUse::TEMPORARY_TABLES | SessionUse::NOT_PREPARABLE;
@@ -222,6 +228,9 @@ fn plan_query(part: Part<'_>, query: QueryFacts) -> Planned {
 fn plan_explain(part: Part<'_>, analyze: bool, body: &Range<u32>) -> Planned {
     let body = part.within(body);
     let mut planned = plan(body, &classify(part.request.text, body.tokens));
+    if let Route::Define(_) = planned.route {
+        planned.route = Route::Refused(definition::explained());
+    }
     if !analyze {
         if matches!(planned.route, Route::Replicated(_) | Route::Filled(_)) {
             planned.route = Route::Shard(FIRST_SHARD);
@@ -301,7 +310,7 @@ pub(super) fn one_shard_only(route: &mut Route, what: &str) {
                 keyed.spread = Spread::Refuse(error());
             }
         }
-        Route::Any | Route::Shard(_) | Route::CopyIn(_) | Route::Refused(_) => {}
+        Route::Any | Route::Shard(_) | Route::CopyIn(_) | Route::Define(_) | Route::Refused(_) => {}
     }
 }
 

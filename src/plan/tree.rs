@@ -5,6 +5,7 @@ use std::fmt;
 use crate::plan::Access;
 use crate::plan::Change;
 use crate::plan::Combine;
+use crate::plan::Define;
 use crate::plan::Insertion;
 use crate::plan::Plan;
 use crate::plan::Route;
@@ -52,6 +53,7 @@ impl fmt::Display for Tree<'_> {
             Route::CopyIn(copy) => write!(f, "Copy in {}", self.set(&copy.shards))?,
             Route::Change(change) => self.change(change, f)?,
             Route::Filled(fill) => write!(f, "{}", fill.words())?,
+            Route::Define(define) => self.define(define, f)?,
             Route::Refused(error) => {
                 let fields = error.fields();
                 write!(f, "Refused {}: {}", fields.code, fields.message)?;
@@ -101,6 +103,7 @@ impl Tree<'_> {
             | Route::CopyIn(_)
             | Route::Change(_)
             | Route::Filled(_)
+            | Route::Define(_)
             | Route::Refused(_) => false,
         }
     }
@@ -147,6 +150,22 @@ impl Tree<'_> {
             }
         }
         Ok(())
+    }
+
+    fn define(&self, define: &Define, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Everywhere")?;
+        if define.is_apart {
+            write!(f, ", one by one")?;
+        }
+        match (define.key(), &define.placed) {
+            (Some(key), _) => write!(f, ", sharded by {}", key.join(", "))?,
+            (None, Some(_)) => write!(f, ", replicated")?,
+            (None, None) => {}
+        }
+        match &define.filled {
+            Some((shard, _)) => write!(f, ", rows on {}", self.shard(*shard)),
+            None => Ok(()),
+        }
     }
 
     fn combine(&self, combine: &Combine, f: &mut fmt::Formatter<'_>) -> fmt::Result {

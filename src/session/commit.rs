@@ -113,6 +113,8 @@ impl Session {
         let failure = self.failure(outcome, &participants, context.gid.as_ref());
         self.note_end(outcome, &wrote, chain);
         let is_bereft = self.keep_participants(participants, outcome, &pinned);
+        // Whoever hears of the commit finds that all know what it has defined.
+        self.refresh_schema().await;
         match failure {
             Some(Stop::Statement(error)) if is_bereft => Err(Stop::Session(error.into_fatal())),
             None if is_bereft => Err(Stop::Session(bereft())),

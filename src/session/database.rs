@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use crate::catalog::is_unplaced;
 use crate::config;
 use crate::error::Result;
-use crate::plan::{Plan, Request, Route, plan};
+use crate::plan::follow::Sight;
+use crate::plan::{Plan, Request, Route, SessionUse, plan};
 use crate::pool::Pool;
 use crate::session::channels::hub::Hub;
 use crate::session::gate::Gate;
@@ -25,6 +26,9 @@ use crate::sql::token::LexOptions;
 use crate::sql::values;
 use crate::topology::Topology;
 use crate::txn::barrier::Barrier;
+
+/// In the epochs of catalogues that only one session sees.
+const PRIVATE: u64 = 1 << 63;
 
 /// One database as its sessions see it.
 pub struct Database {
@@ -59,6 +63,8 @@ struct Plans {
     kept: Cache<PlanKey, Arc<Kept>>,
     /// How often sessions have changed definitions.
     changes: AtomicU64,
+    /// How many catalogues there have been that only one session saw.
+    sights: AtomicU64,
 }
 
 /// A plan that is kept.
@@ -95,6 +101,8 @@ pub struct Question<'a> {
     pub context: &'a Context,
     /// Whether the session has made temporary tables.
     pub temporary_tables: bool,
+    /// The catalogue that only the session sees, if it has one.
+    pub sight: Option<&'a Arc<Sight>>,
 }
 
 impl Database {
@@ -126,6 +134,7 @@ impl Database {
             plans: Plans {
                 kept: plans,
                 changes: AtomicU64::new(0),
+                sights: AtomicU64::new(0),
             },
             barrier,
             _recovery: JoinSet::new(),
@@ -157,6 +166,11 @@ impl Database {
     /// Notes that a session has changed a definition.
     pub fn note_change(&self) {
         self.plans.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// An epoch for a catalogue that only one session sees: no other has it.
+    pub fn next_epoch(&self) -> u64 {
+        PRIVATE | self.plans.sights.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Differs from what it was before any change of definitions that this proxy knows of.
@@ -236,7 +250,9 @@ impl Database {
     }
 
     fn plan_as(&self, question: &Question<'_>, is_template: bool) -> Result<Arc<Plan>> {
-        let catalog = self.topology.catalog();
+        let shared = self.topology.catalog();
+        let catalog = question.sight.map_or(&*shared, |sight| &sight.catalog);
+        let is_private = question.temporary_tables || question.sight.is_some();
         let key = PlanKey {
             is_template,
             shape: question.shape.hash,
@@ -244,10 +260,8 @@ impl Database {
             context: question.context.fingerprint(),
             epoch: catalog.epoch,
         };
-        // A session with temporary tables has names that no other has.
-        if !question.temporary_tables
-            && let Some(kept) = self.plans.kept.get(&key)
-        {
+        // Such a session has names that no other has.
+        if !is_private && let Some(kept) = self.plans.kept.get(&key) {
             kept.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(Arc::clone(&kept.plan));
         }
@@ -264,10 +278,13 @@ impl Database {
             search_path: &search_path,
             is_template,
             temporary_tables: question.temporary_tables,
-            catalog: &catalog,
+            catalog,
         }));
-        // A refusal speaks of its own text (where parsing stopped, which literal), not of the shape.
-        if !question.temporary_tables && !matches!(planned.route, Route::Refused(_)) {
+        // A refusal speaks of its own text (where parsing stopped, which literal), not of the shape, and so
+        // does a definition.
+        let is_kept = !planned.session.contains(SessionUse::UNKNOWN_NAMES)
+            && !matches!(planned.route, Route::Refused(_) | Route::Define(_));
+        if !is_private && is_kept {
             let kept = Kept {
                 plan: Arc::clone(&planned),
                 text: without_constants(question.text, Self::lex_options(question.context)).into(),

@@ -6,8 +6,11 @@
 //! it then must get a statement of a new name. What others can see counts in the database; what only
 //! this session sees, because it is temporary, counts here.
 
+use std::sync::Arc;
+
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::plan::follow::Sight;
 use crate::session::Session;
 use crate::session::effect::Effect;
 
@@ -18,6 +21,20 @@ pub struct Definitions {
     private: u64,
     /// The transaction at hand has changed a definition for all, if it commits.
     is_open: bool,
+    /// What the transaction at hand sees.
+    view: View,
+}
+
+/// The catalogue that a session plans with.
+#[derive(Clone, Debug, Default)]
+pub enum View {
+    /// Everybody's.
+    #[default]
+    Shared,
+    /// Its transaction's.
+    Own(Arc<Sight>),
+    /// Its transaction's, which must be read again: a part of the transaction is undone.
+    Unknown,
 }
 
 impl Definitions {
@@ -39,8 +56,21 @@ impl Definitions {
         self.is_open = true;
     }
 
+    /// The transaction sees this catalogue from now on.
+    pub fn note_sight(&mut self, sight: Arc<Sight>) {
+        self.view = View::Own(sight);
+    }
+
+    /// The catalogue to plan with.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
     /// Part of the transaction is undone. Returns whether that changes what others see.
     pub fn roll_back_part(&mut self) -> bool {
+        if matches!(self.view, View::Own(_)) {
+            self.view = View::Unknown;
+        }
         self.private += u64::from(self.private > 0);
         self.is_open
     }
@@ -48,6 +78,7 @@ impl Definitions {
     /// The transaction has ended: what is temporary in it is gone. Returns whether what others see has
     /// changed, now or back to what it was.
     pub fn end(&mut self) -> bool {
+        self.view = View::Shared;
         self.private += u64::from(self.private > 0);
         std::mem::take(&mut self.is_open)
     }
@@ -59,6 +90,14 @@ impl Definitions {
 }
 
 impl Session {
+    /// The epoch of the catalogue that the session plans with.
+    pub(super) fn epoch(&self) -> u64 {
+        match self.memory.definitions.view() {
+            View::Own(sight) => sight.catalog.epoch,
+            View::Shared | View::Unknown => self.database.topology.epoch(),
+        }
+    }
+
     /// What a completed statement has done to definitions, as far as texts mean something else now.
     pub(super) fn note_definitions(&mut self, effect: &Effect) {
         let is_shared = match effect {

@@ -17,7 +17,7 @@ use crate::session::prepared::{LocalPortal, Needs, Portal, Prepared, server_name
 use crate::session::replies::Expect;
 use crate::session::rewrite::Rewritten;
 use crate::session::route::Need;
-use crate::session::study::{Study, converted, effects, unplanned};
+use crate::session::study::{Study, effects, unplanned};
 use crate::session::{Session, Stop};
 use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
@@ -67,7 +67,7 @@ impl Session {
         }
         let types: Vec<u32> = parse.types().collect();
         let read = self.settings.context().encoding.read(parse.text);
-        let mut study = self.study(read.as_deref(), &types)?;
+        let mut study = self.study_anew(read.as_deref(), &types).await?;
         let expanded = self.expanded(read.as_deref().unwrap_or_default(), &study, &types)?;
         let (mut text, mut read, mut shifts) = (Cow::Borrowed(parse.text), read, None);
         if let Some(expanded) = expanded {
@@ -98,11 +98,12 @@ impl Session {
             b"" => Box::default(),
             _ => server_name(id).into_bytes().into(),
         };
+        let (text, original) = self.parsed_text(&text, &read, &plan)?;
         let prepared = Arc::new(Prepared {
             id,
             server_name,
-            text: text.into(),
-            read: converted(&read),
+            text,
+            read: original,
             types: types.into(),
             literals: self.shape.literals.as_slice().into(),
             hint: self.hint_in(read.as_deref()),
@@ -268,7 +269,7 @@ impl Session {
     pub(super) fn need_to_prepare(&self, plan: &Plan) -> Need {
         let shard = match &plan.route {
             Route::Shard(shard) => Some(*shard),
-            _ if self.database.is_plain() => Some(0),
+            _ if self.is_unplaced() => Some(0),
             _ if plan.combine().is_some() => self.described_by(plan).single(),
             _ if plan.change().is_some() => self.changed_by(plan).iter().next(),
             _ => {

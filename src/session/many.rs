@@ -313,7 +313,11 @@ impl Session {
             let effect = effect_of(&plan.statement);
             effect == Effect::Begin || (is_open && effect != Effect::End)
         });
-        if leaves_open && !is_plain {
+        // A definition may make another shard join.
+        if leaves_open && !self.database.is_single() {
+            return true;
+        }
+        if plans.iter().any(|(_, plan)| plan.define().is_some()) {
             return true;
         }
         let last = plans.len().saturating_sub(1);

@@ -34,6 +34,7 @@ mod cursors;
 pub mod database;
 mod date_style;
 pub mod deadlock;
+mod define;
 mod definitions;
 mod draws;
 mod effect;
@@ -434,6 +435,7 @@ impl Session {
             self.settle().await?;
             self.tell_others().await?;
             self.refresh_schema().await;
+            self.look_again().await?;
             if matches!(tag, b'Q' | b'P' | b'B' | b'F') {
                 self.forget_rewrite().await?;
             }

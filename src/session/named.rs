@@ -232,6 +232,7 @@ impl Session {
             types,
             context: &context,
             temporary_tables: self.memory.temporary_tables,
+            sight: self.own_sight(),
         })?;
         Ok((plan, shape))
     }

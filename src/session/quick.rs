@@ -178,7 +178,7 @@ impl Session {
     /// Whether a statement is one for this lane, planned against the present catalogue and settings.
     fn is_quick(&self, prepared: &Prepared) -> bool {
         prepared.context == self.reading()
-            && prepared.plan.epoch == self.database.topology.epoch()
+            && prepared.plan.epoch == self.epoch()
             && prepared.hint.is_none()
             && prepared.declared.is_none()
             && matches!(prepared.needs, Needs::Nothing)
@@ -187,7 +187,7 @@ impl Session {
 
     /// The shard of an execution; whether the plan names it.
     fn quick_target(&self, plan: &Plan, arguments: &Arguments<'_>) -> Option<(ShardIndex, bool)> {
-        if self.database.is_plain() {
+        if self.is_unplaced() {
             return Some((0, true));
         }
         match plan.target(arguments).ok()? {

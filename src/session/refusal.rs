@@ -151,6 +151,15 @@ impl Session {
     }
 }
 
+pub(super) fn second_shard() -> Error {
+    Error::refused(
+        "this transaction can't use a second shard yet",
+        "The statement needs several shards, and the transaction has one snapshot for all its \
+         statements.",
+        "Commit first, use REPEATABLE READ, or restrict the statement to one shard key.",
+    )
+}
+
 pub(super) fn on_secondary() -> Error {
     Error::refused(
         "a read-only transaction that began on a secondary can't run this statement",

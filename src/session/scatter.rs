@@ -17,6 +17,7 @@ use crate::session::heal::changed;
 use crate::session::held::Held;
 use crate::session::implicit::stays;
 use crate::session::prepared::{Portal, Prepared};
+use crate::session::refusal::second_shard;
 use crate::session::replies::Expect;
 use crate::session::route::Need;
 use crate::session::stored;
@@ -96,6 +97,8 @@ pub struct Answered {
     pub is_suspended: bool,
     /// What each shard said of the rows.
     pub descriptions: Vec<Vec<u8>>,
+    /// The command tag of the last shard.
+    pub tag: String,
 }
 
 impl Session {
@@ -119,6 +122,9 @@ impl Session {
             };
             let tag = self.call_cursor(call, &shards).await?;
             return self.end_query(&tag).await;
+        }
+        if let Some(define) = plan.define() {
+            return Box::pin(self.define_query(text, plan, define)).await;
         }
         let joins = self.check_scatter(plan, &shards).await?;
         if let Some(merge) = &plan.merge {
@@ -203,6 +209,9 @@ impl Session {
         }
         if is_about_cursor(&portal.prepared.plan.statement) {
             return self.execute_cursor_call(&portal).await;
+        }
+        if let Some(define) = portal.prepared.plan.define() {
+            return Box::pin(self.execute_define(&portal, define)).await;
         }
         let merge = portal.prepared.plan.merge.as_ref();
         if max_rows > 0 && merge.is_none() {
@@ -517,6 +526,7 @@ impl Session {
             answered.each.push(one.affected);
             answered.is_suspended |= one.is_suspended;
             answered.descriptions.extend(one.description);
+            answered.tag = one.tag;
             held.is_lost |= !undisturbed || !one.is_bound;
             match status {
                 Some(Status::Failed) => failed = Some(held.shard),
@@ -558,15 +568,6 @@ impl Session {
             }
         }
     }
-}
-
-fn second_shard() -> Error {
-    Error::refused(
-        "this transaction can't use a second shard yet",
-        "The statement needs several shards, and the transaction has one snapshot for all its \
-         statements.",
-        "Commit first, use REPEATABLE READ, or restrict the statement to one shard key.",
-    )
 }
 
 /// Whether a hub has to finish what could not be merged because of its types. Nothing has been said to

@@ -58,11 +58,15 @@ impl Session {
         let mut has_turned = false;
         for (range, plan) in plans {
             let statement = slice(text, range.clone());
+            self.refresh_schema().await;
+            self.look_again().await?;
             let study = match has_turned {
                 true => self.study(Some(statement), &[]),
                 false => Ok(Study::One(Arc::clone(plan))),
             };
-            has_turned |= turns_planning(&plan.statement) || self.is_own_statement(plan);
+            has_turned |= turns_planning(&plan.statement)
+                || self.is_own_statement(plan)
+                || plan.define().is_some();
             let ran = match study {
                 Ok(Study::One(plan)) => self.run_one(statement, &plan).await,
                 Ok(_) => Err(unread().into()),

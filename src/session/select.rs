@@ -81,6 +81,7 @@ impl Session {
                 types: &types,
                 context,
                 temporary_tables: self.memory.temporary_tables,
+                sight: self.own_sight(),
             })?
         };
         let mut bound = Vec::new();
@@ -211,6 +212,7 @@ fn ended(connection: Held, status: Option<Status>) -> Ended<Held> {
         status,
         is_bound: true,
         affected: 0,
+        tag: String::new(),
         is_suspended: false,
         description: None,
     }

@@ -42,7 +42,7 @@ impl Session {
         self.statements.remove(b"");
         self.unit.note(frame);
         let read = self.settings.context().encoding.read(text);
-        let study = self.study(read.as_deref(), &[])?;
+        let study = self.study_anew(read.as_deref(), &[]).await?;
         let text = read.as_deref().unwrap_or_default();
         match self.expanded(text, &study, &[])? {
             Some(expanded) => self.query_expanded(expanded).await,
@@ -297,7 +297,7 @@ impl Session {
         if self.transaction.is_broken() {
             return Err(self.aborted().into());
         }
-        let is_chosen = self.database.is_plain() || self.settings.context().shard.is_some();
+        let is_chosen = self.is_unplaced() || self.settings.context().shard.is_some();
         if !is_chosen && !is_of_large_objects(frontend::function(frame::body(frame))?) {
             return Err(Error::refused(
                 "function call messages are not supported over several shards",

@@ -28,7 +28,7 @@ impl Session {
         let is_shared = opening.shares_snapshot() || self.has_snapshot_by_default();
         is_shared
             && !self.may_be_serializable()
-            && !self.database.is_plain()
+            && !self.is_unplaced()
             && self.settings.context().shard.is_none()
     }
 

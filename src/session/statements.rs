@@ -1,9 +1,11 @@
 //! What a session's prepared statements are called, what they mean, and when they are planned anew.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::backend::connection::StatementId;
 use crate::error::{Error, Result};
+use crate::plan::Plan;
 use crate::session::Session;
 use crate::session::prepared::{Needs, Prepared, server_name, statement_id};
 use crate::session::study::{Study, converted};
@@ -11,7 +13,27 @@ use crate::sql::statement::Statement;
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 
+/// A text as servers get it, and as it is to be understood if that is another.
+type Texts = (Box<[u8]>, Option<Box<str>>);
+
 impl Session {
+    /// The text that servers get, and the one to understand if that is another.
+    pub(super) fn parsed_text(
+        &self,
+        text: &[u8],
+        read: &Option<Cow<'_, str>>,
+        plan: &Plan,
+    ) -> Result<Texts> {
+        let placed = plan.define().filter(|define| define.placed.is_some());
+        match (placed, read) {
+            (Some(define), Some(read)) => {
+                let sent = define.text(read, 0);
+                Ok((self.encoded(&sent)?.into(), Some((&**read).into())))
+            }
+            _ => Ok((text.into(), converted(read))),
+        }
+    }
+
     /// The hint in the text that was just scanned.
     pub(super) fn hint_in(&self, text: Option<&str>) -> Option<Box<str>> {
         let range = self.shape.hint.clone()?;
@@ -87,13 +109,17 @@ impl Session {
         };
         let context = self.reading();
         let is_same = prepared.context == context;
-        let is_planned = prepared.plan.epoch == self.database.topology.epoch()
+        let is_planned = prepared.plan.epoch == self.epoch()
             || matches!(prepared.plan.statement, Statement::Empty | Statement::Other);
         if is_same && is_planned {
             return Ok(Arc::clone(prepared));
         }
         let old = Arc::clone(prepared);
-        let read = self.settings.context().encoding.read(&old.text);
+        let read = match old.plan.define().is_some() {
+            // Servers have another text.
+            true => Some(Cow::Borrowed(old.sql())),
+            false => self.settings.context().encoding.read(&old.text),
+        };
         let Study::One(plan) = self.study(read.as_deref(), &old.types)? else {
             return Ok(old);
         };
@@ -110,7 +136,10 @@ impl Session {
                 false => server_name(id).into_bytes().into(),
             },
             text: old.text.clone(),
-            read: converted(&read),
+            read: match plan.define().is_some() {
+                true => read.map(|read| read.as_ref().into()),
+                false => converted(&read),
+            },
             types: old.types.clone(),
             literals: self.shape.literals.as_slice().into(),
             hint: old.hint.clone(),

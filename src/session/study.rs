@@ -5,12 +5,15 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::catalog::is_unplaced;
 use crate::error::{Error, Result};
+use crate::plan::follow::Sight;
 use crate::plan::own::Question as AskedOfProxy;
 use crate::plan::{Access, Arguments, OwnCall, Plan, Route, SessionUse, Target};
 use crate::session::Session;
 use crate::session::channels::check_home;
 use crate::session::database::{Database, Question};
+use crate::session::definitions::View;
 use crate::session::draws::Draws;
 use crate::session::effect::Effect;
 use crate::session::held::Held;
@@ -64,6 +67,33 @@ impl Session {
         Ok(study)
     }
 
+    /// As [`Session::study`], once the catalogue has been looked at again for names that it does not
+    /// know: another proxy may just have made them.
+    ///
+    /// # Errors
+    /// As [`Session::study`].
+    pub(super) async fn study_anew(&mut self, text: Option<&str>, types: &[u32]) -> Result<Study> {
+        let study = self.study(text, types)?;
+        let is_unknown = |plan: &Plan| plan.session.contains(SessionUse::UNKNOWN_NAMES);
+        let is_unknown = match &study {
+            Study::One(plan) => is_unknown(plan),
+            Study::Many(plans) => plans.iter().any(|(_, plan)| is_unknown(plan)),
+            Study::Empty | Study::Opaque => false,
+        };
+        // Temporary tables are never known.
+        if !is_unknown || self.memory.temporary_tables || self.own_sight().is_some() {
+            return Ok(study);
+        }
+        let epoch = self.epoch();
+        if let Err(error) = self.database.topology.look().await {
+            tracing::debug!(%error, "the catalogue can't be looked at");
+        }
+        match self.epoch() == epoch {
+            true => Ok(study),
+            false => self.study(text, types),
+        }
+    }
+
     /// Whether a statement with characters beyond ASCII, which were converted, can be served. A setting
     /// would be made again in the wrong encoding; and where the characters are not known, nor are names.
     fn is_servable(&self, text: &str, study: &Study) -> bool {
@@ -111,6 +141,7 @@ impl Session {
                     types,
                     context: &context,
                     temporary_tables: self.memory.temporary_tables,
+                    sight: self.own_sight(),
                 };
                 self.database.plan(&question).map(Study::One)
             }
@@ -127,6 +158,7 @@ impl Session {
                         types,
                         context: &context,
                         temporary_tables: self.memory.temporary_tables,
+                        sight: self.own_sight(),
                     };
                     plans.push((range.clone(), self.database.plan(&question)?));
                 }
@@ -152,13 +184,16 @@ impl Session {
         let Some(name) = hinted.or(self.settings.context().shard.as_deref()) else {
             return match self.memory.cursors.shards(&plan.statement) {
                 Some(shards) => Ok(target_of(shards)),
-                None if self.database.is_plain() => Ok(Target::One(FIRST_SHARD)),
+                None if self.is_unplaced() && plan.define().is_none() => {
+                    Ok(Target::One(FIRST_SHARD))
+                }
                 None => self.kept(plan, plan.target(arguments)?),
             };
         };
         match self.database.shard_named(name) {
             Some(shard) => {
                 check_home(plan, shard)?;
+                check_clause(plan)?;
                 Ok(Target::One(shard))
             }
             None => Err(Error::new(
@@ -171,7 +206,26 @@ impl Session {
 
     /// Whether all that the session sends belongs on the first shard.
     pub(super) fn is_plain(&self) -> bool {
-        self.settings.context().shard.is_none() && self.database.is_plain()
+        self.settings.context().shard.is_none() && self.is_unplaced()
+    }
+
+    /// Whether no table is anywhere but at home, as far as the session sees.
+    pub(super) fn is_unplaced(&self) -> bool {
+        match self.own_sight() {
+            Some(sight) => {
+                self.database.is_single()
+                    || (is_unplaced(&self.database.config) && sight.catalog.is_unplaced())
+            }
+            None => self.database.is_plain(),
+        }
+    }
+
+    /// The catalogue that only the session sees.
+    pub(super) fn own_sight(&self) -> Option<&Arc<Sight>> {
+        match self.memory.definitions.view() {
+            View::Own(sight) => Some(sight),
+            View::Shared | View::Unknown => None,
+        }
     }
 
     /// State that stays on one server connection needs a shard to stay on.
@@ -284,6 +338,18 @@ impl Session {
             Some(_) => self.database.metrics.single.inc(),
             None => self.database.metrics.any.inc(),
         }
+    }
+}
+
+/// A clause of the proxy's own is for all shards.
+fn check_clause(plan: &Plan) -> Result<()> {
+    match plan.define().is_some_and(|define| define.placed.is_some()) {
+        false => Ok(()),
+        true => Err(Error::refused(
+            "SHARD KEY and REPLICATED are not supported on a chosen shard",
+            "The table must exist on every shard.",
+            "RESET shardwire.shard first.",
+        )),
     }
 }
 

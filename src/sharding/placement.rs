@@ -134,6 +134,11 @@ impl Placement {
         }
     }
 
+    /// Whether ranges of keys have their shards.
+    pub fn is_range(&self) -> bool {
+        matches!(self.places, Places::Range(_))
+    }
+
     /// The hash slot of a key; none for list and range placement or another number of values than
     /// columns.
     pub fn slot(&self, keys: &[Key]) -> Option<u16> {

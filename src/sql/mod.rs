@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod classify;
+pub mod definition;
 pub mod encoding;
 pub mod lexer;
 pub mod literal;

@@ -2,13 +2,16 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::NoTls;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{AsyncMessage, Client, Config};
 
 use crate::backend::dial;
 use crate::config::Address;
@@ -168,20 +171,46 @@ impl Dialer {
     /// # Errors
     /// What kept it from that, also when it took too long.
     pub async fn connect(&self, address: &Address) -> Result<Control, ControlError> {
+        self.connect_hearing(address, Arc::default()).await
+    }
+
+    /// As [`Dialer::connect`]; `heard` is told of notifications, and of the connection's end.
+    ///
+    /// # Errors
+    /// As [`Dialer::connect`].
+    pub async fn connect_hearing(
+        &self,
+        address: &Address,
+        heard: Arc<Notify>,
+    ) -> Result<Control, ControlError> {
         let deadline = Instant::now() + self.connect_timeout;
-        match timeout_at(deadline, self.log_in(address, deadline)).await {
+        match timeout_at(deadline, self.log_in(address, deadline, heard)).await {
             Ok(connected) => connected,
             Err(_) => Err(ControlError::timed_out("connecting", self.connect_timeout)),
         }
     }
 
-    async fn log_in(&self, address: &Address, deadline: Instant) -> Result<Control, ControlError> {
+    async fn log_in(
+        &self,
+        address: &Address,
+        deadline: Instant,
+        heard: Arc<Notify>,
+    ) -> Result<Control, ControlError> {
         let stream = dial::connect(address, &self.connector, deadline).await?;
-        let (client, connection) = self.config.connect_raw(stream, NoTls).await?;
+        let (client, mut connection) = self.config.connect_raw(stream, NoTls).await?;
         let task = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "control connection ended");
+            loop {
+                match poll_fn(|cx| connection.poll_message(cx)).await {
+                    Some(Ok(AsyncMessage::Notification(_))) => heard.notify_one(),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "control connection ended");
+                        break;
+                    }
+                    None => break,
+                }
             }
+            heard.notify_one();
         });
         Ok(Control {
             client,

@@ -41,6 +41,7 @@ use sequences::Sequences;
 pub use control::{Control, ControlError, Dialer};
 pub use families::TopologyMetrics;
 pub use inspection::{Identity, Inspected, Inspection, Seen, catalog, inspect};
+pub use loader::{RowSource, TextRow, read_catalog};
 pub use prepared::PreparedTransaction;
 pub use replica_set::ReplicaSet;
 pub use selection::{Access, Role, Want};
@@ -95,6 +96,9 @@ impl Topology {
         }
         tasks.spawn(Arc::clone(&loader).run());
         tasks.spawn(Arc::clone(&loader).compare());
+        if database.shards.len() > 1 {
+            tasks.spawn(Arc::clone(&loader).listen());
+        }
         tasks.spawn(Estimates::new(Arc::clone(&loader)).run());
         Ok(Arc::new(Topology {
             database,
@@ -137,6 +141,14 @@ impl Topology {
     /// `58000` when no server could be read; the old catalogue stays, and a poll tries again.
     pub async fn refresh(&self) -> Result<()> {
         self.loader.refresh().await
+    }
+
+    /// Reads the catalogue anew if it has changed, and returns when it is in place.
+    ///
+    /// # Errors
+    /// As [`Topology::refresh`].
+    pub async fn look(&self) -> Result<()> {
+        self.loader.look().await
     }
 
     /// Has the catalogue read anew soon, without waiting for it.

@@ -146,6 +146,7 @@ impl<C: BorrowMut<Lease>> Lane<C> {
             status: self.status.filter(|_| is_quiet),
             is_bound: true,
             affected: self.affected,
+            tag: String::new(),
             is_suspended: false,
             description: None,
             connection: self.connection,

@@ -21,6 +21,8 @@ pub(super) struct Branch<C> {
     pub(super) rows: u64,
     /// The number in its command tag.
     pub(super) affected: u64,
+    /// Its command tag.
+    pub(super) tag: String,
     /// It stopped at the row limit of its Execute.
     pub(super) is_suspended: bool,
     /// The server has accepted the Bind, so what the lease believes of prepared statements is true.
@@ -40,6 +42,7 @@ impl<C: BorrowMut<Lease>> Branch<C> {
             description: None,
             rows: 0,
             affected: 0,
+            tag: String::new(),
             is_suspended: false,
             is_bound: false,
             status: None,
@@ -62,6 +65,7 @@ impl<C: BorrowMut<Lease>> Branch<C> {
             status: self.status.filter(|_| is_quiet),
             is_bound: self.is_bound,
             affected: self.affected,
+            tag: self.tag,
             is_suspended: self.is_suspended,
             description: self.description,
             connection: self.connection,
@@ -159,6 +163,8 @@ pub struct Ended<C> {
     pub is_bound: bool,
     /// The number in its command tag.
     pub affected: u64,
+    /// Its command tag.
+    pub tag: String,
     /// It stopped at the row limit of its Execute, and has more.
     pub is_suspended: bool,
     /// The last RowDescription or NoData it sent, as a frame.

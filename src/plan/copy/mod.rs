@@ -181,7 +181,10 @@ pub(super) fn plan(part: Part<'_>, copy: &Copy) -> Planned {
                 } else {
                     Access::Write
                 },
-                session: SessionUse::NONE,
+                session: match lookup {
+                    Lookup::Unknown { .. } if part.is_sharded() => SessionUse::UNKNOWN_NAMES,
+                    _ => SessionUse::NONE,
+                },
                 own: Box::default(),
                 merge: None,
                 fallback: None,

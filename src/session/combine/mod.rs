@@ -545,6 +545,7 @@ pub(super) fn unused((_, connection): (String, Held)) -> Ended<Held> {
         status: Some(Status::Idle),
         is_bound: true,
         affected: 0,
+        tag: String::new(),
         is_suspended: false,
         description: None,
     }

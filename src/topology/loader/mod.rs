@@ -3,6 +3,7 @@
 mod compare;
 mod estimates;
 mod homes;
+mod news;
 mod queries;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use super::server::Server;
 pub(super) use compare::differences;
 pub(super) use estimates::Estimates;
 pub(super) use homes::{merge, shards as home_shards};
+pub use queries::{RowSource, TextRow, read_catalog};
 pub(super) use queries::{SchemaOf, load, read_schema};
 
 /// Between two looks whether the schema changed by other hands than this proxy's.
@@ -145,6 +147,23 @@ impl Loader {
         }
         let covered = self.requests.load(Ordering::Acquire);
         reader.digest = None;
+        self.within(self.update(&mut reader)).await?;
+        reader.covered = covered;
+        news::spread(&reader).await;
+        Ok(())
+    }
+
+    /// Reads the catalogue anew if it has changed; looks that come together share one.
+    ///
+    /// # Errors
+    /// As [`Loader::refresh`].
+    pub async fn look(&self) -> Result<()> {
+        let request = self.requests.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut reader = self.reader.lock().await;
+        if reader.covered >= request {
+            return Ok(());
+        }
+        let covered = self.requests.load(Ordering::Acquire);
         self.within(self.update(&mut reader)).await?;
         reader.covered = covered;
         Ok(())

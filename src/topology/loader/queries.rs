@@ -1,12 +1,15 @@
 //! The questions about a server's catalogue, and their answers as the catalog layer wants them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::str::FromStr;
 
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::catalog::RawCatalog;
 use crate::catalog::RawColumn;
+use crate::catalog::RawForeignKey;
 use crate::catalog::RawFunction;
+use crate::catalog::RawIndex;
 use crate::catalog::RawRelation;
 use crate::catalog::StoredPlacement;
 use crate::config::Database;
@@ -15,6 +18,37 @@ use crate::config::Method;
 use crate::config::TableRule;
 
 use crate::topology::control::ControlError;
+
+/// One row, with its values in text.
+pub type TextRow = Vec<Option<String>>;
+
+/// Whatever can be asked questions, in the simple protocol.
+pub trait RowSource {
+    /// The rows of one query.
+    ///
+    /// # Errors
+    /// As the server says.
+    fn rows(
+        &mut self,
+        sql: &str,
+    ) -> impl Future<Output = Result<Vec<TextRow>, ControlError>> + Send;
+}
+
+impl RowSource for &Client {
+    async fn rows(&mut self, sql: &str) -> Result<Vec<TextRow>, ControlError> {
+        let mut rows = Vec::new();
+        for message in self.simple_query(sql).await? {
+            if let SimpleQueryMessage::Row(row) = message {
+                let values = (0..row.len()).map(|column| row.get(column).map(str::to_owned));
+                rows.push(values.collect());
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// What stands between the elements of lists.
+const BETWEEN: char = '\u{1}';
 
 /// All questions of one reading see the same state. The role's own search_path is asked first.
 const BEGIN: &str =
@@ -78,7 +112,7 @@ const RELATIONS: &str = concat!(
             EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN'), \
             EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal), \
             (SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1), \
-            (SELECT array_agg(a.attname::text ORDER BY k.n) FROM pg_index i, \
+            (SELECT string_agg(a.attname, chr(1) ORDER BY k.n) FROM pg_index i, \
                 unnest(i.indkey) WITH ORDINALITY k(number, n), pg_attribute a \
              WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate \
                 AND k.n <= i.indnkeyatts AND a.attrelid = c.oid AND a.attnum = k.number) \
@@ -112,7 +146,7 @@ const COLUMNS: &str = concat!(
             a.atthasdef AND a.attgenerated = '' OR a.attidentity <> '', \
             a.attidentity <> '' OR coalesce(d.adbin::text, '') LIKE '%:funcid 1574 %', \
             a.attgenerated <> '', \
-            CASE a.attcollation WHEN 0 THEN true WHEN 100 THEN NULL ELSE k.oid IS NOT NULL AND \
+            a.attnum, CASE a.attcollation WHEN 0 THEN true WHEN 100 THEN NULL ELSE k.oid IS NOT NULL AND \
                 (to_jsonb(k)->>'collprovider' = 'b' OR (to_jsonb(k)->>'collprovider' = 'c' AND ",
     bytewise!("k.collcollate"),
     ")) END, \
@@ -137,6 +171,29 @@ const COLUMNS: &str = concat!(
     " ORDER BY a.attrelid, a.attnum"
 );
 
+/// The columns of indexes on tables of users; an expression has no name.
+const INDEXES: &str = concat!(
+    "SELECT i.indexrelid, i.indrelid, x.relname, i.indisunique, i.indisprimary, i.indisexclusion, \
+            array_to_string(ARRAY(SELECT coalesce(a.attname, '') FROM unnest(i.indkey::int2[]) WITH ORDINALITY k (number, place) \
+                LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number \
+                WHERE k.place <= i.indnkeyatts ORDER BY k.place), chr(1)) \
+     FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid \
+     JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE n.nspname <> 'shardwire' AND ",
+    of_users!()
+);
+
+const FOREIGN_KEYS: &str = concat!(
+    "SELECT f.oid, f.conrelid, f.conname, f.confrelid, \
+            array_to_string(ARRAY(SELECT a.attname FROM unnest(f.conkey) WITH ORDINALITY k (number, place) \
+                JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number ORDER BY k.place), chr(1)), \
+            array_to_string(ARRAY(SELECT a.attname FROM unnest(f.confkey) WITH ORDINALITY k (number, place) \
+                JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.number ORDER BY k.place), chr(1)) \
+     FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE f.contype = 'f' AND f.conparentid = 0 AND ",
+    of_users!()
+);
+
 const DEPENDENCIES: &str = "
 SELECT DISTINCT r.ev_class, d.refobjid
 FROM pg_rewrite r
@@ -148,7 +205,7 @@ SELECT n.nspname, p.proname, p.provolatile::text, p.prokind::text, l.lanname, p.
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang";
 
 const PLACEMENTS: &str = "
-SELECT schema_name, table_name, placement, shard_key, hash, home_shard FROM shardwire.tables";
+SELECT schema_name, table_name, placement, array_to_string(shard_key, chr(1)), hash, home_shard FROM shardwire.tables";
 
 const MAY_READ_PLACEMENTS: &str = "
 SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -184,13 +241,13 @@ pub(super) async fn digest(client: &Client) -> Result<String, ControlError> {
 }
 
 async fn digest_in_transaction(client: &Client) -> Result<String, ControlError> {
-    let path = search_path(client).await?;
+    let mut source = client;
+    let path = search_path(&mut source).await?;
     client.batch_execute(PLAIN_PATH).await?;
-    let row = client.query_one(DIGEST, &[]).await?;
-    let versions: String = row.try_get(0)?;
+    let versions = value(&mut source, DIGEST).await?;
     let mut placements = Vec::new();
-    if may_read_placements(client).await? {
-        for row in client.query(PLACEMENTS, &[]).await? {
+    if may_read_placements(&mut source).await? {
+        for row in source.rows(PLACEMENTS).await? {
             placements.push(format!("{:?}", stored(&row)?));
         }
         placements.sort_unstable();
@@ -204,36 +261,51 @@ pub(in crate::topology) async fn load(
     database: &Database,
 ) -> Result<RawCatalog, ControlError> {
     client.batch_execute(BEGIN).await?;
-    let result = load_in_transaction(client, database).await;
+    let result = async {
+        let default_search_path = search_path(&mut &*client).await?;
+        client.batch_execute(PLAIN_PATH).await?;
+        let mut raw = read_catalog(&mut &*client, database).await?;
+        raw.default_search_path = default_search_path;
+        Ok(raw)
+    }
+    .await;
     finish(client, result).await
 }
 
-async fn load_in_transaction(
-    client: &Client,
+/// Reads the catalogue as the transaction at hand sees it, but for the search path of a fresh session.
+///
+/// # Errors
+/// As the server says, or that `shardwire.tables` makes no sense.
+pub async fn read_catalog(
+    source: &mut impl RowSource,
     database: &Database,
 ) -> Result<RawCatalog, ControlError> {
-    let default_search_path = search_path(client).await?;
-    client.batch_execute(PLAIN_PATH).await?;
-    let version = client
-        .query_one("SELECT current_setting('server_version_num')::int", &[])
-        .await?;
-    let version: i32 = version.try_get(0)?;
-    let functions = client.query(FUNCTIONS, &[]).await?;
+    let version = value(source, "SELECT current_setting('server_version_num')").await?;
+    let functions = source.rows(FUNCTIONS).await?;
     let functions = functions.iter().map(function).collect::<Result<_, _>>()?;
     let mut stored_placements = Vec::new();
-    if may_read_placements(client).await? {
-        for row in client.query(PLACEMENTS, &[]).await? {
+    if may_read_placements(source).await? {
+        for row in source.rows(PLACEMENTS).await? {
             stored_placements.push(placement(stored(&row)?, database)?);
         }
     }
-    let bytewise: bool = client.query_one(BYTEWISE, &[]).await?.try_get(0)?;
+    let bytewise = value(source, BYTEWISE).await? == "t";
+    let indexes = source.rows(INDEXES).await?;
+    let foreign_keys = source.rows(FOREIGN_KEYS).await?;
+    let (relations, numbers) = relations(source, bytewise).await?;
     Ok(RawCatalog {
-        relations: relations(client, bytewise).await?,
+        relations,
+        numbers,
         functions,
-        default_search_path,
-        server_version: u32::try_from(version).unwrap_or(0),
+        default_search_path: Vec::new(),
+        server_version: version.parse().unwrap_or(0),
         stored_placements,
         bytewise,
+        indexes: indexes.iter().map(index).collect::<Result<_, _>>()?,
+        foreign_keys: foreign_keys
+            .iter()
+            .map(foreign_key)
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -245,9 +317,8 @@ pub(in crate::topology) async fn read_schema(
     let result = async {
         client.batch_execute(PLAIN_PATH).await?;
         let mut tables = BTreeMap::new();
-        for row in client.query(SCHEMA, &[]).await? {
-            let columns: Option<String> = row.try_get(1)?;
-            tables.insert(row.try_get(0)?, columns.unwrap_or_default());
+        for row in (&mut &*client).rows(SCHEMA).await? {
+            tables.insert(text(&row, 0)?, optional(&row, 1).unwrap_or_default());
         }
         Ok(tables)
     }
@@ -263,98 +334,151 @@ async fn finish<T>(client: &Client, result: Result<T, ControlError>) -> Result<T
     Ok(value)
 }
 
-async fn search_path(client: &Client) -> Result<Vec<String>, ControlError> {
-    let row = client
-        .query_one(
-            "SELECT pg_catalog.current_schemas(false)::pg_catalog.text[]",
-            &[],
-        )
-        .await?;
-    Ok(row.try_get(0)?)
+async fn search_path(source: &mut impl RowSource) -> Result<Vec<String>, ControlError> {
+    let sql =
+        "SELECT pg_catalog.array_to_string(pg_catalog.current_schemas(false), pg_catalog.chr(1))";
+    Ok(list(&value(source, sql).await?))
 }
 
-async fn may_read_placements(client: &Client) -> Result<bool, ControlError> {
-    Ok(client
-        .query_one(MAY_READ_PLACEMENTS, &[])
-        .await?
-        .try_get(0)?)
+async fn may_read_placements(source: &mut impl RowSource) -> Result<bool, ControlError> {
+    Ok(value(source, MAY_READ_PLACEMENTS).await? == "t")
 }
 
-async fn relations(client: &Client, bytewise: bool) -> Result<Vec<RawRelation>, ControlError> {
+/// The first value of the one row that a query returns.
+async fn value(source: &mut impl RowSource, sql: &str) -> Result<String, ControlError> {
+    let rows = source.rows(sql).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| ControlError::answer("a row is missing"))?;
+    Ok(optional(row, 0).unwrap_or_default())
+}
+
+async fn relations(
+    source: &mut impl RowSource,
+    bytewise: bool,
+) -> Result<(Vec<RawRelation>, HashMap<u32, Vec<i16>>), ControlError> {
     let mut relations = Vec::new();
+    let mut numbers: HashMap<u32, Vec<i16>> = HashMap::new();
     let mut by_oid = HashMap::new();
-    for row in client.query(RELATIONS, &[]).await? {
+    for row in source.rows(RELATIONS).await? {
         let relation = relation(&row)?;
         by_oid.insert(relation.oid, relations.len());
         relations.push(relation);
     }
-    for row in client.query(COLUMNS, &[]).await? {
-        let of: u32 = row.try_get(0)?;
+    for row in source.rows(COLUMNS).await? {
+        let of: u32 = number(&row, 0)?;
         if let Some(relation) = by_oid.get(&of).and_then(|&i| relations.get_mut(i)) {
             relation.columns.push(column(&row, bytewise)?);
+            numbers.entry(of).or_default().push(number(&row, 9)?);
         }
     }
-    for row in client.query(DEPENDENCIES, &[]).await? {
-        let of: u32 = row.try_get(0)?;
+    for row in source.rows(DEPENDENCIES).await? {
+        let of: u32 = number(&row, 0)?;
         if let Some(relation) = by_oid.get(&of).and_then(|&i| relations.get_mut(i)) {
-            relation.depends_on.push(row.try_get(1)?);
+            relation.depends_on.push(number(&row, 1)?);
         }
     }
-    Ok(relations)
+    Ok((relations, numbers))
 }
 
-fn relation(row: &Row) -> Result<RawRelation, ControlError> {
+fn optional(row: &TextRow, at: usize) -> Option<String> {
+    row.get(at).cloned().flatten()
+}
+
+fn text(row: &TextRow, at: usize) -> Result<String, ControlError> {
+    optional(row, at).ok_or_else(|| ControlError::answer("a value is missing"))
+}
+
+fn number<T: FromStr>(row: &TextRow, at: usize) -> Result<T, ControlError> {
+    let text = text(row, at)?;
+    text.parse()
+        .map_err(|_| ControlError::answer(format!("\"{text}\" is no such number")))
+}
+
+fn flag(row: &TextRow, at: usize) -> bool {
+    row.get(at)
+        .is_some_and(|value| value.as_deref() == Some("t"))
+}
+
+/// The elements of a list.
+fn list(text: &str) -> Vec<String> {
+    match text {
+        "" => Vec::new(),
+        text => text.split(BETWEEN).map(str::to_owned).collect(),
+    }
+}
+
+fn relation(row: &TextRow) -> Result<RawRelation, ControlError> {
     Ok(RawRelation {
-        oid: row.try_get(0)?,
-        schema: row.try_get(1)?,
-        name: row.try_get(2)?,
+        oid: number(row, 0)?,
+        schema: text(row, 1)?,
+        name: text(row, 2)?,
         kind: letter(row, 3)?,
         temporary: false,
         columns: Vec::new(),
         depends_on: Vec::new(),
-        parent: row.try_get(7)?,
-        has_rules: row.try_get(5)?,
-        has_triggers: row.try_get(6)?,
-        row_security: row.try_get(4)?,
-        primary_key: row
-            .try_get::<_, Option<Vec<String>>>(8)?
-            .unwrap_or_default(),
+        parent: optional(row, 7).and_then(|oid| oid.parse().ok()),
+        has_rules: flag(row, 5),
+        has_triggers: flag(row, 6),
+        row_security: flag(row, 4),
+        primary_key: optional(row, 8).map(|key| list(&key)).unwrap_or_default(),
     })
 }
 
 /// `bytewise` is that of columns that have the database's collation.
-fn column(row: &Row, bytewise: bool) -> Result<RawColumn, ControlError> {
+fn column(row: &TextRow, bytewise: bool) -> Result<RawColumn, ControlError> {
     Ok(RawColumn {
-        name: row.try_get(1)?,
-        type_oid: row.try_get(2)?,
-        typmod: row.try_get(3)?,
-        collation_deterministic: row.try_get(4)?,
-        not_null: row.try_get(5)?,
-        has_default: row.try_get(6)?,
-        sequence_default: row.try_get(7)?,
-        generated: row.try_get(8)?,
-        bytewise: row.try_get::<_, Option<bool>>(9)?.unwrap_or(bytewise),
-        varying_default: row.try_get(10)?,
-        identity: Some(letter(row, 11)?).filter(|letter| *letter != ' '),
-        sequence: row.try_get(12)?,
+        name: text(row, 1)?,
+        not_null: flag(row, 5),
+        type_oid: number(row, 2)?,
+        typmod: number(row, 3)?,
+        collation_deterministic: flag(row, 4),
+        has_default: flag(row, 6),
+        sequence_default: flag(row, 7),
+        generated: flag(row, 8),
+        bytewise: optional(row, 10).map_or(bytewise, |is| is == "t"),
+        varying_default: flag(row, 11),
+        identity: optional(row, 12).and_then(|letter| letter.chars().next()),
+        sequence: optional(row, 13).and_then(|oid| oid.parse().ok()),
     })
 }
 
-fn function(row: &Row) -> Result<RawFunction, ControlError> {
+fn index(row: &TextRow) -> Result<RawIndex, ControlError> {
+    Ok(RawIndex {
+        oid: number(row, 0)?,
+        table: number(row, 1)?,
+        name: text(row, 2)?,
+        is_unique: flag(row, 3) || flag(row, 5),
+        is_primary: flag(row, 4),
+        columns: text(row, 6)?.split(BETWEEN).map(str::to_owned).collect(),
+    })
+}
+
+fn foreign_key(row: &TextRow) -> Result<RawForeignKey, ControlError> {
+    Ok(RawForeignKey {
+        oid: number(row, 0)?,
+        table: number(row, 1)?,
+        name: text(row, 2)?,
+        referenced: number(row, 3)?,
+        columns: list(&text(row, 4)?),
+        referenced_columns: list(&text(row, 5)?),
+    })
+}
+
+fn function(row: &TextRow) -> Result<RawFunction, ControlError> {
     Ok(RawFunction {
-        schema: row.try_get(0)?,
-        name: row.try_get(1)?,
+        schema: text(row, 0)?,
+        name: text(row, 1)?,
         volatility: letter(row, 2)?,
         kind: letter(row, 3)?,
-        language: row.try_get(4)?,
-        returns_set: row.try_get(5)?,
+        language: text(row, 4)?,
+        returns_set: flag(row, 5),
     })
 }
 
 /// A column of type `"char"`, cast to text.
-fn letter(row: &Row, index: usize) -> Result<char, ControlError> {
-    let text: &str = row.try_get(index)?;
-    Ok(text.chars().next().unwrap_or(' '))
+fn letter(row: &TextRow, at: usize) -> Result<char, ControlError> {
+    Ok(text(row, at)?.chars().next().unwrap_or(' '))
 }
 
 /// A row of `shardwire.tables`.
@@ -368,14 +492,14 @@ struct Stored {
     home: Option<String>,
 }
 
-fn stored(row: &Row) -> Result<Stored, ControlError> {
+fn stored(row: &TextRow) -> Result<Stored, ControlError> {
     Ok(Stored {
-        schema: row.try_get(0)?,
-        table: row.try_get(1)?,
-        placement: row.try_get(2)?,
-        key: row.try_get(3)?,
-        hash: row.try_get(4)?,
-        home: row.try_get(5)?,
+        schema: text(row, 0)?,
+        table: text(row, 1)?,
+        placement: text(row, 2)?,
+        key: optional(row, 3).map(|key| list(&key)),
+        hash: optional(row, 4),
+        home: optional(row, 5),
     })
 }
 

@@ -1,0 +1,350 @@
+//! Definitions (DDL) and what maintains tables: everywhere, but for what is temporary.
+//!
+//! Every schema object exists on every shard, whatever place the rows have: home tables too. So names,
+//! foreign keys, views and types mean the same on each, and any shard can answer questions about the
+//! catalogue. What a definition does to placements is not read from its text but seen on the first shard
+//! once it has run there ([`follow`]); the text only says whether it may run in a transaction, whether it is
+//! temporary, and where its own clause (`SHARD KEY`, `REPLICATED`) and its query stand.
+
+pub mod follow;
+
+use std::sync::Arc;
+
+use crate::catalog::Lookup;
+use crate::error::Error;
+use crate::error::Result;
+use crate::plan::Access;
+use crate::plan::Route;
+use crate::plan::SessionUse;
+use crate::plan::effects::Effects;
+use crate::plan::names;
+use crate::plan::own::stored;
+use crate::plan::query::FIRST_SHARD;
+use crate::plan::query::Planned;
+use crate::plan::refusal;
+use crate::plan::statement;
+use crate::plan::statement::Part;
+use crate::plan::statement::finish;
+use crate::sharding::ShardIndex;
+use crate::sharding::ShardSet;
+use crate::sql::classify::classify;
+use crate::sql::definition::Clause;
+use crate::sql::definition::ClauseSpread;
+use crate::sql::definition::Creation;
+use crate::sql::definition::blanked;
+use crate::sql::definition::creation;
+use crate::sql::relations::relations;
+use crate::sql::statement::Ddl;
+use crate::sql::statement::DdlObject;
+use crate::sql::statement::DdlVerb;
+use crate::sql::statement::Statement;
+use crate::sql::statement::TokenRelation;
+
+/// A statement for every shard.
+#[derive(Clone, Debug)]
+pub struct Define {
+    /// Where it runs: on the first of them first, then on the others.
+    pub shards: ShardSet,
+    /// It can't run in a transaction: each shard runs it by itself.
+    pub is_apart: bool,
+    /// It may change what tables, columns, functions and the like there are.
+    pub is_tracked: bool,
+    /// The table it makes, if it says where its rows are to be.
+    pub placed: Option<PlacedTable>,
+    /// The shard that gets the rows of the query in it, and the text for the others.
+    pub filled: Option<(ShardIndex, String)>,
+    /// It gives rows values that each shard would compute anew: clocks, sequences, random numbers.
+    pub differs: bool,
+    /// It gives columns values that are computed (`ALTER COLUMN … TYPE … USING`).
+    pub recomputes: bool,
+    /// Names that may be those of temporary tables, which only the first shard has.
+    pub names: Vec<TokenRelation>,
+}
+
+/// A table that is made with a clause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedTable {
+    /// Its name as written.
+    pub name: TokenRelation,
+    /// The clause.
+    pub clause: Clause,
+}
+
+impl Define {
+    fn new(part: Part<'_>, is_apart: bool) -> Define {
+        Define {
+            shards: ShardSet::all(part.request.catalog.shards().len()),
+            is_apart,
+            is_tracked: false,
+            placed: None,
+            filled: None,
+            differs: false,
+            recomputes: false,
+            names: Vec::new(),
+        }
+    }
+
+    /// The statement as shards get it, without the clause that is not PostgreSQL's.
+    pub fn text(&self, text: &str, shard: ShardIndex) -> String {
+        if let Some((filled, other)) = &self.filled
+            && *filled != shard
+        {
+            return other.clone();
+        }
+        match &self.placed {
+            Some(placed) => blanked(text, &placed.clause.range),
+            None => text.to_owned(),
+        }
+    }
+
+    /// The columns of the key in the clause.
+    pub fn key(&self) -> Option<&[String]> {
+        match &self.placed.as_ref()?.clause.spread {
+            ClauseSpread::Sharded(key) => Some(key),
+            ClauseSpread::Replicated => None,
+        }
+    }
+}
+
+/// What comes with a temporary table.
+fn temporary() -> SessionUse {
+    SessionUse::PINS | SessionUse::TEMPORARY_TABLES | SessionUse::NOT_PREPARABLE
+}
+
+/// Plans a definition.
+pub(super) fn plan(part: Part<'_>, ddl: Ddl) -> Planned {
+    let mut planned = if ddl.temporary {
+        finish(part, shard(part, ddl).map(|shard| (shard, temporary())))
+    } else if part.is_sharded() {
+        everywhere(part, define(part, ddl))
+    } else {
+        finish(part, Ok((FIRST_SHARD, SessionUse::NONE)))
+    };
+    if matches!(ddl.object, DdlObject::TableAs | DdlObject::MaterializedView) {
+        // It would keep what a server shows.
+        planned.own = stored::mentions(part.request.text, part.all);
+    }
+    planned
+}
+
+/// Plans a statement that locks or maintains tables that are not all at home on one shard.
+pub(super) fn maintenance(part: Part<'_>, is_apart: bool) -> Planned {
+    let mut define = Define::new(part, is_apart);
+    define.names = relations(part.request.text, part.tokens);
+    everywhere(part, Ok(define))
+}
+
+fn everywhere(part: Part<'_>, define: Result<Define>) -> Planned {
+    let refused = finish(part, Ok((FIRST_SHARD, SessionUse::NONE)));
+    Planned {
+        route: match define {
+            Ok(define) => Route::Define(Arc::new(define)),
+            Err(error) => Route::Refused(error),
+        },
+        access: Access::Write,
+        ..refused
+    }
+}
+
+/// The first shard, for something temporary.
+fn shard(part: Part<'_>, ddl: Ddl) -> Result<ShardIndex> {
+    if let (_, Some(name)) = names::calls(part, Effects::READS_TABLES) {
+        return Err(refusal::reads_tables(&name));
+    }
+    // A trigger names its function, but runs it only later.
+    if ddl.object != DdlObject::Trigger
+        && let (_, Some(name)) = names::calls(part, Effects::USER_CODE)
+    {
+        return Err(refusal::user_code(&name));
+    }
+    match names::home(part, &names::command(part))? {
+        None | Some(FIRST_SHARD) => Ok(FIRST_SHARD),
+        Some(_) => Err(refusal::several_homes()),
+    }
+}
+
+fn define(part: Part<'_>, ddl: Ddl) -> Result<Define> {
+    let text = part.request.text;
+    let makes = |verb| matches!(verb, DdlVerb::Create | DdlVerb::Drop);
+    let is_of_server = match ddl.object {
+        DdlObject::Database => makes(ddl.verb),
+        DdlObject::Tablespace => ddl.verb != DdlVerb::Comment,
+        DdlObject::System => true,
+        DdlObject::Replication => {
+            let mut words = part.tokens.iter().take(3);
+            words.any(|token| token.is_word(text, "subscription"))
+        }
+        _ => false,
+    };
+    if is_of_server {
+        return Err(refusal::of_servers(&names::command(part)));
+    }
+    let mut define = Define::new(part, ddl.outside_transaction);
+    define.is_tracked = is_tracked(ddl);
+    define.names = relations(text, part.tokens);
+    if ddl.verb == DdlVerb::Alter && ddl.object == DdlObject::Table {
+        define.recomputes = has(part, "using") && has(part, "type");
+        define.differs = actions(part).any(|action| {
+            let computes = has(action, "using") && has(action, "type");
+            (computes || adds_column(action)) && differs(action)
+        });
+    }
+    let is_table = matches!(ddl.object, DdlObject::Table | DdlObject::TableAs);
+    if ddl.verb != DdlVerb::Create || !(is_table || ddl.object == DdlObject::MaterializedView) {
+        return Ok(define);
+    }
+    let Some(creation) = creation(text, part.tokens)? else {
+        return Ok(define);
+    };
+    // A new table may have the name of a temporary one.
+    define.names.retain(|name| *name != creation.name);
+    if ddl.object != DdlObject::Table {
+        fill(part, ddl, &creation, &mut define)?;
+    }
+    define.placed = creation.clause.map(|clause| PlacedTable {
+        name: creation.name,
+        clause,
+    });
+    Ok(define)
+}
+
+fn has(part: Part<'_>, word: &str) -> bool {
+    let text = part.request.text;
+    part.tokens.iter().any(|token| token.is_word(text, word))
+}
+
+/// Whether a definition may change what statements mean: not rights, comments and rows.
+fn is_tracked(ddl: Ddl) -> bool {
+    match ddl.verb {
+        DdlVerb::Create | DdlVerb::Alter => ddl.object != DdlObject::Role,
+        DdlVerb::Drop | DdlVerb::Import => true,
+        _ => false,
+    }
+}
+
+/// What stands between the commas of an ALTER TABLE.
+fn actions(part: Part<'_>) -> impl Iterator<Item = Part<'_>> {
+    let text = part.request.text;
+    let mut depth = 0_usize;
+    let split = part.tokens.split(move |token| {
+        if token.is_symbol(text, "(") || token.is_symbol(text, "[") {
+            depth += 1;
+        } else if token.is_symbol(text, ")") || token.is_symbol(text, "]") {
+            depth = depth.saturating_sub(1);
+        }
+        depth == 0 && token.is_symbol(text, ",")
+    });
+    split.map(move |tokens| Part { tokens, ..part })
+}
+
+/// Whether an ALTER TABLE adds a column, rather than a constraint.
+fn adds_column(part: Part<'_>) -> bool {
+    const CONSTRAINTS: [&str; 9] = [
+        "constraint",
+        "check",
+        "unique",
+        "primary",
+        "foreign",
+        "exclude",
+        "generated",
+        "value",
+        "table",
+    ];
+    let text = part.request.text;
+    part.tokens.windows(2).any(|pair| {
+        let [add, behind] = pair else { return false };
+        let is_other = CONSTRAINTS.iter().any(|word| behind.is_word(text, word));
+        add.is_word(text, "add") && !is_other
+    })
+}
+
+/// Whether each shard would compute other values.
+fn differs(part: Part<'_>) -> bool {
+    const WORDS: [&str; 14] = [
+        "serial",
+        "serial2",
+        "serial4",
+        "serial8",
+        "bigserial",
+        "smallserial",
+        "identity",
+        "current_timestamp",
+        "current_date",
+        "current_time",
+        "localtime",
+        "localtimestamp",
+        "current_user",
+        "session_user",
+    ];
+    let effects = Effects::CLOCK
+        | Effects::RANDOM
+        | Effects::SERVER
+        | Effects::WRITES
+        | Effects::HOME
+        | Effects::USER_CODE;
+    let (found, _) = names::calls(part, effects);
+    found.any(effects) || WORDS.iter().any(|word| has(part, word))
+}
+
+/// A table or materialised view with the rows of a query.
+fn fill(part: Part<'_>, ddl: Ddl, creation: &Creation, define: &mut Define) -> Result<()> {
+    let Some(query) = &creation.query else {
+        return Ok(());
+    };
+    if creation.is_empty {
+        return Ok(());
+    }
+    let text = part.request.text;
+    let body = part.within(query);
+    let what = names::command(part);
+    let kind = classify(text, body.tokens);
+    if !matches!(kind, Statement::Query(_)) {
+        return Err(refusal::filled(&what));
+    }
+    let planned = statement::plan(body, &kind);
+    let home = match planned.route {
+        Route::Any => None,
+        Route::Shard(shard) => Some(shard),
+        Route::Refused(error) => return Err(error),
+        _ => return Err(refusal::filled(&what)),
+    };
+    if ddl.object == DdlObject::MaterializedView {
+        // On the other shards its tables are empty; it is read where they are not.
+        return Ok(());
+    }
+    let target = new_home(part, &creation.name).ok_or_else(|| refusal::filled(&what))?;
+    if creation.clause.is_some() || home.is_some_and(|home| home != target) {
+        return Err(refusal::filled(&what));
+    }
+    let end = query.end as usize;
+    let empty = text.get(..end).unwrap_or(text);
+    define.filled = Some((target, format!("{empty} WITH NO DATA")));
+    Ok(())
+}
+
+/// Where a new table without a clause is at home; none if it might be anywhere else.
+fn new_home(part: Part<'_>, name: &TokenRelation) -> Option<ShardIndex> {
+    let lookup =
+        part.request
+            .catalog
+            .relation(name.schema.as_deref(), &name.name, part.request.search_path);
+    match lookup {
+        Lookup::Unknown {
+            configured: false,
+            wildcard: false,
+            home,
+        } => Some(home),
+        // PostgreSQL says that it exists, or that its schema can't be written.
+        Lookup::Relation(_) | Lookup::System | Lookup::Temporary => Some(FIRST_SHARD),
+        Lookup::Unknown { .. } => None,
+    }
+}
+
+/// `EXPLAIN` of a definition, which no one shard can answer.
+pub(super) fn explained() -> Error {
+    Error::refused(
+        "EXPLAIN of a definition is not supported on several shards",
+        "It would show one shard's part.",
+        "Explain the query in it.",
+    )
+}
