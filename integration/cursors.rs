@@ -235,3 +235,45 @@ fn the_first_part_of_a_portal_comes_without_a_transaction() {
     assert!(tags(&all).ends_with("DCZ"), "{}", tags(&all));
     assert_eq!(raw.rows("SELECT id FROM t").len(), 40);
 }
+
+/// PostgreSQL runs what changes rows to its end at the first Execute, whatever part is fetched.
+#[test]
+fn a_change_that_is_fetched_in_parts_is_made_on_every_shard() {
+    let cluster = cluster();
+    for (name, begin) in [("one", "BEGIN"), ("two", "SELECT 1")] {
+        let mut raw = cluster.proxy().raw();
+        let sql = format!("UPDATE t SET name = '{name}' RETURNING id, name");
+        let mut messages = message::query(begin);
+        messages.extend(message::parse("", &sql, &[]));
+        messages.extend(message::bind("", "", &[], &[], &[]));
+        messages.extend(message::describe(b'P', ""));
+        messages.extend(message::execute("", 3));
+        messages.extend(message::execute("", 4));
+        messages.extend(message::execute("", 0));
+        messages.extend(message::sync());
+        messages.extend(message::query("COMMIT"));
+        raw.send(&messages);
+        let frames = raw.read_until(b'Z', 3);
+        let told: Vec<u8> = frames.iter().map(|frame| frame.tag).collect();
+        let told: Vec<u8> = told
+            .into_iter()
+            .filter(|tag| b"TDsCE".contains(tag))
+            .collect();
+        let end = told.iter().position(|tag| *tag == b's').unwrap();
+        let wanted = [b"DDDsDDDDs".as_slice(), &[b'D'; 33], b"CC"].concat();
+        assert_eq!(
+            told[end - 3..],
+            wanted,
+            "{}",
+            String::from_utf8_lossy(&told)
+        );
+        for shard in 0..2 {
+            let sql = format!("SELECT count(*) FROM t WHERE name <> '{name}'");
+            assert_eq!(
+                cluster.shard(shard).raw().rows(&sql),
+                [["0"]],
+                "{begin}, shard {shard}"
+            );
+        }
+    }
+}

@@ -11,7 +11,8 @@ use crate::exec::scatter::Scatter;
 use crate::pool::Lease;
 use crate::session::announce::needed;
 use crate::session::prepared::Portal;
-use crate::session::scatter::{Answered, Joins, ScatterPortal, statement_and_bind};
+use crate::session::requests::portal_request;
+use crate::session::scatter::{Answered, Joins, ScatterPortal, statement_and_bind, tag};
 use crate::session::simple::aborted;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
@@ -37,6 +38,9 @@ impl Session {
         portal: ScatterPortal,
         max_rows: i32,
     ) -> Result<(), Stop> {
+        if self.writes(&portal.prepared.plan) {
+            return self.execute_and_keep(portal, max_rows).await;
+        }
         if self.transaction == Transaction::Idle {
             return self.execute_once(portal, max_rows).await;
         }
@@ -67,6 +71,26 @@ impl Session {
             at: 0,
         };
         self.execute_spread(&portal.portal, spread, max_rows).await
+    }
+
+    /// Runs a statement that changes rows to its end on every shard, whatever part of what it returns
+    /// is fetched.
+    async fn execute_and_keep(&mut self, portal: ScatterPortal, max_rows: i32) -> Result<(), Stop> {
+        let plan = &portal.prepared.plan;
+        let joins = self.check_scatter(plan, &portal.shards).await?;
+        let needed = needed(&portal.prepared);
+        let gathered = self.gather(&portal.shards, joins, &needed).await?;
+        self.acknowledge_bind();
+        let bind = Bind::read(frame::body(&portal.bind))?;
+        let request = |lease: &mut Lease| portal_request(lease, &portal.prepared, &bind);
+        let scatter = Scatter::start(gathered, request, portal.is_described, HIGH_WATER_BYTES);
+        let scatter = scatter.expecting(self.expected(bind.statement));
+        self.capture();
+        let answered = self.drive(scatter).await;
+        let captured = self.captured();
+        let answered = answered?;
+        let kept = captured.portal(&answered.descriptions, &tag(plan, &answered));
+        self.execute_kept(&portal.portal, kept, max_rows).await
     }
 
     /// Serves a part of a portal that ends with it.
