@@ -186,6 +186,7 @@ fn check(cluster: &Cluster, pair: &mut Pair) {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a list of cases")]
 fn rows_are_where_their_keys_belong() {
     let cluster = cluster();
     let mut pair = Pair::new(&cluster);

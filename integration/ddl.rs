@@ -302,6 +302,7 @@ fn the_clause_places_a_table_for_every_proxy_at_once() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a list of cases")]
 fn placements_follow_names_and_columns() {
     let cluster = cluster();
     let mut raw = shop(&cluster);

@@ -139,9 +139,8 @@ fn what_an_execute_needs_and_cannot_be_known_is_refused() {
         "EXECUTE grouped",
         "EXECUTE apart",
         "EXPLAIN EXECUTE counted",
-        "BEGIN; DECLARE c CURSOR FOR SELECT count(*) FROM users",
-        "ROLLBACK; COPY (SELECT count(*) FROM users) TO STDOUT",
         "CREATE TABLE copied AS EXECUTE counted",
+        "BEGIN; DECLARE c CURSOR FOR SELECT count(*) FROM users",
     ] {
         let answer = answer(&mut raw, statement);
         assert!(answer.contains("0A000"), "{statement}: {answer}");
@@ -149,6 +148,7 @@ fn what_an_execute_needs_and_cannot_be_known_is_refused() {
         let refused = |line: &String| line.contains("0A000") || line.contains("42601");
         assert!(lines.iter().any(refused), "{statement}: {lines:?}");
     }
+    raw.query("ROLLBACK");
     assert_eq!(answer(&mut raw, "EXECUTE byid(1)"), "user 1");
     let error = answer(&mut raw, "EXECUTE byid('x')");
     assert_eq!(error, "22P02 invalid input syntax for type integer: \"x\"");

@@ -175,7 +175,11 @@ fn a_client_that_is_ended_during_a_scatter_is_told_so() {
         b.rows(&format!("SELECT pg_terminate_backend({process})"));
         let frames = a.read_until(b'E', 1);
         let error = frames.last().unwrap();
-        assert_eq!(error.field(b'C').as_deref(), Some("57P01"));
+        assert_eq!(
+            error.field(b'C').as_deref(),
+            Some("57P01"),
+            "{sql}: {error:?}"
+        );
         assert!(a.read().is_none());
     }
     b.rows(&format!("SELECT pg_terminate_backend({process})"));

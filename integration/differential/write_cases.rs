@@ -94,7 +94,6 @@ pub const WRITES: &[&str] = &[
     "TRUNCATE users",
     "SELECT * INTO copy_of_users FROM users WHERE user_id = 3",
     "CREATE TABLE copy_of_users AS SELECT * FROM users WHERE user_id = 3",
-    "COPY users FROM STDIN",
     "COPY (SELECT * FROM users) TO STDOUT",
     "EXPLAIN ANALYZE DELETE FROM users",
     "DO $$ BEGIN DELETE FROM users; END $$",

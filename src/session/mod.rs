@@ -94,6 +94,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backend::principal::Principal;
+use crate::backend::report;
 use crate::error::Error;
 use crate::net::cores::Station;
 use crate::net::duplex::Duplex;
@@ -275,6 +276,8 @@ impl Session {
                 },
                 other => other,
             },
+            // Whoever is told to end has its shards cancelled behind that.
+            Stop::Words(words) if self.is_ended_by(&words) => Err(Stop::Session(shutdown())),
             Stop::Words(words) => self.fail_with(words).await,
             Stop::Stale => match self.heal().await {
                 Err(Stop::Lost(cause)) => match self.server_lost(&cause)? {
@@ -289,6 +292,12 @@ impl Session {
             },
             other => Err(other),
         }
+    }
+
+    /// Whether an error is that of a server that was cancelled because the session has to end.
+    fn is_ended_by(&self, words: &[u8]) -> bool {
+        self.registered.control.told() == Signal::Terminate
+            && report::read(frame::body(words)).code() == SqlState::QUERY_CANCELED
     }
 
     /// Handles what the client has sent, then moves bytes until there is something to decide.
