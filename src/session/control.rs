@@ -148,6 +148,7 @@ impl Control {
     /// Cancels whatever works for the client. Failures are the canceller's to ignore: PostgreSQL
     /// never answers a cancel request either.
     pub async fn cancel(&self) {
+        self.wait_no_more();
         cancel_all(self.working()).await;
     }
 
@@ -172,17 +173,23 @@ impl Control {
         cancel_all(working).await;
     }
 
-    /// The connections that are about to be cancelled. Whatever else the session waits for ends.
+    /// The connections that are about to be cancelled.
     fn working(&self) -> Vec<(Arc<Pool>, Arc<CancelKey>)> {
         let mut inner = self.inner.lock();
         inner.cancelled = !inner.working.is_empty();
+        inner.working.clone()
+    }
+
+    /// Ends what the session waits for that is no server's. Not for a session that has to end: it would
+    /// take that for a cancellation if it looks before it is told.
+    fn wait_no_more(&self) {
+        let mut inner = self.inner.lock();
         if let Some(cancelled) = &mut inner.waiting {
             *cancelled = true;
             if let Some(waker) = inner.waker.take() {
                 waker.wake();
             }
         }
-        inner.working.clone()
     }
 
     /// The session waits for something that is no server's: whether it may go on waiting. Wakes the

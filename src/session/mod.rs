@@ -269,6 +269,12 @@ impl Session {
         let at_hand = self.client.at_hand.take();
         match stop {
             Stop::Skip => Ok(()),
+            Stop::Statement(error)
+                if error.code() == SqlState::QUERY_CANCELED
+                    && self.registered.control.told() == Signal::Terminate =>
+            {
+                Err(Stop::Session(shutdown()))
+            }
             Stop::Statement(error) => match self.refuse(&error).await {
                 Err(Stop::Lost(cause)) => match self.server_lost(&cause)? {
                     Lost::Repeated => Ok(()),
