@@ -126,9 +126,10 @@ fn queries_ask_for_no_memory() {
     let sql = "SELECT name FROM users WHERE user_id = $1";
     client.ask(&[message::parse("read", sql, &[]), message::sync()].concat());
     let query = |user: &i32| message::query(&sql.replace("$1", &user.to_string()));
+    let update = "UPDATE users SET name = name WHERE user_id = 4";
     let transaction = [
         "BEGIN",
-        "UPDATE users SET name = name WHERE user_id = 4",
+        update,
         "SELECT name FROM users WHERE user_id = 4",
         "END",
     ];
@@ -136,10 +137,11 @@ fn queries_ask_for_no_memory() {
         ("prepared", batches(false, sql), 0.0),
         ("simple", [1, 4].iter().map(query).collect(), 0.0),
         ("extended", batches(true, sql), 2.0),
+        ("written", vec![message::query(update)], 0.0),
         (
             "in a transaction",
             transaction.map(message::query).to_vec(),
-            3.5,
+            1.5,
         ),
     ] {
         let counted = client.count(&requests);

@@ -33,9 +33,8 @@ impl SessionUse {
     pub const ASKS_CHANNELS: SessionUse = SessionUse(256);
     /// It calls `setval`: numbers that were taken ahead are void.
     pub const SETS_SEQUENCE: SessionUse = SessionUse(512);
-
     /// It names a relation that the catalogue does not know: somebody may just have made it.
-    pub const UNKNOWN_NAMES: SessionUse = SessionUse(512);
+    pub const UNKNOWN_NAMES: SessionUse = SessionUse(1024);
 
     /// Whether every use in `other` is in this set.
     pub fn contains(self, other: SessionUse) -> bool {

@@ -137,6 +137,23 @@ impl Held {
             && self.lease.socket.output.is_empty()
     }
 
+    /// Whether the client's transaction, which is open here, can go on with any statement at once.
+    pub fn may_go_on(&self) -> bool {
+        self.is_at_rest()
+            && self.part == Part::Client
+            && !self.is_reset
+            && !self.is_pinned
+            && !self.is_lost
+            && !self.replies.is_in_doubt()
+    }
+
+    /// Opens the client's transaction with a BEGIN that can't fail, out of the client's sight.
+    pub fn open(&mut self, begin: &str) {
+        self.lease.unnamed = None;
+        frontend::write_query(self.lease.socket.output.tail(), begin.as_bytes());
+        self.replies.push(Expect::Opening);
+    }
+
     /// Sends bytes whose answer is `expect`.
     pub fn send(&mut self, bytes: &[u8], expect: Expect) {
         self.lease.socket.output.push(bytes);

@@ -114,7 +114,9 @@ impl Session {
         }
         Ok(match &plan.statement {
             Statement::Query(_) => None,
-            Statement::Begin(begin) if self.may_begin_lazily() => Some(lazy_begin(begin, text)),
+            Statement::Begin(begin) if self.may_begin_lazily() => {
+                Some(Local::adopting(begin, text, true))
+            }
             Statement::Set { name, .. } if is_own(name) => {
                 self.check_own(name, plan, text)?;
                 Some(Local::Set {
@@ -525,7 +527,8 @@ fn broken(statement: &Statement, begun: Option<&Opening>, may_chain: bool) -> Re
     }
 }
 
-fn lazy_begin(begin: &Begin, text: &str) -> Local {
+/// What a BEGIN opens once a shard is needed, and its tag.
+pub(super) fn lazy_begin(begin: &Begin, text: &str) -> (Opening, &'static str) {
     let statement = slice(text, begin.text.clone());
     let first = statement.as_bytes().first().map(u8::to_ascii_lowercase);
     let TransactionModes {
@@ -535,26 +538,25 @@ fn lazy_begin(begin: &Begin, text: &str) -> Local {
     } = begin.modes;
     // A standby refuses READ WRITE and SERIALIZABLE; nothing else can go wrong.
     let certain = read_only != Some(false) && isolation != Some(IsolationLevel::Serializable);
-    Local::Begin {
-        opening: match begin.modes == TransactionModes::default() {
-            true => Opening::plain(statement),
-            false => Opening::with_modes(statement, read_only == Some(true), certain)
-                .sharing_a_snapshot(isolation.is_some_and(IsolationLevel::shares_snapshot)),
-        },
-        tag: if first == Some(b's') {
-            "START TRANSACTION"
-        } else {
-            "BEGIN"
-        },
-    }
+    let opening = match begin.modes == TransactionModes::default() {
+        true => Opening::plain(statement),
+        false => Opening::with_modes(statement, read_only == Some(true), certain)
+            .sharing_a_snapshot(isolation.is_some_and(IsolationLevel::shares_snapshot)),
+    };
+    let tag = match first {
+        Some(b's') => "START TRANSACTION",
+        _ => "BEGIN",
+    };
+    (opening, tag)
 }
 
 impl Local {
     /// BEGIN where a transaction is under way that the client has not begun; `is_new` if no shard knows.
     pub(super) fn adopting(begin: &Begin, text: &str, is_new: bool) -> Local {
-        match lazy_begin(begin, text) {
-            Local::Begin { tag, .. } if !is_new => Local::Adopt { tag },
-            local => local,
+        let (opening, tag) = lazy_begin(begin, text);
+        match is_new {
+            true => Local::Begin { opening, tag },
+            false => Local::Adopt { tag },
         }
     }
 }

@@ -52,6 +52,7 @@ mod implicit;
 mod insert;
 mod kept;
 mod lease;
+mod line;
 mod local;
 pub mod login;
 mod loss;
@@ -110,6 +111,7 @@ use crate::session::definitions::Definitions;
 use crate::session::draws::Draws;
 use crate::session::exchange::Event;
 use crate::session::held::Held;
+use crate::session::line::Line;
 use crate::session::loss::Lost;
 use crate::session::others::Others;
 use crate::session::prepared::Statements;
@@ -199,6 +201,8 @@ struct Memory {
     replies: Replies,
     /// A definition has changed; the catalogue must be read again before the client goes on.
     schema_changed: bool,
+    /// Where the request at hand waits for a connection, if the fast lane had none.
+    line: Option<Box<Line>>,
 }
 
 /// Why handling stopped.
@@ -310,8 +314,15 @@ impl Session {
     async fn step(&mut self) -> Result<(), Stop> {
         // What needs no waiting is done without a future for it: they are large, and an idle client's
         // memory is mostly the room for them if they are not boxed.
-        if !self.handle_now() {
-            Box::pin(self.handle_frames()).await?;
+        let mut is_done = self.handle_now();
+        if !is_done && self.memory.line.is_some() {
+            Box::pin(self.wait_in_line()).await;
+            is_done = self.handle_now();
+        }
+        if !is_done {
+            let handled = Box::pin(self.handle_frames()).await;
+            self.leave_line();
+            handled?;
         }
         let event = match self.database.idle_client {
             None => std::future::poll_fn(|cx| self.poll_exchange(cx, true)).await?,

@@ -1,12 +1,14 @@
-//! The fast lane: one read of one shard, by a session at rest, where nothing has to be waited for.
+//! The fast lane: one statement for one shard, where nothing has to be waited for.
 //!
-//! Most requests are of one form: a session that holds no connection sends a Query or `[Parse] Bind
-//! [Describe] Execute Sync` in one piece, its statement reads from one shard and leaves no state behind,
-//! and a connection lies idle there that has the session's settings. Then every question that the general
-//! way asks (`simple`, `extended`, `route`) has a known answer. This lane asks for exactly that in one
-//! place, without `async`, and takes nothing upon itself before all of it is so: whatever does not fit,
-//! refusals and errors among it, is left to the general way untouched. Its answer is the general way's to
-//! pass on too, unless it has come whole and is of the expected form ([`Form`]).
+//! Most requests are of one form: a Query or `[Parse] Bind [Describe] Execute Sync` comes in one piece, its
+//! statement reads or writes rows of one shard and leaves no state behind, and nothing is under way. Then
+//! every question that the general way asks (`simple`, `extended`, `route`) has a known answer, if the
+//! session stands in one of three ways ([`Stand`]): it holds nothing, and a connection lies idle that has its
+//! settings; or it has said BEGIN, of which no shard knows yet, and the same; or its transaction is open on
+//! that very shard and no other. This lane asks for exactly that in one place, without `async`, and takes
+//! nothing upon itself before all of it is so: whatever does not fit, refusals and errors among it, is left
+//! to the general way untouched. Its answer is the general way's to pass on too, unless it has come whole
+//! and is of the expected form ([`Form`]).
 //!
 //! What it gave is in `integration/bench/README.md`.
 
@@ -14,20 +16,24 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::config::PoolMode;
-use crate::plan::{Access, Arguments, Parameters, Plan, Target};
+use crate::plan::{Access, Arguments, Parameters, Plan, SessionUse, Target};
 use crate::pool::Lease;
+use crate::session::definitions::View;
 use crate::session::held::{Held, Part, Seat, has};
 use crate::session::lease::lease_now;
-use crate::session::prepared::{Needs, Prepared};
+use crate::session::line::Line;
+use crate::session::local::lazy_begin;
+use crate::session::portals;
+use crate::session::prepared::{Needs, Portal, Prepared};
 use crate::session::replies::Expect;
-use crate::session::study::Study;
+use crate::session::study::{Study, effects, is_query};
 use crate::session::{HIGH_WATER_BYTES, Session};
 use crate::sharding::ShardIndex;
-use crate::sql::statement::Statement;
+use crate::sql::statement::{Begin, Statement};
 use crate::topology::{Role, Server};
 use crate::txn::Transaction;
 use crate::txn::commit::Work;
-use crate::wire::backend::Status;
+use crate::wire::backend::{Status, command_complete, ready_for_query};
 use crate::wire::whole::{self, Batch, Form};
 use crate::wire::{frame, frontend};
 
@@ -39,21 +45,42 @@ pub struct Outlook {
     due: usize,
 }
 
+/// Where the session stands when a request comes that may be one for this lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    /// It holds nothing, and is in no transaction.
+    Rest,
+    /// It has said a plain BEGIN, of which no shard knows.
+    Begun,
+    /// Its transaction is open on the shard at work, and on no other.
+    Open,
+}
+
+/// What a statement of this lane needs.
+#[derive(Clone, Copy, Debug)]
+struct Want {
+    shard: ShardIndex,
+    /// Whether the plan names the shard.
+    is_planned: bool,
+    access: Access,
+    work: Work,
+}
+
 /// A connection for a request of this lane.
 struct Place {
     lease: Lease,
     node: Arc<Server>,
-    shard: ShardIndex,
+    want: Want,
 }
 
 impl Session {
     /// Sends the request at the start of `input` if it is one for this lane; how many bytes that took.
     pub(super) fn quick(&mut self, input: &[u8]) -> usize {
         self.memory.studied = None;
-        let sent = match input.first() {
-            _ if !self.is_at_rest() => None,
-            Some(b'B' | b'P') => self.quick_batch(input),
-            Some(b'Q') => self.quick_query(input),
+        let sent = match (self.stand(), input.first()) {
+            (None, _) => None,
+            (Some(stand), Some(b'B' | b'P')) => self.quick_batch(stand, input),
+            (Some(stand), Some(b'Q')) => self.quick_query(stand, input),
             _ => None,
         };
         if sent.is_some() {
@@ -79,26 +106,48 @@ impl Session {
 
     /// Whether nothing is under way, and nothing has to be done before the next request.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.server.is_none()
-            && self.client.copy_rest == 0
+        self.stand() == Some(Stand::Rest)
+    }
+
+    /// Where the session stands; none if that is not for this lane.
+    fn stand(&self) -> Option<Stand> {
+        if !self.is_calm() {
+            return None;
+        }
+        match (&self.transaction, &self.server) {
+            (Transaction::Idle, None) => Some(Stand::Rest),
+            (Transaction::Begun(opening), None) => {
+                let is_plain = opening.is_bare() && opening.is_certain();
+                let has_snapshot = opening.shares_snapshot() || self.has_snapshot_by_default();
+                (is_plain && !has_snapshot).then_some(Stand::Begun)
+            }
+            (Transaction::Open, Some(held)) => held.may_go_on().then_some(Stand::Open),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing but the client's transaction is under way.
+    fn is_calm(&self) -> bool {
+        self.client.copy_rest == 0
             && self.client.socket.output.len() < HIGH_WATER_BYTES
-            && self.transaction == Transaction::Idle
             && self.others.is_idle()
             && !self.others.is_implicit
+            && !self.others.is_everywhere
+            && self.others.broken_by.is_none()
             && !self.batch.is_open()
             && !self.batch.has_turned
             && self.batch.rewrite.is_none()
             && self.unit.is_fresh()
             && !self.memory.schema_changed
             && !self.memory.temporary_tables
+            && matches!(self.memory.definitions.view(), View::Shared)
             && !self.client.mail.is_subscribed()
             && !self.database.hub.is_active()
-            && !self.database.gate.is_closed()
             && self.database.config.pool.mode == PoolMode::Transaction
             && self.settings.context().shard.is_none()
     }
 
-    fn quick_batch(&mut self, input: &[u8]) -> Option<usize> {
+    fn quick_batch(&mut self, stand: Stand, input: &[u8]) -> Option<usize> {
         let batch = Batch::read(input).filter(|batch| self.may_be_as_long(batch.frames.len()))?;
         let fresh = match &batch.parse {
             Some(parse) => Some(self.quick_parse(parse)?),
@@ -117,17 +166,22 @@ impl Session {
             parameters: Parameters::new(&prepared.types, batch.bind.formats, batch.bind.values),
             encoding: self.settings.context().encoding,
         };
-        let target = self.quick_target(&prepared.plan, &arguments)?;
+        let want = self.quick_want(&prepared.plan, &arguments)?;
         let prepared = Arc::clone(prepared);
         let parses = fresh.is_some();
-        let place = self.quick_place(target, Some(&*prepared).filter(|_| !parses))?;
-        self.unit.note(batch.frames);
+        self.take_server(stand, want, Some(&*prepared).filter(|_| !parses))?;
+        self.note_quick(&prepared.plan, batch.frames);
         self.batch.extended = true;
         if let Some(prepared) = fresh {
             self.statements.put(b"", prepared);
         }
         self.registered.tally.bound(batch.bind.statement);
-        let held = self.take_place(place);
+        let held = self.server.as_mut()?;
+        if stand != Stand::Rest {
+            // It lives as long as the transaction.
+            let portal = Portal::OnServer(Arc::clone(&prepared), None, portals::Place::on(held));
+            self.statements.put_portal(b"", portal);
+        }
         if parses {
             held.announce(&prepared, Some(b""));
         }
@@ -143,7 +197,7 @@ impl Session {
             parses,
             describes: batch.describes,
         };
-        // A Parse of the proxy's own has an answer that the client does not get.
+        // A Parse of the proxy's own has an answer that the client does not get, and so has a BEGIN.
         held.replies.outlook = is_plain.then(|| Outlook {
             form,
             due: held.replies.len(),
@@ -182,56 +236,133 @@ impl Session {
             && prepared.hint.is_none()
             && prepared.declared.is_none()
             && matches!(prepared.needs, Needs::Nothing)
-            && is_plain_read(&prepared.plan)
+            && is_plain(&prepared.plan)
     }
 
-    /// The shard of an execution; whether the plan names it.
-    fn quick_target(&self, plan: &Plan, arguments: &Arguments<'_>) -> Option<(ShardIndex, bool)> {
-        if self.is_unplaced() {
-            return Some((0, true));
-        }
-        match plan.target(arguments).ok()? {
-            Target::One(shard) => Some((shard, true)),
-            Target::Any => Some((self.any_shard(Access::Read), false)),
-            _ => None,
-        }
+    /// What an execution needs.
+    fn quick_want(&self, plan: &Plan, arguments: &Arguments<'_>) -> Option<Want> {
+        let (shard, is_planned) = match self.is_unplaced() {
+            true => (0, true),
+            false => match plan.target(arguments).ok()? {
+                Target::One(shard) => (shard, true),
+                // Inside a transaction it may run beside that.
+                Target::Any if self.transaction == Transaction::Idle => {
+                    (self.any_shard(plan.access), false)
+                }
+                _ => return None,
+            },
+        };
+        Some(Want {
+            shard,
+            is_planned,
+            access: plan.access,
+            work: self.work(plan),
+        })
     }
 
-    /// An idle connection to the shard that has the session's settings, and this statement: what is to be
-    /// prepared there first may have to be compared with what the client was told.
+    /// Has a connection work for the client that meets the want, if nothing has to be waited for. It has
+    /// this statement: what is to be prepared there first may have to be compared with what the client was
+    /// told.
+    fn take_server(&mut self, stand: Stand, want: Want, prepared: Option<&Prepared>) -> Option<()> {
+        if stand == Stand::Open {
+            let held = self.server.as_mut()?;
+            let is_it = held.shard == want.shard
+                && (held.is_primary || want.access == Access::Read)
+                && prepared.is_none_or(|prepared| held.has(prepared));
+            if !is_it {
+                return None;
+            }
+        } else {
+            let place = self.quick_place(stand, want, prepared)?;
+            self.take_place(place);
+            if stand == Stand::Begun {
+                self.open_now();
+            }
+        }
+        self.count_route(want.is_planned.then_some(want.shard));
+        if let Some(held) = &mut self.server {
+            held.note(want.work);
+        }
+        Some(())
+    }
+
+    /// An idle connection to the shard that has the session's settings, and this statement.
     fn quick_place(
         &mut self,
-        (shard, is_planned): (ShardIndex, bool),
+        stand: Stand,
+        want: Want,
         prepared: Option<&Prepared>,
     ) -> Option<Place> {
-        let want = self.want(shard, Access::Read);
+        // A transaction may yet write, unless it has said that it won't.
+        let is_to_write = match &self.transaction {
+            Transaction::Begun(opening) => !opening.is_read_only(),
+            _ => false,
+        };
+        let access = if is_to_write {
+            Access::Write
+        } else {
+            want.access
+        };
         let now = Instant::now();
-        let principal = self.client.principal.as_ref();
-        let (mut lease, node) = lease_now(&self.database, shard, (&want, now), principal)?;
-        let settings = self.settings.server();
-        let is_same = Arc::ptr_eq(&lease.settings, settings) || *lease.settings == **settings;
+        let (mut lease, node) = self.quick_lease((want.shard, access), now)?;
+        let settings = Arc::clone(self.settings.server());
+        let is_same = Arc::ptr_eq(&lease.settings, &settings) || *lease.settings == *settings;
+        let is_there = match prepared {
+            // BEGIN takes the unnamed statement's place.
+            Some(prepared) if stand == Stand::Begun && prepared.is_unnamed() => false,
+            Some(prepared) => has(&mut lease, prepared),
+            None => true,
+        };
         // Leased and then not used: whoever closed the gate waits for it to be given up.
-        let is_there = prepared.is_none_or(|prepared| has(&mut lease, prepared));
-        if !is_same || !is_there || self.database.gate.is_closed() {
-            lease.give_back();
+        let is_fit = is_same
+            && is_there
+            && !self.database.gate.is_closed()
+            && (access == Access::Read || self.may_draw(want.shard, &lease));
+        if !is_fit {
+            match &mut self.memory.line {
+                Some(line) => line.put_back(lease, node),
+                None => lease.give_back(),
+            }
             return None;
         }
-        lease.settings = Arc::clone(settings);
-        self.unit.begin(now);
-        self.count_route(is_planned.then_some(shard));
-        Some(Place { lease, node, shard })
+        lease.settings = settings;
+        let line = self.memory.line.take();
+        self.unit.begin(line.map_or(now, |line| line.since()));
+        Some(Place {
+            lease,
+            node,
+            want: Want { access, ..want },
+        })
+    }
+
+    /// A connection for which nothing has to be waited for. If there is none the request stands in line.
+    fn quick_lease(
+        &mut self,
+        (shard, access): (ShardIndex, Access),
+        now: Instant,
+    ) -> Option<(Lease, Arc<Server>)> {
+        if self.memory.line.is_some() {
+            return self.waited(shard, access)?.ok();
+        }
+        let want = self.want(shard, access);
+        let principal = self.client.principal.as_ref();
+        let leased = lease_now(&self.database, shard, (&want, now), principal);
+        if leased.is_none() {
+            self.memory.line = Some(Box::new(Line::new(shard, access, now)));
+        }
+        leased
     }
 
     /// From here on the connection works for the client.
-    fn take_place(&mut self, place: Place) -> &mut Held {
-        let Place { lease, node, shard } = place;
+    fn take_place(&mut self, place: Place) {
+        let Place { lease, node, want } = place;
         self.registered.control.begin(&lease);
         self.registered.tally.assigned(lease.waited);
-        self.server.insert(Held {
-            is_primary: node.state().role == Some(Role::Primary),
+        self.server = Some(Held {
+            is_primary: want.access == Access::Write || node.state().role == Some(Role::Primary),
             seat: Seat::take(node),
             lease,
-            shard,
+            shard: want.shard,
             replies: std::mem::take(&mut self.memory.replies),
             rest: 0,
             work: Work::Reads,
@@ -240,18 +371,47 @@ impl Session {
             is_pinned: false,
             is_lost: false,
             last_words: None,
-        })
+        });
     }
 
-    fn quick_query(&mut self, input: &[u8]) -> Option<usize> {
+    /// Opens the client's transaction on the shard that has just been taken, ahead of its statement.
+    fn open_now(&mut self) {
+        if let (Transaction::Begun(opening), Some(held)) = (&self.transaction, &mut self.server) {
+            held.open(&opening.sql());
+            self.opened();
+        }
+    }
+
+    /// Notes a request whose statement is about to be sent.
+    fn note_quick(&mut self, plan: &Plan, frames: &[u8]) {
+        self.unit.note(frames);
+        self.note_temporary(plan);
+        if is_query(plan) && plan.access == Access::Write {
+            self.unit.make_final();
+        }
+    }
+
+    fn quick_query(&mut self, stand: Stand, input: &[u8]) -> Option<usize> {
         let query = whole::query(input).filter(|query| self.may_be_as_long(query.len()))?;
         if !self.settings.context().encoding.is_utf8() {
             return None;
         }
         let text = std::str::from_utf8(frontend::query(frame::body(query)).ok()?).ok()?;
         let plan = self.quick_study(text, &[])?;
-        if self.shape.hint.is_some() || !is_plain_read(&plan) {
+        if self.shape.hint.is_some() {
             return None;
+        }
+        match &plan.statement {
+            Statement::Begin(begin) if stand == Stand::Rest => {
+                return self.quick_begin(begin, text, query);
+            }
+            Statement::Commit { chain: false } | Statement::Rollback { chain: false }
+                if stand == Stand::Open =>
+            {
+                return self.quick_end(&plan, text, query);
+            }
+            _ if !is_plain(&plan) => return None,
+            _ => {}
         }
         let arguments = Arguments {
             text,
@@ -259,18 +419,49 @@ impl Session {
             parameters: Parameters::none(),
             encoding: self.settings.context().encoding,
         };
-        let target = self.quick_target(&plan, &arguments)?;
-        let place = self.quick_place(target, None)?;
+        let want = self.quick_want(&plan, &arguments)?;
+        self.take_server(stand, want, None)?;
         self.batch.start_simple();
         self.statements.remove(b"");
-        self.unit.note(query);
-        let held = self.take_place(place);
+        self.note_quick(&plan, query);
+        let held = self.server.as_mut()?;
+        let is_only = held.replies.is_empty();
         held.lease.unnamed = None;
         held.send(query, Expect::Query(None));
-        held.replies.outlook = Some(Outlook {
+        held.replies.outlook = is_only.then_some(Outlook {
             form: Form::Query,
             due: 1,
         });
+        Some(query.len())
+    }
+
+    /// BEGIN: no shard need know of it yet.
+    fn quick_begin(&mut self, begin: &Begin, text: &str, query: &[u8]) -> Option<usize> {
+        let (opening, tag) = lazy_begin(begin, text);
+        self.batch.start_simple();
+        self.statements.remove(b"");
+        self.unit.note(query);
+        self.transaction = Transaction::Begun(opening);
+        self.database.metrics.local.inc();
+        let out = self.client.socket.output.tail();
+        command_complete(out, tag);
+        ready_for_query(out, Status::Transaction);
+        self.unit.end();
+        Some(query.len())
+    }
+
+    /// COMMIT and ROLLBACK of a transaction that is open on one shard.
+    fn quick_end(&mut self, plan: &Plan, text: &str, query: &[u8]) -> Option<usize> {
+        let work = self.work(plan);
+        let effects = effects(plan, text);
+        self.note_quick(plan, query);
+        self.count_route(None);
+        self.batch.start_simple();
+        self.statements.remove(b"");
+        let held = self.server.as_mut()?;
+        held.note(work);
+        held.lease.unnamed = None;
+        held.send(query, Expect::Query(effects));
         Some(query.len())
     }
 
@@ -297,21 +488,24 @@ impl Session {
         let Some(outlook) = held.replies.outlook.take() else {
             return false;
         };
+        // A transaction that is open stays so, and one that is not is none.
+        let status = self.transaction.status();
         let input = &mut held.lease.socket.input;
-        if held.replies.len() != outlook.due || !outlook.form.is_answer(input.bytes()) {
+        if held.replies.len() != outlook.due || !outlook.form.is_answer(input.bytes(), status) {
             return false;
         }
         input.move_to(input.len(), &mut self.client.socket.output);
         held.replies.finish();
-        self.ready(Status::Idle);
+        self.ready(status);
         true
     }
 }
 
-/// Whether a statement reads and does nothing else, and no server needs to be told more than its text.
-fn is_plain_read(plan: &Plan) -> bool {
+/// Whether a statement reads, locks or writes rows and does nothing else, and no server needs to be told
+/// more than its text.
+fn is_plain(plan: &Plan) -> bool {
     matches!(plan.statement, Statement::Query(_))
-        && plan.access == Access::Read
-        && plan.session.is_empty()
+        && plan.session.without(SessionUse::ONLY_LOCKS).is_empty()
         && plan.own.is_empty()
+        && plan.pseudo.is_empty()
 }

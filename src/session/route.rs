@@ -175,7 +175,10 @@ impl Session {
                 self.pass_gate().await?;
                 self.lease_last(shard)?
             }
-            false => self.lease(shard, access).await?,
+            false => match self.waited(shard, access) {
+                Some(waited) => waited?,
+                None => self.lease(shard, access).await?,
+            },
         };
         if access == Access::Write {
             self.note_draws(shard, &mut lease).await?;
@@ -285,9 +288,11 @@ impl Session {
 
     /// The shard for a statement that any shard can answer.
     pub(super) fn any_shard(&self, access: Access) -> ShardIndex {
-        match access {
-            Access::Write => 0,
-            Access::Read => rand::random_range(0..self.database.config.shards.len().max(1)),
+        let count = self.database.config.shards.len().max(1);
+        match (access, &self.memory.line) {
+            (Access::Write, _) => 0,
+            (Access::Read, Some(line)) => line.shard(),
+            (Access::Read, None) => rand::random_range(0..count),
         }
     }
 
@@ -343,17 +348,16 @@ impl Session {
 
     /// The session may draw from sequences over this connection.
     async fn note_draws(&mut self, shard: ShardIndex, lease: &mut Lease) -> Result<()> {
-        let was_last = lease.last_client == self.registered.control.process_id;
-        let is_new = lease.last_client == 0;
-        let process = lease.cancel_key.process_id;
-        let Some(draws) = self.memory.draws.get_mut(shard) else {
-            return Ok(());
-        };
-        if !draws.write(process, was_last) || is_new {
+        if self.may_draw(shard, lease) {
             return Ok(());
         }
         match lease.run("DISCARD SEQUENCES").await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                if let Some(draws) = self.memory.draws.get_mut(shard) {
+                    draws.write(lease.cancel_key.process_id, false);
+                }
+                Ok(())
+            }
             Err(Failed::Refused(error)) => Err(error),
             Err(Failed::Lost(cause)) => Err(crate::backend::connection::lost(&cause)),
         }
@@ -444,9 +448,7 @@ impl Session {
         }
         let sql = opening.sql();
         if opening.is_certain() {
-            held.lease.unnamed = None;
-            frontend::write_query(held.lease.socket.output.tail(), sql.as_bytes());
-            held.replies.push(Expect::Opening);
+            held.open(&sql);
             self.opened();
             return Ok(());
         }

@@ -83,7 +83,7 @@ fn first(bytes: &[u8], tag: u8) -> Option<&[u8]> {
 /// What a whole answer begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Of a Query: `T`.
+    /// Of a Query: `T`, if there are rows.
     Query,
     /// Of a [`Batch`].
     Batch {
@@ -95,12 +95,13 @@ pub enum Form {
 }
 
 impl Form {
-    /// Whether `bytes` are the whole answer to one statement that succeeded outside a transaction
-    /// block, and nothing else: rows, CommandComplete, and ReadyForQuery that says idle.
-    pub fn is_answer(self, bytes: &[u8]) -> bool {
+    /// Whether `bytes` are the whole answer to one statement that succeeded, and nothing else: rows,
+    /// CommandComplete, and ReadyForQuery with this status.
+    pub fn is_answer(self, bytes: &[u8], status: Status) -> bool {
         let mut rest = bytes;
         let begins = match self {
-            Form::Query => take(&mut rest) == Some(b'T'),
+            Form::Query if bytes.first() != Some(&b'T') => true,
+            Form::Query => take(&mut rest).is_some(),
             Form::Batch { parses, describes } => {
                 (!parses || take(&mut rest) == Some(b'1'))
                     && take(&mut rest) == Some(b'2')
@@ -113,16 +114,16 @@ impl Form {
         loop {
             match take(&mut rest) {
                 Some(b'D') => {}
-                Some(b'C') => return is_idle(rest),
+                Some(b'C') => return is_ready(rest, status),
                 _ => return false,
             }
         }
     }
 }
 
-/// Whether this is a ReadyForQuery that says idle, and nothing else.
-fn is_idle(bytes: &[u8]) -> bool {
-    matches!(bytes, [b'Z', 0, 0, 0, 5, status] if *status == Status::Idle.byte())
+/// Whether this is a ReadyForQuery with this status, and nothing else.
+fn is_ready(bytes: &[u8], wanted: Status) -> bool {
+    matches!(bytes, [b'Z', 0, 0, 0, 5, status] if *status == wanted.byte())
 }
 
 /// Takes a whole frame from the front; its tag.
@@ -232,11 +233,18 @@ mod tests {
             (all, b"2TDCZ", b'I', false),
             (Form::Query, b"TDCZ", b'I', true),
             (Form::Query, b"TDCTDCZ", b'I', false),
-            (Form::Query, b"CZ", b'I', false),
+            (Form::Query, b"CZ", b'I', true),
+            (Form::Query, b"DCZ", b'I', true),
+            (Form::Query, b"TCZ", b'T', false),
+            (Form::Query, b"EZ", b'I', false),
+            (Form::Query, b"GCZ", b'I', false),
         ] {
             let bytes = frames(tags, status);
-            assert_eq!(form.is_answer(&bytes), is, "{}", tags.escape_ascii());
-            assert!(!form.is_answer(&bytes[..bytes.len() - 1]));
+            let is_answer = |bytes| form.is_answer(bytes, Status::Idle);
+            assert_eq!(is_answer(&bytes), is, "{}", tags.escape_ascii());
+            assert!(!is_answer(&bytes[..bytes.len() - 1]));
+            let is_so = form.is_answer(&bytes, Status::Transaction);
+            assert_eq!(is_so, !is && status == b'T', "{}", tags.escape_ascii());
         }
     }
 
@@ -247,8 +255,8 @@ mod tests {
         ) {
             for start in [&b""[..], b"2\0\0\0\x04", b"T\0\0\0\x04", b"B\0\0\0\x0c\0\0\0\0\0\0\0\0"] {
                 let all = [start, &bytes].concat();
-                let _ = (Batch::read(&all), query(&all), Form::Query.is_answer(&all));
-                let _ = Form::Batch { parses: false, describes: false }.is_answer(&all);
+                let _ = (Batch::read(&all), query(&all), Form::Query.is_answer(&all, Status::Idle));
+                let _ = Form::Batch { parses: false, describes: false }.is_answer(&all, Status::Failed);
             }
         }
     }
