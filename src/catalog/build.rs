@@ -12,6 +12,7 @@ use crate::catalog::Problem;
 use crate::catalog::RawCatalog;
 use crate::catalog::RawColumn;
 use crate::catalog::RawRelation;
+use crate::catalog::Reason;
 use crate::catalog::Relation;
 use crate::catalog::SequenceName;
 use crate::catalog::TableColumn;
@@ -32,10 +33,12 @@ const FIRST_SHARD: ShardIndex = 0;
 pub(super) fn relations(
     raw: &RawCatalog,
     database: &config::Database,
+    differences: &[Problem],
 ) -> (Vec<Relation>, Vec<Problem>) {
     let mut builder = Builder {
         raw,
         database,
+        differences,
         by_oid: raw
             .relations
             .iter()
@@ -67,6 +70,8 @@ pub(super) fn relations(
 struct Builder<'a> {
     raw: &'a RawCatalog,
     database: &'a config::Database,
+    /// What is known to differ between the shards.
+    differences: &'a [Problem],
     by_oid: HashMap<u32, usize>,
     /// The relations that others inherit from.
     parents: HashSet<u32>,
@@ -158,6 +163,10 @@ impl<'a> Builder<'a> {
             }
             return None;
         }
+        let name = full_name(relation);
+        if let Some(known) = self.differences.iter().find(|known| known.table == name) {
+            return Some(Location::Unserved(Reason::Differs(known.message.clone())));
+        }
         let root = self.root(index);
         let own = self.rules.get(index).copied().flatten();
         let rule = self.rules.get(root).copied().flatten();
@@ -182,7 +191,7 @@ impl<'a> Builder<'a> {
 
     fn unserved(&mut self, relation: &RawRelation, message: &str) -> Location {
         self.problem(&full_name(relation), message);
-        Location::Unserved(message.to_owned())
+        no_place(message)
     }
 
     /// The topmost ancestor of a partition or inheritance child.
@@ -227,7 +236,7 @@ impl<'a> Builder<'a> {
         depth: usize,
     ) -> Location {
         let Some(view) = self.raw.relations.get(index).filter(|_| depth < DEPTH) else {
-            return Location::Unserved("its definition is nested too deeply".to_owned());
+            return no_place("its definition is nested too deeply");
         };
         let mut home = None;
         for oid in &view.depends_on {
@@ -242,10 +251,10 @@ impl<'a> Builder<'a> {
                     home = Some(shard);
                 }
                 Location::Home(_) => {
-                    return Location::Unserved("it reads tables of several shards".to_owned());
+                    return no_place("it reads tables of several shards");
                 }
                 Location::Sharded(_) => {
-                    return Location::Unserved("it reads a sharded table".to_owned());
+                    return no_place("it reads a sharded table");
                 }
                 Location::Unserved(reason) => return Location::Unserved(reason),
             }
@@ -366,6 +375,10 @@ fn placement(
         columns.push((name.clone(), column_type));
     }
     Placement::new(rule, columns, shards).map_err(|error| error.fields().message.to_string())
+}
+
+fn no_place(reason: &str) -> Location {
+    Location::Unserved(Reason::NoPlace(reason.to_owned()))
 }
 
 fn full_name(relation: &RawRelation) -> String {

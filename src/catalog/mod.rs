@@ -29,6 +29,7 @@ pub use relation::ColumnDefault;
 pub use relation::Hazards;
 pub use relation::Identity;
 pub use relation::Location;
+pub use relation::Reason;
 pub use relation::Relation;
 pub use relation::SequenceName;
 pub use relation::TableColumn;
@@ -107,7 +108,18 @@ impl Catalog {
         raw: &RawCatalog,
         database: &config::Database,
     ) -> (Catalog, Vec<Problem>) {
-        let (relations, problems) = build::relations(raw, database);
+        Catalog::build_beside(epoch, raw, database, &[])
+    }
+
+    /// As [`Catalog::build`], where these tables are known to differ between the shards: they, and the
+    /// views on them, are not served.
+    pub fn build_beside(
+        epoch: u64,
+        raw: &RawCatalog,
+        database: &config::Database,
+        differences: &[Problem],
+    ) -> (Catalog, Vec<Problem>) {
+        let (relations, problems) = build::relations(raw, database, differences);
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, relation) in relations.iter().enumerate() {
             let temporary = raw.relations.get(index).is_some_and(|row| row.temporary);

@@ -90,8 +90,17 @@ pub enum Location {
     Replicated,
     /// Each on the shard of its key.
     Sharded(Arc<Placement>),
-    /// Not on one shard, or not known: a clause for a DETAIL.
-    Unserved(String),
+    /// It can't be used.
+    Unserved(Reason),
+}
+
+/// Why a relation can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It is not on one shard, or where it is, is not known: a clause for a DETAIL.
+    NoPlace(String),
+    /// Its columns are not the same on all shards: a clause that says how.
+    Differs(String),
 }
 
 /// What PostgreSQL does behind a statement's back on a relation.

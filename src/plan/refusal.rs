@@ -1,5 +1,6 @@
 //! The errors of statements that are not served: what, why, and what to write instead.
 
+use crate::catalog::Reason;
 use crate::error::Error;
 use crate::sql::parse::StopReason;
 use crate::sql::parse::Stopped;
@@ -243,8 +244,23 @@ pub(super) fn merge(table: &str) -> Error {
     )
 }
 
+/// A relation that is not served.
+pub(super) fn unserved(relation: &str, reason: &Reason) -> Error {
+    match reason {
+        Reason::NoPlace(why) => no_place(relation, why),
+        Reason::Differs(how) => Error::refused(
+            format!("table \"{relation}\" is not the same on all shards"),
+            format!(
+                "It can't be used as long as {}.",
+                how.rsplit_once("; ").map_or(how.as_str(), |(how, _)| how)
+            ),
+            "Shards can be reached one by one with SET shardwire.shard = '…'.",
+        ),
+    }
+}
+
 /// A view or table that can't be read.
-pub(super) fn unserved(relation: &str, reason: &str) -> Error {
+pub(super) fn no_place(relation: &str, reason: &str) -> Error {
     Error::refused(
         format!("relation \"{relation}\" cannot be used here"),
         format!("On several shards it has no single place: {reason}."),

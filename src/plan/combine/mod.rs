@@ -349,7 +349,9 @@ impl Builder<'_> {
         let name_of = |column: ColumnId| {
             let source = self.query.bound.source(column.block, column.source)?;
             let relation = source.relation()?;
-            relation.columns.get(column.column).map(column_name)
+            let column = relation.columns.get(column.column)?;
+            // What is equal by the other's collation is not by the own one.
+            column.deterministic.then(|| column_name(column))
         };
         let found = (
             fragment_of(own),

@@ -351,7 +351,7 @@ fn prove_row(
     let missing = |key: &KeyColumn| refusal::missing_key(&relation.name, &key.name);
     let placement = relation
         .placement()
-        .ok_or_else(|| refusal::unserved(&relation.name, "it is not sharded"))?;
+        .ok_or_else(|| refusal::no_place(&relation.name, "it is not sharded"))?;
     let mut parts = Vec::with_capacity(placement.columns().len());
     for key in placement.columns() {
         let position = position(relation, insert, key).ok_or_else(|| missing(key))?;

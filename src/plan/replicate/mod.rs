@@ -115,7 +115,7 @@ pub(super) fn target<'a>(query: &Query<'a>) -> Result<Option<&'a Relation>> {
 /// `0A000` for what can't be kept the same on all shards.
 pub(super) fn plan(query: &Query<'_>, relation: &Relation) -> Result<Replicate> {
     if relation.is_view() {
-        return Err(refusal::unserved(&relation.name, "it is a view"));
+        return Err(refusal::no_place(&relation.name, "it is a view"));
     }
     let keeping = Effects::PINS | Effects::SET_CONFIG | Effects::NOTIFIES;
     if let Some(name) = query.call_with(keeping) {

@@ -65,22 +65,47 @@ pub(in crate::topology) fn differences(
     raw: &RawCatalog,
     schemas: &[SchemaOf],
 ) -> Vec<Problem> {
+    compare(database, raw, schemas, |columns| columns.to_owned())
+}
+
+/// Those among them that can't be queried as one table: a constraint that is not there makes no answer
+/// wrong.
+pub(super) fn unlike(database: &Database, raw: &RawCatalog, schemas: &[SchemaOf]) -> Vec<Problem> {
+    compare(database, raw, schemas, |columns| {
+        columns.replace(" NOT NULL", "")
+    })
+}
+
+fn compare(
+    database: &Database,
+    raw: &RawCatalog,
+    schemas: &[SchemaOf],
+    words: impl Fn(&str) -> String,
+) -> Vec<Problem> {
     let name = |shard: usize| database.shards.get(shard).map_or("", |s| s.name.as_str());
     let mut problems = Vec::new();
     for (table, _) in spread_tables(database, raw) {
-        let mut first: Option<(usize, &str)> = None;
+        // What no shard has, has been dropped.
+        if !schemas
+            .iter()
+            .any(|schema| schema.tables.contains_key(&table))
+        {
+            continue;
+        }
+        let mut first: Option<(usize, String)> = None;
         for schema in schemas {
             let shard = name(schema.shard);
-            let message = match (schema.tables.get(&table), first) {
+            let columns = schema.tables.get(&table).map(|columns| words(columns));
+            let message = match (columns, &first) {
                 (None, _) => format!("it does not exist on shard \"{shard}\"; create it there"),
                 (Some(columns), None) => {
                     first = Some((schema.shard, columns));
                     continue;
                 }
-                (Some(columns), Some((_, known))) if columns == known => continue,
+                (Some(columns), Some((_, known))) if columns == *known => continue,
                 (Some(columns), Some((of, known))) => format!(
                     "its columns are ({columns}) on shard \"{shard}\" but ({known}) on shard \"{}\"; make them alike",
-                    name(of)
+                    name(*of)
                 ),
             };
             problems.push(Problem {
@@ -90,4 +115,52 @@ pub(in crate::topology) fn differences(
         }
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::Config;
+
+    const CONFIG: &str = "
+listen: 127.0.0.1:6432
+auth: { method: trust }
+databases:
+  shop:
+    backend: { database: shop, user: shop }
+    shards:
+      - { name: s0, servers: [10.0.0.1:5432] }
+      - { name: s1, servers: [10.0.0.2:5432] }
+    tables: { users: { shard_key: user_id } }
+";
+
+    #[test]
+    fn a_constraint_is_told_and_a_column_is_refused() {
+        let config = Config::parse(CONFIG, &|_| None).unwrap();
+        let database = &config.databases["shop"];
+        let raw = RawCatalog {
+            relations: vec![RawRelation {
+                schema: "public".to_owned(),
+                name: "users".to_owned(),
+                kind: 'r',
+                ..RawRelation::default()
+            }],
+            ..RawCatalog::default()
+        };
+        let compared = |one: &str, other: &str| {
+            let schema = |shard, columns: &str| SchemaOf {
+                shard,
+                tables: BTreeMap::from([("public.users".to_owned(), columns.to_owned())]),
+            };
+            let schemas = [schema(0, one), schema(1, other)];
+            let differences = differences(database, &raw, &schemas);
+            (differences.len(), unlike(database, &raw, &schemas).len())
+        };
+        assert_eq!(compared("a integer", "a integer"), (0, 0));
+        assert_eq!(compared("a integer", "a integer NOT NULL"), (1, 0));
+        assert_eq!(compared("a integer", "a bigint"), (1, 1));
+        assert_eq!(compared("a text, b text", "b text, a text"), (1, 1));
+    }
 }

@@ -28,6 +28,7 @@ use super::replica_set::ReplicaSet;
 use super::server::Server;
 
 pub(super) use compare::differences;
+use compare::unlike;
 pub(super) use estimates::Estimates;
 pub(super) use homes::{merge, shards as home_shards};
 pub use queries::{RowSource, TextRow, read_catalog};
@@ -57,6 +58,8 @@ pub struct Loader {
     problems: ArcSwap<Vec<Problem>>,
     /// Where the shards' schemas differ.
     differences: ArcSwap<Vec<Problem>>,
+    /// The tables that are not served because of that.
+    unlike: ArcSwap<Vec<Problem>>,
     /// The catalogue's epoch; 0 until one has been read.
     installed: watch::Sender<u64>,
     /// Number of the last request for a reload.
@@ -100,6 +103,7 @@ impl Loader {
             catalog: ArcSwap::from_pointee(empty),
             problems: ArcSwap::default(),
             differences: ArcSwap::default(),
+            unlike: ArcSwap::default(),
             installed: watch::Sender::new(0),
             requests: AtomicU64::new(0),
             stale: Notify::new(),
@@ -207,6 +211,7 @@ impl Loader {
         let mut installed = self.installed();
         // The sender is part of self, so it can't be gone.
         let _ = installed.wait_for(|epoch| *epoch > 0).await;
+        let mut seen = Vec::new();
         loop {
             installed.mark_unchanged();
             let raw = Arc::clone(&self.reader.lock().await.raw);
@@ -217,12 +222,38 @@ impl Loader {
                 tracing::error!(database = self.database.name, %problem, "shards differ");
             }
             self.differences.store(Arc::new(differences));
+            let is_whole = schemas.len() == self.sets.len();
+            let mut unlike = unlike(&self.database, &raw, &schemas);
+            if !is_whole {
+                // What was different on a shard that is away still is.
+                let known = self.unlike.load();
+                let is_new = |old: &&Problem| unlike.iter().all(|new| new.table != old.table);
+                let kept: Vec<Problem> = known.iter().filter(is_new).cloned().collect();
+                unlike.extend(kept);
+            }
+            // A definition that is being committed is on one shard before it is on another.
+            let is_certain = unlike == seen;
+            if is_certain || unlike.is_empty() {
+                self.withdraw(&unlike).await;
+            }
+            seen = unlike;
             sleep(COMPARISON_PAUSE).await;
-            if schemas.len() == self.sets.len() {
+            if is_whole && seen.is_empty() {
                 // Whether it changed or the time is up, the loop looks again.
                 let _ = timeout(COMPARISON, installed.changed()).await;
             }
         }
+    }
+
+    /// Has plans made without the tables that differ between the shards.
+    async fn withdraw(&self, unlike: &[Problem]) {
+        if self.unlike.load().as_slice() == unlike {
+            return;
+        }
+        let mut reader = self.reader.lock().await;
+        self.unlike.store(Arc::new(unlike.to_vec()));
+        let raw = Arc::clone(&reader.raw);
+        self.install(&mut reader, raw);
     }
 
     /// The schemas of the shards whose primaries answer.
@@ -288,7 +319,7 @@ impl Loader {
             let mut raw = load(source.control.client(), &self.database).await?;
             let all_homes = homes::shards(&self.database, &raw, server.shard);
             self.add_homes(reader, &mut raw, &all_homes).await;
-            self.install(reader, raw);
+            self.install(reader, Arc::new(raw));
             // With a home more the digest is not comparable: the next look reads again.
             reader.digest = (all_homes == homes).then_some(digest);
         }
@@ -359,14 +390,16 @@ impl Loader {
     }
 
     /// Puts a catalogue in place.
-    fn install(&self, reader: &mut Reader, raw: RawCatalog) {
+    fn install(&self, reader: &mut Reader, raw: Arc<RawCatalog>) {
         reader.epoch += 1;
-        let (catalog, problems) = Catalog::build(reader.epoch, &raw, &self.database);
+        let unlike = self.unlike.load();
+        let (catalog, problems) =
+            Catalog::build_beside(reader.epoch, &raw, &self.database, &unlike);
         let known = self.problems.load();
         for problem in problems.iter().filter(|p| !known.contains(p)) {
             tracing::error!(database = self.database.name, %problem, "table can't be served");
         }
-        reader.raw = Arc::new(raw);
+        reader.raw = raw;
         self.problems.store(Arc::new(problems));
         self.catalog.store(Arc::new(catalog));
         self.metrics.count_reload(&self.database.name);

@@ -216,9 +216,12 @@ SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamesp
 const SCHEMA: &str = concat!(
     "SELECT n.nspname || '.' || c.relname, \
             string_agg(quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod) \
+                || coalesce((SELECT ' COLLATE ' || quote_ident(k.collname) FROM pg_collation k \
+                    WHERE k.oid = a.attcollation AND k.oid <> t.typcollation), '') \
                 || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END, ', ' ORDER BY a.attnum) \
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
      LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+     LEFT JOIN pg_type t ON t.oid = a.atttypid \
      WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname <> 'shardwire' AND ",
     of_users!(),
     " GROUP BY 1"
