@@ -55,4 +55,5 @@ mod tpch;
 mod transactions;
 mod units;
 mod unlike;
+mod views;
 mod wire;

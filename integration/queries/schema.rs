@@ -187,6 +187,10 @@ const ROWS: &str = "
 
 /// So many shards, the oracle, and the proxy on them.
 pub fn cluster(shards: usize) -> Cluster {
+    let odd =
+        |shard| format!("(hashint8extended(\"Key\", 0) & 16383) * {shards} / 16384 = {shard}");
+    let odd: Vec<String> = (0..shards).map(odd).collect();
+    let odd: Vec<&str> = odd.iter().map(String::as_str).collect();
     Cluster::new()
         .shards(shards)
         .schema(DDL)
@@ -196,7 +200,7 @@ pub fn cluster(shards: usize) -> Cluster {
         .sharded("items", &["order_id"])
         .sharded("events", &["tenant", "day"])
         .sharded("tags", &["tag"])
-        .sharded("\"Odd\"", &["\"Key\""])
+        .placed("\"Odd\"", "{ shard_key: [\"Key\"] }", &odd)
         .replicated("products")
         .home("settings", shards - 1)
         .start()

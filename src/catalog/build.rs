@@ -289,6 +289,7 @@ impl Builder<'_> {
                 true => Vec::new(),
                 false => row.primary_key.clone(),
             },
+            definition: row.definition.as_deref().map(Arc::from),
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Relation {
     pub hazards: Hazards,
     /// The columns of its primary key, if that holds for all that statements on it touch.
     pub primary_key: Vec<String>,
+    /// The query of a view, all names in it as they are without a search path.
+    pub definition: Option<Arc<str>>,
 }
 
 /// A column of a relation.

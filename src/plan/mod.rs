@@ -34,9 +34,9 @@ mod statement;
 mod tree;
 mod truncate;
 mod unparsed;
+mod views;
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
@@ -83,6 +83,7 @@ pub use keyed::Keyed;
 pub use merge::Merge;
 pub use own::OwnCall;
 pub use parameters::Parameters;
+pub use pseudo::Replacement;
 pub use replicate::Carried;
 pub use replicate::Images;
 pub use replicate::Replicate;
@@ -134,9 +135,9 @@ pub struct Plan {
     pub merge: Option<Arc<Merge>>,
     /// What a hub does instead of the merge, if the types of its columns turn out to forbid that.
     pub fallback: Option<Arc<Combine>>,
-    /// The tokens of each mention of `shard_id`: the statement is planned anew with
-    /// [`pseudo::REPLACEMENT`] there.
-    pub pseudo: Box<[Range<usize>]>,
+    /// What stands in the place of mentions of `shard_id` and of views: the statement is planned anew
+    /// with it.
+    pub pseudo: Box<[Replacement]>,
 }
 
 /// Where a statement runs.

@@ -22,6 +22,7 @@ use crate::sql::analysis::SourceKind;
 use crate::sql::literal::identifier_value;
 use crate::sql::splice::Edit;
 use crate::sql::token::LexOptions;
+use crate::sql::token::Token;
 
 /// Its name.
 pub const NAME: &str = "shard_id";
@@ -30,17 +31,40 @@ pub const NAME: &str = "shard_id";
 /// column keeps the name, as PostgreSQL names it after the function.
 const REPLACEMENT: &str = "(shardwire.shard_id() COLLATE \"C\")";
 
-/// The tokens of each mention, in order.
+/// Tokens of a statement, and what stands in their place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// The tokens, by index.
+    pub(super) tokens: Range<usize>,
+    /// What stands there.
+    pub(super) text: Box<str>,
+    /// It is a view's definition.
+    pub(super) is_view: bool,
+}
+
+impl Replacement {
+    /// The edit of a text with these tokens.
+    pub(super) fn edit(&self, tokens: &[Token]) -> Option<Edit> {
+        let replaced = tokens.get(self.tokens.clone())?;
+        let (first, last) = (replaced.first()?, replaced.last()?);
+        Some(Edit {
+            range: first.start..last.end,
+            text: self.text.clone().into(),
+        })
+    }
+}
+
+/// The place of each mention, in order.
 ///
 /// # Errors
 /// `0A000` if a name could also be that of a column of the answer.
-pub(super) fn find(query: &Query<'_>) -> Result<Box<[Range<usize>]>> {
+pub(super) fn find(query: &Query<'_>) -> Result<Vec<Replacement>> {
     let references = query.facts.references.iter();
     let named: Vec<&Reference> = references
         .filter(|reference| reference.column.name == NAME)
         .collect();
     if named.is_empty() {
-        return Ok(Box::default());
+        return Ok(Vec::new());
     }
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut others: Vec<Range<usize>> = Vec::new();
@@ -66,10 +90,15 @@ pub(super) fn find(query: &Query<'_>) -> Result<Box<[Range<usize>]>> {
             "Use another alias, or write the table's name before it.",
         ));
     }
-    Ok(found.into())
+    let replacements = found.into_iter().map(|tokens| Replacement {
+        tokens,
+        text: REPLACEMENT.into(),
+        is_view: false,
+    });
+    Ok(replacements.collect())
 }
 
-/// The edits that put the shard's name in the place of each mention in a text of a plan's shape.
+/// The edits of a text of a plan's shape that put what is meant in the place of each mention.
 ///
 /// # Errors
 /// What PostgreSQL's scanner would say.
@@ -78,15 +107,8 @@ pub fn edits(plan: &Plan, text: &str, lex: LexOptions) -> Result<Vec<Edit>> {
         return Ok(Vec::new());
     }
     let tokens = tokens_in(text, lex)?;
-    let edits = plan.pseudo.iter().filter_map(|mention| {
-        let mentioned = tokens.get(mention.clone())?;
-        let (first, last) = (mentioned.first()?, mentioned.last()?);
-        Some(Edit {
-            range: first.start..last.end,
-            text: REPLACEMENT.to_owned(),
-        })
-    });
-    Ok(edits.collect())
+    let edits = plan.pseudo.iter();
+    Ok(edits.filter_map(|mention| mention.edit(&tokens)).collect())
 }
 
 /// Whether a name in a block means the pseudo-column.

@@ -1,6 +1,5 @@
 //! Queries (`SELECT`, `INSERT` and their like): which shard, or why none.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::catalog::Location;
@@ -10,6 +9,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Access;
 use crate::plan::Combine;
+use crate::plan::Replacement;
 use crate::plan::Request;
 use crate::plan::Route;
 use crate::plan::SessionUse;
@@ -35,6 +35,7 @@ use crate::plan::refusal;
 use crate::plan::replicate;
 use crate::plan::scatter;
 use crate::plan::statement::Part;
+use crate::plan::views;
 use crate::sharding::ShardIndex;
 use crate::sql::analysis::BlockKind;
 use crate::sql::analysis::Call;
@@ -55,7 +56,7 @@ pub(super) struct Planned {
     pub own: Box<[OwnCall]>,
     pub merge: Option<Arc<Merge>>,
     pub fallback: Option<Arc<Combine>>,
-    pub pseudo: Box<[Range<usize>]>,
+    pub pseudo: Box<[Replacement]>,
 }
 
 /// A query on its way to a route.
@@ -110,14 +111,21 @@ impl<'a> Query<'a> {
     }
 
     pub fn plan(&self) -> Planned {
-        match pseudo::find(self) {
+        match self.replacements() {
             Ok(mentions) if mentions.is_empty() => self.plan_columns(),
             Ok(mentions) => Planned {
-                pseudo: mentions,
+                pseudo: mentions.into(),
                 ..self.refused(refusal::pseudo())
             },
             Err(error) => self.refused(error),
         }
+    }
+
+    /// What stands in the place of names that only the proxy knows or knows better.
+    fn replacements(&self) -> Result<Vec<Replacement>> {
+        let mut replacements = pseudo::find(self)?;
+        replacements.extend(views::find(self)?);
+        Ok(replacements)
     }
 
     fn refused(&self, error: Error) -> Planned {

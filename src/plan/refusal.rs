@@ -21,6 +21,15 @@ pub(super) fn combine(what: &str) -> Error {
     )
 }
 
+/// A view over shards in a statement that SQL prepares, which would not see it change.
+pub(super) fn prepared_view() -> Error {
+    Error::refused(
+        "PREPARE of a query of a view on tables of several shards is not supported",
+        "The query of the view would stand in it, and stay there when the view is defined anew.",
+        "Prepare it by the extended protocol, or name the tables.",
+    )
+}
+
 /// A mention of `shard_id` in a text that nobody has replaced it in.
 pub(super) fn pseudo() -> Error {
     Error::refused(

@@ -248,8 +248,12 @@ fn plan_explain(part: Part<'_>, analyze: bool, body: &Range<u32>) -> Planned {
 /// `PREPARE`: the session makes the statement, of a body without pseudo-columns.
 fn plan_prepare(part: Part<'_>, body: &Range<u32>) -> Planned {
     let body = part.within(body);
+    let pseudo = plan(body, &classify(part.request.text, body.tokens)).pseudo;
+    if pseudo.iter().any(|one| one.is_view) {
+        return finish(part, Err(refusal::prepared_view()));
+    }
     Planned {
-        pseudo: plan(body, &classify(part.request.text, body.tokens)).pseudo,
+        pseudo,
         ..for_session(part)
     }
 }

@@ -70,7 +70,9 @@ impl Session {
         let mut study = self.study_anew(read.as_deref(), &types).await?;
         let expanded = self.expanded(read.as_deref().unwrap_or_default(), &study, &types)?;
         let (mut text, mut read, mut shifts) = (Cow::Borrowed(parse.text), read, None);
+        let mut written = None;
         if let Some(expanded) = expanded {
+            written = read.clone();
             text = Cow::Owned(self.encoded(&expanded.text)?.into_owned());
             read = read.map(|_| Cow::Owned(expanded.text));
             study = expanded.study;
@@ -114,6 +116,9 @@ impl Session {
             needs: Needs::Nothing,
         });
         self.statements.put(parse.name, Arc::clone(&prepared));
+        if let Some(written) = written {
+            self.statements.note_written(parse.name, &written);
+        }
         self.batch.pending.push((parse.name.into(), prepared));
         Ok(())
     }

@@ -190,6 +190,8 @@ pub struct Statements {
     candidates: Vec<(Box<[u8]>, Arc<Prepared>)>,
     /// What the client was told of the results of statements that it has described.
     told: HashMap<Box<[u8]>, Told>,
+    /// What the client wrote, of statements that are planned with other words.
+    written: HashMap<Box<[u8]>, Arc<str>>,
     /// How many portals of the proxy's own there have been.
     spread: u64,
 }
@@ -207,7 +209,18 @@ impl Statements {
     /// Keeps a statement that the client has just made under `name`.
     pub fn put(&mut self, name: &[u8], prepared: Arc<Prepared>) {
         self.told.remove(name);
+        self.written.remove(name);
         self.renew(name, prepared);
+    }
+
+    /// Keeps what the client wrote, if its statement of this name has other words.
+    pub fn note_written(&mut self, name: &[u8], text: &str) {
+        self.written.insert(name.into(), text.into());
+    }
+
+    /// What the client wrote, if its statement of this name has other words.
+    pub fn written(&self, name: &[u8]) -> Option<Arc<str>> {
+        self.written.get(name).cloned()
     }
 
     /// Keeps the client's statement `name` in a new form.
@@ -264,6 +277,7 @@ impl Statements {
     pub fn clear_named(&mut self) {
         self.named.clear();
         self.told.retain(|name, _| name.is_empty());
+        self.written.retain(|name, _| name.is_empty());
     }
 
     /// How many named statements there are.
@@ -275,6 +289,9 @@ impl Statements {
     pub fn remove(&mut self, name: &[u8]) {
         if !self.told.is_empty() {
             self.told.remove(name);
+        }
+        if !self.written.is_empty() {
+            self.written.remove(name);
         }
         if name.is_empty() {
             self.unnamed = None;

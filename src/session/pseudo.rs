@@ -1,9 +1,12 @@
-//! Texts that name `shard_id`: what is planned and sent in their place.
+//! Texts that name `shard_id` or views over shards: what is planned and sent in their place.
+
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::plan::pseudo;
 use crate::session::Session;
 use crate::session::database::Database;
+use crate::session::prepared::{Needs, Prepared, server_name};
 use crate::session::study::Study;
 use crate::sql::shifts::Shifts;
 use crate::sql::splice::{Edit, splice};
@@ -56,5 +59,47 @@ impl Session {
             shifts: Shifts::of(text, &edits),
             text: expanded,
         }))
+    }
+
+    /// The client's statement of this name, which has other words than it wrote, in the words of today.
+    ///
+    /// # Errors
+    /// As [`Session::study`].
+    pub(super) fn expanded_anew(
+        &mut self,
+        name: &[u8],
+        old: &Arc<Prepared>,
+        written: &str,
+    ) -> Result<Arc<Prepared>> {
+        let mut study = self.study(Some(written), &old.types)?;
+        let mut text = written.to_owned();
+        if let Some(expanded) = self.expanded(written, &study, &old.types)? {
+            (study, text) = (expanded.study, expanded.text);
+        }
+        let Study::One(plan) = study else {
+            return Ok(Arc::clone(old));
+        };
+        let sent = self.encoded(&text)?.into_owned();
+        let is_named = !old.is_unnamed();
+        let id = self.identify(is_named, &sent, &old.types);
+        let renewed = Arc::new(Prepared {
+            id,
+            server_name: match is_named {
+                true => server_name(id).into_bytes().into(),
+                false => Box::default(),
+            },
+            text: sent.into(),
+            read: old.read.as_ref().map(|_| text.into()),
+            types: old.types.clone(),
+            literals: self.shape.literals.as_slice().into(),
+            hint: old.hint.clone(),
+            plan,
+            context: self.reading(),
+            made_at: old.made_at,
+            declared: None,
+            needs: Needs::Nothing,
+        });
+        self.statements.renew(name, Arc::clone(&renewed));
+        Ok(renewed)
     }
 }

@@ -115,6 +115,9 @@ impl Session {
             return Ok(Arc::clone(prepared));
         }
         let old = Arc::clone(prepared);
+        if let Some(written) = self.statements.written(name) {
+            return self.expanded_anew(name, &old, &written);
+        }
         let read = match old.plan.define().is_some() {
             // Servers have another text.
             true => Some(Cow::Borrowed(old.sql())),

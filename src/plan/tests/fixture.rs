@@ -72,7 +72,7 @@ impl Fixture {
     /// table users(user_id bigint, name text): shard_key user_id
     /// table products(id bigint seq): replicated | shard s1 | home
     /// partition users_1 of users
-    /// view v(id bigint) of users, products
+    /// view v(id bigint) of users, products as SELECT users.id FROM public.users
     /// function f volatile plpgsql
     /// rule missing shard s1
     /// wildcard shard_key tenant_id
@@ -193,7 +193,12 @@ impl Reader {
             }
             "view" => {
                 let (definition, reads) = rest.split_once(" of ").unwrap();
+                let (reads, query) = match reads.split_once(" as ") {
+                    Some((reads, query)) => (reads, Some(query.to_owned())),
+                    None => (reads, None),
+                };
                 self.relation(definition, 'v');
+                self.raw.relations.last_mut().unwrap().definition = query;
                 let reads = reads.split(", ").filter(|name| *name != "nothing");
                 let reads = reads
                     .map(|name| self.raw.relations[self.position(name)].oid)

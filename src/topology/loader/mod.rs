@@ -319,9 +319,10 @@ impl Loader {
             let mut raw = load(source.control.client(), &self.database).await?;
             let all_homes = homes::shards(&self.database, &raw, server.shard);
             self.add_homes(reader, &mut raw, &all_homes).await;
-            self.install(reader, Arc::new(raw));
             // With a home more the digest is not comparable: the next look reads again.
-            reader.digest = (all_homes == homes).then_some(digest);
+            let is_done = all_homes == homes && !raw.is_partial;
+            self.install(reader, Arc::new(raw));
+            reader.digest = is_done.then_some(digest);
         }
         reader.sources.insert(server.shard, source);
         Ok(())

@@ -183,6 +183,19 @@ const INDEXES: &str = concat!(
     of_users!()
 );
 
+/// The queries of views. To print them locks what they read, so it must not be asked for long.
+const VIEWS: &str = concat!(
+    "SELECT c.oid, pg_get_viewdef(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE c.relkind = 'v' AND ",
+    of_users!()
+);
+
+/// What is printed means the same whatever a session has set.
+const VIEWS_BEGIN: &str = "SAVEPOINT views; SET LOCAL lock_timeout = '300ms'; SET LOCAL DateStyle = 'ISO'; \
+     SET LOCAL IntervalStyle = 'postgres'; SET LOCAL standard_conforming_strings = on; \
+     SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET LOCAL quote_all_identifiers = off";
+const VIEWS_END: &str = "ROLLBACK TO SAVEPOINT views";
+
 const FOREIGN_KEYS: &str = concat!(
     "SELECT f.oid, f.conrelid, f.conname, f.confrelid, \
             array_to_string(ARRAY(SELECT a.attname FROM unnest(f.conkey) WITH ORDINALITY k (number, place) \
@@ -269,6 +282,12 @@ pub(in crate::topology) async fn load(
         client.batch_execute(PLAIN_PATH).await?;
         let mut raw = read_catalog(&mut &*client, database).await?;
         raw.default_search_path = default_search_path;
+        client.batch_execute(VIEWS_BEGIN).await?;
+        if let Err(error) = define_views(&mut &*client, &mut raw).await {
+            tracing::debug!(%error, "definitions of views can't be read");
+            raw.is_partial = true;
+        }
+        client.batch_execute(VIEWS_END).await?;
         Ok(raw)
     }
     .await;
@@ -297,6 +316,7 @@ pub async fn read_catalog(
     let foreign_keys = source.rows(FOREIGN_KEYS).await?;
     let (relations, numbers) = relations(source, bytewise).await?;
     Ok(RawCatalog {
+        is_partial: false,
         relations,
         numbers,
         functions,
@@ -310,6 +330,24 @@ pub async fn read_catalog(
             .map(foreign_key)
             .collect::<Result<_, _>>()?,
     })
+}
+
+/// Adds the definitions of views.
+async fn define_views(
+    source: &mut impl RowSource,
+    raw: &mut RawCatalog,
+) -> Result<(), ControlError> {
+    if raw.relations.iter().all(|relation| relation.kind != 'v') {
+        return Ok(());
+    }
+    for row in source.rows(VIEWS).await? {
+        let of: u32 = number(&row, 0)?;
+        let view = raw.relations.iter_mut().find(|view| view.oid == of);
+        if let Some(view) = view {
+            view.definition = optional(&row, 1);
+        }
+    }
+    Ok(())
 }
 
 /// The tables of the shard that the client is connected to.
@@ -413,6 +451,7 @@ fn list(text: &str) -> Vec<String> {
 
 fn relation(row: &TextRow) -> Result<RawRelation, ControlError> {
     Ok(RawRelation {
+        definition: None,
         oid: number(row, 0)?,
         schema: text(row, 1)?,
         name: text(row, 2)?,
