@@ -39,7 +39,7 @@ fn a_table_that_differs_is_refused_until_it_is_mended() {
         error.is_some_and(|error| error.field(b'C').as_deref() == Some("0A000"))
     };
     shard.query("ALTER TABLE t DROP COLUMN other; ALTER TABLE t ADD COLUMN other bigint");
-    shard.query("ALTER TABLE kinds ALTER COLUMN name TYPE varchar(9)");
+    shard.query("ALTER TABLE kinds ADD COLUMN more int");
     // A definition has the shards compared at once.
     raw.query("CREATE TABLE news (id int)");
     for sql in [
@@ -61,7 +61,7 @@ fn a_table_that_differs_is_refused_until_it_is_mended() {
     raw.query("SET shardwire.shard = 's1'");
     assert_eq!(raw.rows("SELECT count(*) > 0 FROM t"), [["t"]]);
     raw.query("ALTER TABLE t ALTER COLUMN other TYPE int");
-    raw.query("ALTER TABLE kinds ALTER COLUMN name TYPE text");
+    raw.query("ALTER TABLE kinds DROP COLUMN more");
     // A constraint that one shard lacks makes no answer wrong.
     raw.query("ALTER TABLE t ALTER COLUMN name SET NOT NULL");
     raw.query("RESET shardwire.shard");

@@ -67,7 +67,6 @@ impl Generator {
 
     /// Something computed of a column.
     fn computed(&mut self, kind: Kind, column: String, may_be_outer: bool) -> String {
-        let constant = self.constant(kind);
         let form = match kind {
             Kind::Int => self.pick(&[
                 "(@ + #)",
@@ -106,7 +105,10 @@ impl Generator {
             Kind::Words => self.pick(&["(@ || 'z'::text)", "array_remove(@, 'a')"]),
             Kind::Uuid | Kind::Bytes | Kind::Span | Kind::Mood => "coalesce(@, #)",
         };
-        let text = form.replace('@', &column).replace('#', &constant);
+        let mut text = form.replace('@', &column);
+        if text.contains('#') {
+            text = text.replace('#', &self.constant(kind));
+        }
         match kind == Kind::Int && self.chance(20) {
             true => format!("({text} + {})", self.value(Kind::Int, may_be_outer)),
             false => text,
@@ -157,8 +159,13 @@ impl Generator {
         }
         let kind = self.kind();
         let value = self.value(kind, true);
-        let constant = self.constant(kind);
-        match self.below(14) {
+        let roll = self.below(14);
+        let constant = match roll {
+            0 | 1 | 7 | 9 => String::new(),
+            6 if matches!(kind, Kind::Text | Kind::German) => String::new(),
+            _ => self.constant(kind),
+        };
+        match roll {
             0 => format!("{value} IS NULL"),
             1 => format!("{value} IS NOT NULL"),
             2 => format!("{value} IS DISTINCT FROM {constant}"),

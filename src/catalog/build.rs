@@ -289,8 +289,14 @@ impl Builder<'_> {
                 true => Vec::new(),
                 false => row.primary_key.clone(),
             },
-            definition: row.definition.as_deref().map(Arc::from),
+            definition: self.definition(row),
         }
+    }
+
+    fn definition(&self, row: &RawRelation) -> Option<Arc<str>> {
+        let definitions = self.raw.definitions.as_ref()?;
+        let definition = definitions.get(&row.oid).filter(|_| row.kind == 'v')?;
+        Some(definition.as_str().into())
     }
 
     fn column(&self, column: &RawColumn) -> TableColumn {

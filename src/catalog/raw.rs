@@ -27,8 +27,8 @@ pub struct RawCatalog {
     pub indexes: Vec<RawIndex>,
     /// Foreign keys (`pg_constraint`), without those that partitions have from their tables.
     pub foreign_keys: Vec<RawForeignKey>,
-    /// Definitions of views are missing because somebody holds locks.
-    pub is_partial: bool,
+    /// The queries of views (`pg_get_viewdef`), by OID; none if they could not be read.
+    pub definitions: Option<HashMap<u32, String>>,
 }
 
 /// One row of `pg_index`.
@@ -91,8 +91,7 @@ pub struct RawRelation {
     pub has_triggers: bool,
     /// `relrowsecurity`.
     pub row_security: bool,
-    /// The query of a view (`pg_get_viewdef`), if it was read.
-    pub definition: Option<String>,
+
     /// The columns of the primary key, if it is checked at once.
     pub primary_key: Vec<String>,
 }

@@ -198,7 +198,9 @@ impl Reader {
                     None => (reads, None),
                 };
                 self.relation(definition, 'v');
-                self.raw.relations.last_mut().unwrap().definition = query;
+                let oid = self.raw.relations.last().unwrap().oid;
+                let definitions = self.raw.definitions.get_or_insert_default();
+                definitions.extend(query.map(|query| (oid, query)));
                 let reads = reads.split(", ").filter(|name| *name != "nothing");
                 let reads = reads
                     .map(|name| self.raw.relations[self.position(name)].oid)

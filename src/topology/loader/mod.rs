@@ -320,7 +320,7 @@ impl Loader {
             let all_homes = homes::shards(&self.database, &raw, server.shard);
             self.add_homes(reader, &mut raw, &all_homes).await;
             // With a home more the digest is not comparable: the next look reads again.
-            let is_done = all_homes == homes && !raw.is_partial;
+            let is_done = all_homes == homes && raw.definitions.is_some();
             self.install(reader, Arc::new(raw));
             reader.digest = is_done.then_some(digest);
         }

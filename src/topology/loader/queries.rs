@@ -283,9 +283,9 @@ pub(in crate::topology) async fn load(
         let mut raw = read_catalog(&mut &*client, database).await?;
         raw.default_search_path = default_search_path;
         client.batch_execute(VIEWS_BEGIN).await?;
-        if let Err(error) = define_views(&mut &*client, &mut raw).await {
-            tracing::debug!(%error, "definitions of views can't be read");
-            raw.is_partial = true;
+        match definitions(&mut &*client, &raw).await {
+            Ok(definitions) => raw.definitions = Some(definitions),
+            Err(error) => tracing::debug!(%error, "definitions of views can't be read"),
         }
         client.batch_execute(VIEWS_END).await?;
         Ok(raw)
@@ -316,7 +316,7 @@ pub async fn read_catalog(
     let foreign_keys = source.rows(FOREIGN_KEYS).await?;
     let (relations, numbers) = relations(source, bytewise).await?;
     Ok(RawCatalog {
-        is_partial: false,
+        definitions: None,
         relations,
         numbers,
         functions,
@@ -332,22 +332,18 @@ pub async fn read_catalog(
     })
 }
 
-/// Adds the definitions of views.
-async fn define_views(
+/// The definitions of views.
+async fn definitions(
     source: &mut impl RowSource,
-    raw: &mut RawCatalog,
-) -> Result<(), ControlError> {
-    if raw.relations.iter().all(|relation| relation.kind != 'v') {
-        return Ok(());
-    }
-    for row in source.rows(VIEWS).await? {
-        let of: u32 = number(&row, 0)?;
-        let view = raw.relations.iter_mut().find(|view| view.oid == of);
-        if let Some(view) = view {
-            view.definition = optional(&row, 1);
+    raw: &RawCatalog,
+) -> Result<HashMap<u32, String>, ControlError> {
+    let mut definitions = HashMap::new();
+    if raw.relations.iter().any(|relation| relation.kind == 'v') {
+        for row in source.rows(VIEWS).await? {
+            definitions.insert(number(&row, 0)?, text(&row, 1)?);
         }
     }
-    Ok(())
+    Ok(definitions)
 }
 
 /// The tables of the shard that the client is connected to.
@@ -451,7 +447,6 @@ fn list(text: &str) -> Vec<String> {
 
 fn relation(row: &TextRow) -> Result<RawRelation, ControlError> {
     Ok(RawRelation {
-        definition: None,
         oid: number(row, 0)?,
         schema: text(row, 1)?,
         name: text(row, 2)?,
