@@ -5,15 +5,16 @@
 //! after. Once everything runs again each transaction must stand on both shards or on none, as the client
 //! was told, and nothing may be left prepared.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+mod statements;
+mod wires;
+
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use crate::harness::raw::Frame;
 use crate::harness::{Cluster, DEADLINE, Endpoint, Raw, eventually};
+use wires::{Moment, Trap, Wires};
 
 /// The messages of a commit, by what is in them.
 const MESSAGES: [&[u8]; 4] = [
@@ -38,100 +39,20 @@ const FAULTS: [Fault; 4] = [
     Fault::KillServer,
 ];
 
-/// Waits for a message.
-struct Trap {
-    message: &'static [u8],
-    /// The server gets the message before the fault.
-    is_late: bool,
-    /// Gets the number of the shard.
-    sprung: Sender<usize>,
-    /// Says whether the connection goes on.
-    goes_on: Receiver<bool>,
-}
-
-/// The ways to the servers.
-#[derive(Clone, Default)]
-struct Wires {
-    trap: Arc<Mutex<Option<Trap>>>,
-}
-
-impl Wires {
-    /// A way to a server; its port.
-    fn lay(&self, shard: usize, server: u16) -> u16 {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let wires = self.clone();
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let wires = wires.clone();
-                let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else {
-                    continue;
-                };
-                thread::spawn(move || wires.carry(shard, client, server));
-            }
-        });
-        port
-    }
-
-    /// The trap, if it waits for this message.
-    fn spring(&self, message: &[u8]) -> Option<Trap> {
-        let is_meant = |trap: &mut Trap| {
-            let mut parts = message.windows(trap.message.len());
-            parts.any(|part| part == trap.message)
-        };
-        self.trap.lock().unwrap().take_if(is_meant)
-    }
-
-    fn carry(&self, shard: usize, mut client: TcpStream, mut server: TcpStream) {
-        let (mut back, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-        // While it is locked the client hears nothing.
-        let gate = Arc::new(Mutex::new(true));
-        let open = Arc::clone(&gate);
-        thread::spawn(move || {
-            let mut bytes = [0; 65536];
-            while let Ok(count) = back.read(&mut bytes)
-                && count > 0
-                && *open.lock().unwrap()
-                && to.write_all(&bytes[..count]).is_ok()
-            {}
-            let _ = to.shutdown(Shutdown::Both);
-        });
-        let mut bytes = [0; 65536];
-        while let Ok(count) = client.read(&mut bytes)
-            && count > 0
-        {
-            let message = &bytes[..count];
-            let Some(trap) = self.spring(message) else {
-                if server.write_all(message).is_err() {
-                    break;
-                }
-                continue;
-            };
-            let mut passes = gate.lock().unwrap();
-            if trap.is_late {
-                let _ = server.write_all(message);
-                thread::sleep(Duration::from_millis(100));
-            }
-            let _ = trap.sprung.send(shard);
-            let goes_on = trap.goes_on.recv().unwrap_or(false);
-            *passes = goes_on;
-            drop(passes);
-            if !goes_on || (!trap.is_late && server.write_all(message).is_err()) {
-                break;
-            }
-        }
-        let _ = client.shutdown(Shutdown::Both);
-        let _ = server.shutdown(Shutdown::Both);
-    }
-}
-
 /// A cluster whose proxy reaches its servers over wires.
 fn cluster(wires: &Wires) -> Cluster {
     let mut cluster = Cluster::new()
         .shards(2)
-        .schema("CREATE TABLE t (id int PRIMARY KEY, name text)")
-        .rows("INSERT INTO t SELECT i, 'name' FROM generate_series(1, 400) i")
+        .schema(
+            "CREATE TABLE t (id int PRIMARY KEY, name text);\n\
+             CREATE TABLE u (id int PRIMARY KEY, name text);\n\
+             CREATE TABLE r (id int PRIMARY KEY, name text)",
+        )
+        .rows("INSERT INTO t SELECT i, 'name' FROM generate_series(1, 3000) i")
         .sharded("t", &["id"])
+        .sharded("u", &["id"])
+        .replicated("r")
+        .database("pool", "{ queue_timeout: 2s }")
         .without_proxy()
         .trust()
         .start();
@@ -193,8 +114,8 @@ fn suffer(
     let (number, is_late, fault) = at;
     let (sprung, springs) = channel();
     let (go, goes_on) = channel();
-    *wires.trap.lock().unwrap() = Some(Trap {
-        message: MESSAGES[number],
+    wires.set(Trap {
+        moment: Moment::Holds(MESSAGES[number]),
         is_late,
         sprung,
         goes_on,
@@ -231,18 +152,23 @@ fn suffer(
         cluster.start_proxy();
     }
     if fault == Fault::KillServer {
-        let proxy = cluster.proxy();
-        eventually("every shard serves again", || {
-            match try_query(&mut proxy.raw(), "SELECT id FROM t")
-                .iter()
-                .any(|frame| frame.tag == b'E')
-            {
-                false => Ok(()),
-                true => Err("it does not"),
-            }
-        });
+        serves(cluster);
     }
     Told { ids, what, word }
+}
+
+/// Waits until every shard is there again.
+fn serves(cluster: &Cluster) {
+    let proxy = cluster.proxy();
+    eventually("every shard serves again", || {
+        match try_query(&mut proxy.raw(), "SELECT count(*) FROM t")
+            .iter()
+            .any(|frame| frame.tag == b'E')
+        {
+            false => Ok(()),
+            true => Err("it does not"),
+        }
+    });
 }
 
 fn ids_on(cluster: &Cluster, shard: usize) -> Vec<String> {

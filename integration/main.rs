@@ -8,7 +8,6 @@
 )]
 
 mod access;
-mod atomicity;
 mod catalog_queries;
 mod change;
 mod clients;
@@ -21,6 +20,7 @@ mod cores;
 mod corpus;
 mod cursors;
 mod ddl;
+mod deadlocks;
 mod demo;
 mod differential;
 mod drivers;
@@ -30,6 +30,7 @@ mod harness;
 mod hostile;
 mod implicit;
 mod insert;
+mod isolation;
 mod launcher;
 mod leaks;
 mod listen;
@@ -50,6 +51,7 @@ mod sessions;
 mod shard_id;
 mod sharding;
 mod stale;
+mod survival;
 mod topology;
 mod tpch;
 mod transactions;

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::harness::compare::{MODES, Mode, Pair, frames, outcome};
-use crate::harness::{Cluster, Proxy, Raw, message};
-use shardwire::demo::postgres::free_port;
+use crate::harness::{Cluster, Raw, message};
 
 const SCHEMA: &str = "
 CREATE TABLE users (user_id bigserial PRIMARY KEY, name text, n int DEFAULT 3);
@@ -252,27 +251,10 @@ fn insert(mut raw: Raw, count: usize) -> Vec<i64> {
     ids
 }
 
-/// A second proxy in front of the same servers.
-fn second_proxy(cluster: &mut Cluster) -> Proxy {
-    let directory = cluster.directory().join("second");
-    std::fs::create_dir(&directory).unwrap();
-    let mut endpoint = cluster.proxy();
-    let (port, metrics) = (free_port().unwrap(), free_port().unwrap());
-    let address = |port: u16| format!("127.0.0.1:{port}\n");
-    let theirs = cluster.process().metrics_port;
-    let yaml = cluster
-        .yaml()
-        .replace(&address(endpoint.port), &address(port));
-    let yaml = yaml.replace(&address(theirs), &address(metrics));
-    std::fs::write(directory.join("proxy.yaml"), yaml).unwrap();
-    endpoint.port = port;
-    Proxy::start(&directory, endpoint, metrics)
-}
-
 #[test]
 fn proxies_never_give_out_a_number_twice_even_when_killed() {
     let mut cluster = cluster();
-    let other = second_proxy(&mut cluster);
+    let other = cluster.another_proxy();
     let mut ids: Vec<i64> = Vec::new();
     for round in 0..3 {
         let endpoints = [cluster.proxy(), other.endpoint.clone()];

@@ -307,6 +307,19 @@ impl Cluster {
         ));
     }
 
+    /// Starts another proxy in front of the same servers.
+    pub fn another_proxy(&self) -> Proxy {
+        let directory = template().directory().join(unique("proxy"));
+        fs::create_dir(&directory).unwrap();
+        let port = free_port().unwrap();
+        let metrics_port = other_port(port);
+        let address = |port: u16| format!("127.0.0.1:{port}\n");
+        let yaml = self.yaml().replace(&address(self.port), &address(port));
+        let yaml = yaml.replace(&address(self.metrics_port), &address(metrics_port));
+        fs::write(directory.join("proxy.yaml"), yaml).unwrap();
+        Proxy::start(&directory, endpoint(port), metrics_port)
+    }
+
     /// Replaces the proxy's file.
     pub fn write_config(&self, yaml: &str) {
         fs::write(self.directory.join("proxy.yaml"), yaml).unwrap();

@@ -65,6 +65,12 @@ impl Proxy {
         }
     }
 
+    /// Starts it again, as it was, after its end.
+    pub fn restart(&mut self) {
+        let directory = self.directory.clone();
+        *self = Proxy::start(&directory, self.endpoint.clone(), self.metrics_port);
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.id()
     }

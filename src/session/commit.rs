@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::session::database::Database;
 use crate::session::effect::Effect;
 use crate::session::held::Held;
+use crate::session::outcome::{bereft, in_doubt, rolled_back};
 use crate::session::route::Need;
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
@@ -34,6 +35,7 @@ use crate::txn::gid::{Branch, Gid};
 use crate::txn::recovery::{DOUBT, Decision, decide, finish};
 use crate::wire::backend::error_response;
 use crate::wire::buffer::message;
+use crate::wire::frame;
 
 /// How long a commit waits for a shard that it has lost.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,6 +48,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 const BEFORE: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL ROLE NONE; \
      SELECT CASE WHEN pg_catalog.current_setting('synchronous_commit') = 'off' \
      THEN pg_catalog.set_config('synchronous_commit', 'local', true) END";
+
+/// The deciding shard waits for the others' votes; if its proxy's machine is gone it must not wait for long.
+const DECIDING: &str = "pg_catalog.set_config('idle_in_transaction_session_timeout', '60s', true)";
+
+/// The command tag of an INSERT that met a row of the same key.
+const NOT_INSERTED: &[u8] = b"INSERT 0 0\0";
 
 /// Where temporary tables are and NOTIFY runs.
 const FIRST_SHARD: ShardIndex = 0;
@@ -205,12 +213,16 @@ impl Session {
         for held in participants.iter().filter_map(|one| one.held.as_ref()) {
             control.begin(&held.lease);
         }
+        control.set_committing(context.gid.as_ref().map(Gid::id));
         let mut is_first = true;
         let mut step = commit.start();
         loop {
             let orders = match step {
                 Step::Round(orders) => orders,
-                Step::End(outcome) => return outcome,
+                Step::End(outcome) => {
+                    control.set_committing(None);
+                    return outcome;
+                }
             };
             let mut answers = give(participants, &orders, context).await;
             // What is decided can't be cancelled.
@@ -237,6 +249,10 @@ impl Session {
             Outcome::Committed => None,
             Outcome::RolledBack => {
                 let refused = participants.iter().find_map(|one| one.refusal.clone());
+                let code = refused
+                    .as_deref()
+                    .map(|words| report::read(frame::body(words)).code());
+                let refused = code.and_then(|code| self.verdict(code)).or(refused);
                 Some(refused.map_or_else(|| Stop::Statement(rolled_back(lost)), Stop::Words))
             }
             Outcome::Unknown => Some(Stop::Statement(in_doubt(lost, gid))),
@@ -410,11 +426,12 @@ impl Participant {
                 self.run(&sql, true).await
             }
             Order::Decide => {
+                let fence = context.gid.as_ref().map_or(0, Gid::fence);
                 let gid = context.gid.as_ref().map(Gid::to_string);
                 let gid = quote_literal(&gid.unwrap_or_default());
                 let sql = format!(
-                    "{barrier}; INSERT INTO shardwire.decisions (gid, decision, decided_at) \
-                     VALUES ({gid}, 'commit', pg_catalog.clock_timestamp())"
+                    "SELECT pg_catalog.pg_advisory_xact_lock({fence}), {DECIDING}; {barrier}; INSERT INTO shardwire.decisions (gid, decision, decided_at) \
+                     VALUES ({gid}, 'commit', pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING"
                 );
                 self.run(&sql, false).await
             }
@@ -445,7 +462,8 @@ impl Participant {
                 let refusal = refusal.insert(Vec::new());
                 message(refusal, tag, |out| out.extend_from_slice(body));
             }
-            b'C' => is_undone = ends && body.starts_with(b"ROLLBACK"),
+            // Nothing was inserted: recovery was faster.
+            b'C' => is_undone |= body.starts_with(b"ROLLBACK") && ends || body == NOT_INSERTED,
             _ => {}
         };
         let ran = held.lease.run_noting(sql, &mut note).await;
@@ -541,44 +559,4 @@ async fn within<T>(
     let limited = tokio::time::timeout_at(deadline.into(), work);
     let late = |_| Err(ControlError::timed_out("asking a shard", PATIENCE));
     limited.await.unwrap_or_else(late)
-}
-
-fn rolled_back(lost: Option<&str>) -> Error {
-    let error = Error::new(
-        SqlState::T_R_SERIALIZATION_FAILURE,
-        "the transaction could not be committed on all its shards and was rolled back",
-    );
-    let error = match lost {
-        Some(shard) => error.detail(format!("The connection to shard {shard} was lost.")),
-        None => error.detail("A shard had rolled it back before."),
-    };
-    error.hint("The transaction might succeed if retried.")
-}
-
-fn in_doubt(lost: Option<&str>, gid: Option<&Gid>) -> Error {
-    let shard = lost.unwrap_or("?");
-    let error = Error::new(
-        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-        "connection to the server was lost during COMMIT",
-    );
-    match gid {
-        Some(gid) => error
-            .detail(format!(
-                "Shard {shard} decides on transaction {gid} and can't be asked."
-            ))
-            .hint(
-                "Its table shardwire.decisions tells later whether the transaction was committed.",
-            ),
-        None => error
-            .detail(format!("The transaction was written on shard {shard}."))
-            .hint("Check whether the transaction's changes are there before repeating it."),
-    }
-}
-
-fn bereft() -> Error {
-    Error::fatal(
-        SqlState::ADMIN_SHUTDOWN,
-        "terminating connection because its server connection was lost",
-    )
-    .detail("The transaction was committed; a connection that held state of the session is gone.")
 }

@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 use crate::backend::connection::CancelKey;
 use crate::error::{Error, Result};
 use crate::pool::{Lease, Pool};
-use crate::session::activity::{Activity, Link, Tally, Totals};
+use crate::session::activity::{Activity, Link, State, Tally, Totals};
 use crate::session::console::stats::{self, Samples};
 use crate::session::operations::Operations;
 use crate::sqlstate::SqlState;
@@ -59,6 +59,8 @@ struct Inner {
     cancelled: bool,
     /// The session waits for something that is no server's; whether its client has cancelled.
     waiting: Option<bool>,
+    /// The transaction over several shards that is being committed.
+    committing: Option<u128>,
     /// What the client is told in place of the cancellation that somebody else has made, and since when.
     verdict: Option<(Instant, Error)>,
 }
@@ -118,6 +120,7 @@ impl Control {
 
     /// Notes that a connection works for the client from now on.
     pub fn begin(&self, lease: &Lease) {
+        self.activity.set_state(State::Active);
         let mut inner = self.inner.lock();
         inner
             .working
@@ -143,6 +146,16 @@ impl Control {
         };
         links.extend(self.activity.resting());
         links
+    }
+
+    /// Notes the transaction over several shards that is being committed, or that none is.
+    pub fn set_committing(&self, transaction: Option<u128>) {
+        self.inner.lock().committing = transaction;
+    }
+
+    /// The transaction over several shards that is being committed.
+    pub fn committing(&self) -> Option<u128> {
+        self.inner.lock().committing
     }
 
     /// Cancels whatever works for the client. Failures are the canceller's to ignore: PostgreSQL

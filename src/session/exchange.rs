@@ -195,6 +195,7 @@ impl Session {
                 || self.may_let_go()
                 || self.may_rest_pinned()
                 || self.others.has_news()
+                || self.must_undo_others()
                 || self.is_schema_due());
         (is_copying || is_done).then_some(Event::Answered)
     }

@@ -96,7 +96,15 @@ impl Session {
     }
 
     fn lost_error(&self, held: &Held, cause: &io::Error, commits: bool) -> Error {
-        let error = match &held.last_words {
+        let words = held.last_words.as_ref();
+        // A server that is shut down, or has crashed, may have committed first.
+        let says_nothing = |words: &Error| {
+            matches!(
+                words.code(),
+                SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN
+            )
+        };
+        let error = match words.filter(|words| !(commits && says_nothing(words))) {
             Some(words) => Error::new(words.code(), words.fields().message.clone()),
             None if commits => Error::new(
                 SqlState::TRANSACTION_RESOLUTION_UNKNOWN,

@@ -27,24 +27,23 @@ use crate::session::activity::Link;
 use crate::session::effect::Effect;
 use crate::session::held::Held;
 use crate::session::route::Need;
-use crate::session::study::effect_of;
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
-use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
-use crate::txn::commit::Work;
 use crate::txn::{Opening, Transaction};
 
 /// The connections that rest, and what those that take part in a transaction must be told.
 #[derive(Debug, Default)]
 pub struct Others {
-    resting: Vec<Resting>,
+    pub(super) resting: Vec<Resting>,
     /// What a shard that joins the open transaction must be told first.
     pub opening: Opening,
     /// What the participants that rest have yet to be told.
-    untold: Vec<String>,
+    pub(super) untold: Vec<String>,
     /// They could not be told: none of them may run a statement any more.
     is_behind: bool,
+    /// The transaction has failed, and they have undone what is lost with it.
+    pub is_undone: bool,
     /// DISCARD ALL has run on the connection that works; those that rest need it too.
     is_discarded: bool,
     /// The transaction was opened on every shard at one moment.
@@ -61,11 +60,12 @@ pub struct Others {
     pub is_gathering: bool,
 }
 
+/// A connection that rests.
 #[derive(Debug)]
-struct Resting {
-    held: Held,
+pub(super) struct Resting {
+    pub(super) held: Held,
     /// It takes part in the client's transaction.
-    has_joined: bool,
+    pub(super) has_joined: bool,
 }
 
 /// How a resting connection came back.
@@ -162,6 +162,7 @@ impl Others {
                 self.opening.savepoint(name, sql.clone()).map(|()| sql)
             }
             Effect::RollbackTo(name) => {
+                self.is_undone = false;
                 self.opening.roll_back_to(name);
                 Ok(format!("ROLLBACK TO SAVEPOINT {}", quoted(name)))
             }
@@ -214,9 +215,15 @@ impl Others {
         self.broken_by = None;
         self.opening = opening;
         self.is_behind = false;
+        self.is_undone = false;
         self.is_everywhere = false;
         self.first = None;
         self.moment = None;
+    }
+
+    /// Whether participants rest that can undo what a transaction that has failed has done there.
+    pub fn may_undo(&self) -> bool {
+        !self.is_undone && !self.is_behind && self.untold.is_empty() && self.has_joined()
     }
 
     /// Whether something happened that resting connections must be told.
@@ -311,7 +318,7 @@ impl Session {
         }
     }
 
-    fn rest(&mut self) {
+    pub(super) fn rest(&mut self) {
         let undisturbed = self.registered.control.end();
         if let Some(mut held) = self.server.take() {
             // A cancel request that is still under way may hit the session's own next statement, but
@@ -345,7 +352,7 @@ impl Session {
     }
 
     /// Gives a connection back whose settings are known; one that is not in order is closed.
-    fn give_back(&self, mut held: Held) {
+    pub(super) fn give_back(&self, mut held: Held) {
         if !held.is_lost && held.seat.is_valid() {
             held.lease.last_client = self.registered.control.process_id;
             held.lease.give_back();
@@ -412,14 +419,21 @@ impl Session {
             self.discard_others().await;
         }
         let untold = std::mem::take(&mut self.others.untold);
-        if untold.is_empty() {
-            return Ok(());
+        if !untold.is_empty() {
+            self.run_on_others(&untold.join(";\n")).await?;
         }
-        let sql = untold.join(";\n");
+        self.undo_others().await
+    }
+
+    /// Has all participants that rest run statements.
+    ///
+    /// # Errors
+    /// The loss of a participant, which breaks the transaction.
+    pub(super) async fn run_on_others(&mut self, sql: &str) -> Result<(), Stop> {
         let joined = self.others.resting.iter_mut();
         let told = joined
             .filter(|one| one.has_joined)
-            .map(|one| one.held.lease.run(&sql));
+            .map(|one| one.held.lease.run(sql));
         for result in join_all(told).await {
             if let Err(failed) = result {
                 return Err(self.break_transaction(failed));
@@ -429,7 +443,7 @@ impl Session {
     }
 
     /// A participant has failed out of the client's sight: nothing of the transaction can stand.
-    fn break_transaction(&mut self, failed: Failed) -> Stop {
+    pub(super) fn break_transaction(&mut self, failed: Failed) -> Stop {
         let error = match failed {
             Failed::Refused(error) => error,
             Failed::Lost(cause) => crate::backend::connection::lost(&cause),
@@ -453,107 +467,6 @@ impl Session {
                 held.lease.forget_statements();
                 self.give_back(held);
             }
-        }
-    }
-
-    /// Before a statement runs that may end the transaction. Whether it has been committed here, so that
-    /// the statement must only be answered.
-    ///
-    /// # Errors
-    /// As [`Session::commit_together`]; `0A000` for what can't be done with several shards.
-    pub(super) async fn before_end(&mut self, statement: &Statement) -> Result<bool, Stop> {
-        let ends = effect_of(statement) == Effect::End;
-        if !ends || !self.others.has_joined() {
-            return Ok(false);
-        }
-        self.drain().await?;
-        if self.is_skipping() {
-            // An error stands before it in its batch: it ends nothing.
-            return Err(Stop::Skip);
-        }
-        match statement {
-            Statement::Commit { chain } => self.commit_others(*chain).await,
-            Statement::Rollback { .. } => self.roll_back_others().await.map(|()| false),
-            Statement::PrepareTransaction => Err(several_shards("PREPARE TRANSACTION").into()),
-            _ => Ok(false),
-        }
-    }
-
-    /// Before the client's COMMIT. Where one participant has written and no other holds locks, it works,
-    /// and the others are ended; else all are committed here.
-    ///
-    /// # Errors
-    /// Why they are not committed.
-    async fn commit_others(&mut self, chain: bool) -> Result<bool, Stop> {
-        self.drain().await?;
-        if !self.others.has_joined() {
-            return Ok(false);
-        }
-        if self.transaction == Transaction::Failed {
-            return self.roll_back_others().await.map(|()| false);
-        }
-        self.tell_others().await?;
-        let resting = self.others.resting.iter().filter(|one| one.has_joined);
-        let resting = resting.map(|one| one.held.work);
-        let at_work = self.server.iter().map(|held| held.work);
-        let works: Vec<Work> = resting.chain(at_work).collect();
-        let did = |work| works.iter().filter(|one| **one == work).count();
-        if did(Work::Writes) > 1 || (did(Work::Writes) == 1 && did(Work::Locks) > 0) {
-            self.commit_together(chain).await?;
-            return Ok(true);
-        }
-        if let Some(writer) = self.others.writer() {
-            if self.batch.is_sent() {
-                self.leave_batch().await?;
-            }
-            self.rest();
-            self.wake(Some(writer));
-        }
-        self.end_others("COMMIT").await.map(|()| false)
-    }
-
-    /// Before the client's ROLLBACK.
-    async fn roll_back_others(&mut self) -> Result<(), Stop> {
-        if !self.others.has_joined() {
-            return Ok(());
-        }
-        self.others.untold.clear();
-        self.drain().await?;
-        self.end_others("ROLLBACK").await
-    }
-
-    async fn end_others(&mut self, sql: &str) -> Result<(), Stop> {
-        let (mut joined, apart): (Vec<_>, Vec<_>) = std::mem::take(&mut self.others.resting)
-            .into_iter()
-            .partition(|one| one.has_joined);
-        self.others.resting = apart;
-        let ended = joined.iter_mut().map(|one| one.held.lease.run(sql));
-        let ended = join_all(ended).await;
-        let mut failure = None;
-        let committed = sql == "COMMIT";
-        for (mut one, ended) in joined.into_iter().zip(ended) {
-            let is_pinned = one.held.is_pinned;
-            match ended {
-                Ok(()) => {
-                    one.held.work = Work::Reads;
-                    one.held.lease.settings = Arc::clone(match committed {
-                        true => self.settings.server(),
-                        false => self.settings.server_at_begin(),
-                    });
-                    one.has_joined = false;
-                    match is_pinned {
-                        true => self.others.resting.push(one),
-                        false => self.give_back(one.held),
-                    }
-                }
-                // It has only read, and what it read stands.
-                Err(_) if !is_pinned => {}
-                Err(failed) => failure = Some(failed),
-            }
-        }
-        match failure {
-            None => Ok(()),
-            Some(failed) => Err(self.break_transaction(failed)),
         }
     }
 

@@ -24,6 +24,10 @@ impl Session {
     /// Fails the statement at hand. A shard that works for the client's transaction is made to fail
     /// too, so that what came before in the transaction ends as it would in one PostgreSQL.
     pub(super) async fn refuse(&mut self, error: &Error) -> Result<(), Stop> {
+        // A statement of the proxy's own was cancelled in the client's.
+        if let Some(words) = self.verdict(error.code()) {
+            return self.fail_with(words).await;
+        }
         self.database.metrics.refused.inc();
         self.database.metrics.error(error.code().as_str());
         let mut words = Vec::new();

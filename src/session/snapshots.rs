@@ -18,6 +18,7 @@ use crate::session::route::Need;
 use crate::session::{Session, Stop};
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
+use crate::txn::barrier::Pass;
 
 impl Session {
     /// Whether the transaction at hand, of which no shard knows yet, has to be opened on every shard.
@@ -53,8 +54,7 @@ impl Session {
         let Transaction::Begun(opening) = &self.transaction else {
             return Ok(());
         };
-        // A statement that needs nothing but the snapshot.
-        let sql = format!("{};\nSELECT 1", opening.sql());
+        let opening = opening.sql();
         if self.batch.is_sent() {
             self.leave_batch().await?;
         }
@@ -75,13 +75,10 @@ impl Session {
                 return Err(error.into());
             }
         };
-        let opened = join_all(all.iter_mut().map(|held| held.lease.run(&sql))).await;
-        let is_covered = all
-            .iter()
-            .all(|held| pass.covers(held.shard, held.seat.node.index));
-        drop(pass);
+        let (opened, is_covered) = open_all(&mut all, &opening, pass).await;
         let failed = opened.into_iter().find_map(|opened| match opened {
-            Ok(()) => None,
+            Ok(Some(proof)) if proof == "t" => None,
+            Ok(_) => Some(missed()),
             Err(Failed::Refused(error)) => Some(error),
             Err(Failed::Lost(cause)) => Some(lost(&cause)),
         });
@@ -150,6 +147,22 @@ impl Session {
             self.keep(held);
         }
     }
+}
+
+/// Opens the transaction on all servers while the barrier is held: what each says of the barrier once it
+/// has its snapshot, and whether they are the servers that it is held on.
+async fn open_all(
+    all: &mut [Held],
+    opening: &str,
+    pass: Pass,
+) -> (Vec<Result<Option<String>, Failed>>, bool) {
+    let opened = all.iter_mut().map(|held| {
+        let sql = format!("{opening};\n{}", pass.proof(held.shard));
+        async move { held.lease.value(&sql).await }
+    });
+    let opened = join_all(opened).await;
+    let covered = |held: &Held| pass.covers(held.shard, held.seat.node.index);
+    (opened, all.iter().all(covered))
 }
 
 fn missed() -> Error {

@@ -9,6 +9,11 @@
 //! before the others', which keeps two proxies out of each other's way. A commit takes its locks at once on
 //! all its shards and may wait for a reader on one while the reader waits for it on another: so readers
 //! wait for a short time only, let go, and try again.
+//!
+//! A hold may end without its proxy's knowledge: the connection breaks, or the proxy sleeps for so long
+//! that the server ends it. So each snapshot is taken by a statement that looks at the server's locks once
+//! it has its snapshot ([`Pass::proof`]). As long as every shard says that the lock is held then, all the
+//! snapshots lie between the moment when all the locks were held and the first moment when one was not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +23,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::SimpleQueryMessage;
 
 use crate::error::{Error, Result};
 use crate::sharding::ShardIndex;
@@ -35,6 +41,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long a snapshot may take once the barrier is held.
 const LONGEST_HOLD: Duration = Duration::from_secs(2);
+/// After which the server ends the hold of a proxy that does not.
+const LARGEST_IDLE: Duration = Duration::from_secs(5);
 
 /// Waits for the barrier.
 type Waiter = oneshot::Sender<Result<Pass>>;
@@ -59,13 +67,35 @@ struct Line {
 pub struct Pass {
     _share: mpsc::Sender<()>,
     is_over: Arc<AtomicBool>,
-    primaries: Arc<[usize]>,
+    locks: Arc<[Lock]>,
+}
+
+/// The lock on one shard.
+#[derive(Clone, Copy, Debug)]
+struct Lock {
+    /// The server, by its index in the replica set.
+    server: usize,
+    /// Its process that holds the lock.
+    process: i32,
 }
 
 impl Pass {
     /// Whether the barrier has been held until now, and on this server of a shard.
     pub fn covers(&self, shard: ShardIndex, server: usize) -> bool {
-        !self.is_over.load(Ordering::Acquire) && self.primaries.get(shard) == Some(&server)
+        let lock = self.locks.get(shard);
+        !self.is_over.load(Ordering::Acquire) && lock.is_some_and(|lock| lock.server == server)
+    }
+
+    /// A query for `t` if the shard's lock is held, which makes sure that it was when the query, or the
+    /// transaction it is in, took its snapshot.
+    pub fn proof(&self, shard: ShardIndex) -> String {
+        let process = self.locks.get(shard).map_or(0, |lock| lock.process);
+        let (high, low) = (KEY >> 32, KEY & 0xffff_ffff);
+        format!(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' \
+             AND classid = {high} AND objid = {low} AND objsubid = 1 \
+             AND mode = 'ExclusiveLock' AND granted AND pid = {process})"
+        )
     }
 }
 
@@ -111,14 +141,14 @@ impl Barrier {
                     let _ = waiter.send(Err(error.clone()));
                 }
             }
-            Ok(primaries) => {
+            Ok(locks) => {
                 let (share, mut shares) = mpsc::channel(1);
                 let is_over = Arc::new(AtomicBool::new(false));
                 for waiter in waiters {
                     let _ = waiter.send(Ok(Pass {
                         _share: share.clone(),
                         is_over: Arc::clone(&is_over),
-                        primaries: Arc::clone(&primaries),
+                        locks: Arc::clone(&locks),
                     }));
                 }
                 drop(share);
@@ -130,13 +160,13 @@ impl Barrier {
         }
     }
 
-    /// Takes the lock on every shard; the primaries it is held on.
-    async fn lock(&self, lines: &mut [Line]) -> Result<Arc<[usize]>> {
+    /// Takes the lock on every shard.
+    async fn lock(&self, lines: &mut [Line]) -> Result<Arc<[Lock]>> {
         let deadline = Instant::now() + LIMIT;
         let mut wait = FIRST_WAIT;
         loop {
             let error = match self.try_lock(lines, wait).await {
-                Ok(primaries) => return Ok(primaries),
+                Ok(locks) => return Ok(locks),
                 Err(error) => error,
             };
             join_all(lines.iter_mut().map(Line::unlock)).await;
@@ -157,29 +187,29 @@ impl Barrier {
         &self,
         lines: &mut [Line],
         wait: Duration,
-    ) -> Result<Arc<[usize]>, ControlError> {
+    ) -> Result<Arc<[Lock]>, ControlError> {
         let topology = &self.topology;
         let mut numbered = lines.iter_mut().enumerate();
-        let mut primaries = Vec::new();
+        let mut locks = Vec::new();
         if let Some((shard, first)) = numbered.next() {
-            primaries.push(first.lock(topology, shard, wait).await?);
+            locks.push(first.lock(topology, shard, wait).await?);
         }
         let others = numbered.map(|(shard, line)| line.lock(topology, shard, wait));
         for locked in join_all(others).await {
-            primaries.push(locked?);
+            locks.push(locked?);
         }
-        Ok(primaries.into())
+        Ok(locks.into())
     }
 }
 
 impl Line {
-    /// Takes the lock on a shard's primary; its index in the replica set.
+    /// Takes the lock on a shard's primary.
     async fn lock(
         &mut self,
         topology: &Topology,
         shard: ShardIndex,
         wait: Duration,
-    ) -> Result<usize, ControlError> {
+    ) -> Result<Lock, ControlError> {
         let primary = topology.shards().get(shard).and_then(|set| set.primary());
         let primary = primary.ok_or_else(|| ControlError::answer("a shard has no primary"))?;
         let index = primary.index;
@@ -195,11 +225,16 @@ impl Line {
             return Err(ControlError::answer("there is no connection"));
         };
         let sql = format!(
-            "SET lock_timeout = {}; SELECT pg_catalog.pg_advisory_lock({KEY})",
-            wait.as_millis()
+            "SET lock_timeout = {}; SET idle_session_timeout = {}; \
+             SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_advisory_lock({KEY})",
+            wait.as_millis(),
+            LARGEST_IDLE.as_millis()
         );
-        match timeout(wait + LONGEST_WAIT, control.client().batch_execute(&sql)).await {
-            Ok(locked) => locked.map(|()| index).map_err(ControlError::from),
+        match timeout(wait + LONGEST_WAIT, control.client().simple_query(&sql)).await {
+            Ok(locked) => Ok(Lock {
+                server: index,
+                process: process(&locked?)?,
+            }),
             Err(_) => {
                 self.kept = None;
                 Err(ControlError::timed_out(
@@ -215,13 +250,22 @@ impl Line {
         let Some((_, control)) = &self.kept else {
             return;
         };
-        let unlock = control
-            .client()
-            .batch_execute("SELECT pg_catalog.pg_advisory_unlock_all()");
+        let unlock = control.client().batch_execute(
+            "SELECT pg_catalog.pg_advisory_unlock_all(); SET idle_session_timeout = 0",
+        );
         if !matches!(timeout(LONGEST_WAIT, unlock).await, Ok(Ok(()))) {
             self.kept = None;
         }
     }
+}
+
+/// The process that the server has named.
+fn process(messages: &[SimpleQueryMessage]) -> Result<i32, ControlError> {
+    let named = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        _ => None,
+    });
+    named.ok_or_else(|| ControlError::answer("the server does not say which process it is"))
 }
 
 fn busy() -> Error {

@@ -44,6 +44,18 @@ impl Gid {
         }
     }
 
+    /// Its number.
+    pub fn id(&self) -> u128 {
+        self.id
+    }
+
+    /// The key of an advisory lock that the deciding shard holds from the first moment of the commit, so
+    /// that whoever would decide otherwise waits until it has decided or is gone.
+    pub fn fence(&self) -> i64 {
+        let [.., a, b, c, d, e, f, g, h] = self.id.to_be_bytes();
+        i64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// The cluster.
     pub fn cluster(&self) -> &str {
         &self.cluster

@@ -120,6 +120,14 @@ impl Opening {
         self.position(name).is_some()
     }
 
+    /// The name of the savepoint that was made last and stands.
+    pub fn latest_savepoint(&self) -> Option<&str> {
+        self.steps.iter().rev().find_map(|step| match step {
+            Step::Savepoint { name, .. } => Some(name.as_str()),
+            Step::Modes(_) | Step::Set(_) => None,
+        })
+    }
+
     /// `RELEASE`: forgets the savepoint and those made since; their settings stay.
     pub fn release(&mut self, name: &str) {
         if let Some(at) = self.position(name) {
@@ -212,6 +220,7 @@ mod tests {
         opening.savepoint("a", "SAVEPOINT a").unwrap();
         assert_eq!(opening.sql(), "BEGIN;\nSAVEPOINT a");
         assert!(!opening.is_bare() && !opening.is_certain());
+        assert_eq!(opening.latest_savepoint(), Some("a"));
     }
 
     #[test]

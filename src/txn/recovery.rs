@@ -60,10 +60,11 @@ pub enum Decision {
 /// # Errors
 /// As the server says: `55P03` while the deciding commit is under way. It must be asked again then.
 pub async fn decide(client: &Client, gid: &Gid) -> Result<Decision, ControlError> {
+    let fence = gid.fence();
     let gid = quote_literal(&gid.to_string());
     let sql = format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '1s'; \
-         SET LOCAL synchronous_commit = local; \
+         SET LOCAL synchronous_commit = local; SELECT pg_catalog.pg_advisory_xact_lock({fence}); \
          INSERT INTO shardwire.decisions (gid, decision, decided_at) \
          VALUES ({gid}, 'abort', pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING; \
          SELECT decision FROM shardwire.decisions WHERE gid = {gid}; COMMIT"
@@ -75,11 +76,12 @@ pub async fn decide(client: &Client, gid: &Gid) -> Result<Decision, ControlError
             return Err(error.into());
         }
     };
-    let decision = messages.iter().find_map(|message| match message {
+    // The first row is that of the lock.
+    let rows = messages.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
     });
-    match decision {
+    match rows.last() {
         Some("commit") => Ok(Decision::Commit),
         Some("abort") => Ok(Decision::Abort),
         _ => Err(ControlError::answer("the decision can't be read")),
