@@ -149,6 +149,34 @@ fn who_waits_for_what_is_prepared_waits_for_its_commit() {
     done(&mut a, "SELECT 1");
 }
 
+#[test]
+fn a_transaction_that_has_failed_keeps_nobody_waiting_on_any_shard() {
+    let cluster = cluster();
+    let (near, far) = (ids_on(&cluster, 0), ids_on(&cluster, 1));
+    let fails = format!("SELECT 1 / (id - {}) FROM t WHERE id = {}", far[0], far[0]);
+    let mut a = cluster.proxy().raw();
+    done(&mut a, "BEGIN");
+    done(&mut a, &update(&near[0]));
+    done(&mut a, "SAVEPOINT s");
+    done(&mut a, &update(&near[1]));
+    assert!(error(&mut a, &fails).is_some());
+    // What was done before the savepoint stands, and may be gone back to.
+    done(&mut cluster.proxy().raw(), &update(&near[1]));
+    let b = begin_to_wait(&cluster, 0, cluster.proxy().raw(), update(&near[0]));
+    done(&mut a, "ROLLBACK TO s");
+    done(&mut a, &update(&far[1]));
+    done(&mut a, "RELEASE s");
+    assert!(error(&mut a, &fails).is_some());
+    assert_eq!(b.join().unwrap().1, None);
+    done(&mut cluster.proxy().raw(), &update(&far[1]));
+    assert_eq!(error(&mut a, "SELECT 1").unwrap().0, "25P02");
+    done(&mut a, "COMMIT");
+    let name = |id: &String| format!("SELECT name FROM t WHERE id = {id}");
+    for id in [&near[0], &near[1], &far[1]] {
+        assert_eq!(a.rows(&name(id)), [["namex"]], "{id}");
+    }
+}
+
 /// Locks rows until it is told to stop; how often that was refused.
 fn lock(proxy: &Endpoint, rows: &[String], seed: usize, stop: &AtomicBool) -> (usize, usize) {
     let mut raw = proxy.raw();

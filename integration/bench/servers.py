@@ -92,14 +92,14 @@ class Bench:
         return self.run(PG_BIN / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", host,
                         "-p", port, "-U", user, "-d", database, "-c", sql)
 
-    def postgresql(self, name, slots):
+    def postgresql(self, name, slots, fsync="off"):
         """A server with pgbench's tables and those accounts whose slot is in the range."""
         data, port = self.directory / name, free_port()
         self.run(PG_BIN / "initdb", "-D", data, "-U", "postgres", "-E", "UTF8", "--no-sync", "--auth=trust",
                  **self.account)
         hba = self.write(f"{name}.hba", "local all all trust\nhost bench bench 127.0.0.1/32 trust\n")
         settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.directory,
-                    "hba_file": hba, "fsync": "off", "shared_buffers": "128MB", "max_connections": 300,
+                    "hba_file": hba, "fsync": fsync, "shared_buffers": "128MB", "max_connections": 300,
                     "max_prepared_transactions": 10}
         words = [f"-c{setting}={value}" for setting, value in settings.items()]
         process = self.start(name, [PG_BIN / "postgres", "-D", data, *words], **self.account)

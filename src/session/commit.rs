@@ -97,7 +97,7 @@ impl Session {
         let pinned: Vec<ShardIndex> = pinned.map(|one| one.shard).collect();
         let works: Vec<Work> = participants.iter().map(Participant::work).collect();
         let decider = self.decider(&participants);
-        let mut commit = Commit::new(works.clone(), decider, false);
+        let mut commit = Commit::new(works.clone(), decider, self.may_be_serializable());
         let gid = self.name_participants(&mut participants, decider, commit.is_several());
         let settings = self.settings.server();
         let is_somebody = |name| settings.get(name).is_some();

@@ -60,7 +60,8 @@ impl Session {
         let at_work = self.server.iter().map(|held| held.work);
         let works: Vec<Work> = resting.chain(at_work).collect();
         let did = |work| works.iter().filter(|one| **one == work).count();
-        if did(Work::Writes) > 1 || (did(Work::Writes) == 1 && did(Work::Locks) > 0) {
+        let guards = did(Work::Writes) == 1 && did(Work::Locks) > 0;
+        if did(Work::Writes) > 1 || guards || self.may_be_serializable() {
             self.commit_together(chain).await?;
             return Ok(true);
         }

@@ -35,7 +35,7 @@ impl Session {
         if self.batch.is_sent() {
             return self.upgrade_batch().await;
         }
-        if self.has_snapshot_by_default() && self.may_be_serializable() {
+        if self.has_snapshot_by_default() && self.is_confined() {
             return Err(stays().into());
         }
         self.transaction = Transaction::Begun(Opening::plain("BEGIN"));

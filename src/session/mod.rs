@@ -80,6 +80,7 @@ mod route;
 mod scatter;
 mod script;
 mod select;
+mod serializable;
 mod settings;
 mod simple;
 mod snapshots;

@@ -330,7 +330,7 @@ impl Session {
         self.drain().await?;
         self.check_unfailed(before)?;
         let shares_batch = self.batch.is_sent() && !self.may_leave_batch();
-        let shares_snapshot = self.has_snapshot_by_default() && !self.may_be_serializable();
+        let shares_snapshot = self.has_snapshot_by_default() && !self.is_confined();
         if writes || shares_batch || shares_snapshot {
             self.begin_implicit().await?;
         }

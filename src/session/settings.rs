@@ -15,6 +15,7 @@ use crate::session::channels::Channels;
 use crate::session::date_style::DateStyle;
 use crate::session::effect::Effect;
 use crate::session::path::Whose;
+use crate::session::serializable::Serializable;
 use crate::sql::classify::setting_values;
 use crate::sql::encoding::Encoding;
 use crate::sqlstate::SqlState;
@@ -40,6 +41,8 @@ pub struct Context {
     pub max_staleness: Option<Duration>,
     /// `shardwire.consistency`.
     pub consistency: Option<Consistency>,
+    /// `shardwire.serializable`.
+    pub serializable: Serializable,
     /// `search_path`, if the session has set it.
     pub search_path: Option<Vec<String>>,
     /// Who the session is, for what its search path means.
@@ -110,6 +113,7 @@ impl Context {
             "shardwire.consistency" => {
                 self.consistency = Some(consistency(&single()?).ok_or_else(|| invalid(name))?);
             }
+            "shardwire.serializable" => self.serializable = Serializable::read(&single()?)?,
             _ if is_own(name) => return Err(unknown(name)),
             _ => {}
         }
@@ -128,6 +132,7 @@ impl Context {
             "shardwire.read_preference" => self.read_preference = None,
             "shardwire.max_staleness" => self.max_staleness = None,
             "shardwire.consistency" => self.consistency = None,
+            "shardwire.serializable" => self.serializable = Serializable::default(),
             _ if is_own(name) => return Err(unknown(name)),
             _ => {}
         }
@@ -160,6 +165,7 @@ impl Context {
                 Some(Consistency::Session) => "session".into(),
                 Some(Consistency::Eventual) => "eventual".into(),
             },
+            "shardwire.serializable" => self.serializable.word().into(),
             _ => return Err(unknown(name)),
         })
     }
@@ -184,7 +190,7 @@ fn unknown(name: &str) -> Error {
     )
     .hint(
         "The parameters are shardwire.shard, shardwire.shard_key, shardwire.read_preference, \
-         shardwire.max_staleness and shardwire.consistency.",
+         shardwire.max_staleness, shardwire.consistency and shardwire.serializable.",
     )
 }
 
@@ -585,6 +591,7 @@ fn reset_to(context: &mut Context, default: &Context, name: &str) -> Result<()> 
         "shardwire.read_preference" => context.read_preference = default.read_preference,
         "shardwire.max_staleness" => context.max_staleness = default.max_staleness,
         "shardwire.consistency" => context.consistency = default.consistency,
+        "shardwire.serializable" => context.serializable = default.serializable,
         _ => {}
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! Which shards such a transaction is going to need is not known when its first statement needs its
 //! snapshot, so it is opened on every shard then, while the barrier ([`crate::txn::barrier`]) keeps commits
 //! on several shards out. So it sees each of them on all shards or on none. SERIALIZABLE transactions stay
-//! on one shard: that two shards' transactions could have run one after the other is not known anywhere.
+//! on one shard, or are opened in the same way ([`crate::session::serializable`]).
 
 use std::sync::Arc;
 
@@ -28,20 +28,9 @@ impl Session {
         };
         let is_shared = opening.shares_snapshot() || self.has_snapshot_by_default();
         is_shared
-            && !self.may_be_serializable()
+            && !self.is_confined()
             && !self.is_unplaced()
             && self.settings.context().shard.is_none()
-    }
-
-    /// Whether the transaction at hand may be SERIALIZABLE.
-    pub(super) fn may_be_serializable(&self) -> bool {
-        let says = |sql: &str| sql.to_ascii_lowercase().contains("serializable");
-        let default = self.settings.server().get("default_transaction_isolation");
-        let begun = match &self.transaction {
-            Transaction::Begun(opening) => says(&opening.sql()),
-            _ => false,
-        };
-        begun || default.is_some_and(says)
     }
 
     /// Opens the transaction on every shard, with one snapshot.
