@@ -31,6 +31,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const RUNS: usize = 20;
 const QUERIES: usize = 40;
 
+/// What a client that is silent may take of the heap. The allocator adds a few hundred bytes.
+const LARGEST_IDLE_BYTES: usize = 5_800;
+
 /// A client that reads into memory it has.
 struct Client {
     socket: TcpStream,
@@ -150,5 +153,30 @@ fn queries_ask_for_no_memory() {
             "{how}: {counted} allocations per request, limit {most}"
         );
     }
+    let name = &query(&4);
+    eventually("idle clients are small", || {
+        let bytes = bytes_per_client(cluster.proxy().port, name);
+        println!("an idle client takes {bytes} bytes");
+        (bytes <= LARGEST_IDLE_BYTES).then_some(()).ok_or(bytes)
+    });
     proxy.abort();
+}
+
+/// Bytes that the proxy keeps for each of some clients that have asked for something and now are silent.
+fn bytes_per_client(port: u16, request: &[u8]) -> usize {
+    const CLIENTS: usize = 40;
+    let region = Region::new(ALLOCATOR);
+    let clients: Vec<TcpStream> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = Client::login(port);
+            client.ask(request);
+            client.socket
+        })
+        .collect();
+    let change = region.change();
+    drop(clients);
+    change
+        .bytes_allocated
+        .saturating_sub(change.bytes_deallocated)
+        / CLIENTS
 }

@@ -36,6 +36,8 @@ impl Settings {
     /// Remembers that `statement` sets `name`.
     pub fn set(&mut self, name: &str, statement: impl Into<String>) {
         self.reset(name);
+        // Most sessions have one or two, and every session has these.
+        self.entries.reserve_exact(1);
         self.entries.push(Setting {
             name: name.to_owned(),
             statement: statement.into(),

@@ -2,7 +2,7 @@
 
 /// Bytes asked of a socket by its first read. Most requests and many answers are smaller, and a queue of
 /// this size is [kept](Buffer::release) while it is empty.
-const FIRST_READ_BYTES: usize = 1024;
+const FIRST_READ_BYTES: usize = 512;
 
 /// The most memory that an empty queue of a server's keeps until it is used again.
 const LARGEST_TRIMMED_BYTES: usize = 16 * 1024;

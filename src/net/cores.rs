@@ -131,11 +131,12 @@ impl Cores {
         let total = |core: &Core| core.handle.metrics().worker_total_busy_duration(0);
         let mut before: Vec<Duration> = self.cores.iter().map(total).collect();
         let mut then = Instant::now();
+        let mut loads = Vec::with_capacity(before.len());
         loop {
             tokio::time::sleep(BALANCE_INTERVAL).await;
             let passed = then.elapsed();
             then = Instant::now();
-            let mut loads = Vec::with_capacity(before.len());
+            loads.clear();
             for (core, before) in self.cores.iter().zip(&mut before) {
                 let now = total(core);
                 loads.push(core.end_period(now.saturating_sub(*before), passed));

@@ -240,7 +240,7 @@ impl From<Error> for Stop {
 impl Session {
     /// Serves the client until it leaves, the session fails, or the proxy drains. If the client is to be
     /// served on another core, it gives back the session, which is at rest.
-    pub async fn run(mut self) -> Option<Box<Session>> {
+    pub async fn run(mut self: Box<Self>) -> Option<Box<Session>> {
         let end = match self.client.socket.settle(Home::here()) {
             Err(_) => Stop::Gone,
             Ok(()) => loop {
@@ -250,7 +250,7 @@ impl Session {
                     break end;
                 }
                 if self.is_leaving() {
-                    return Some(Box::new(self));
+                    return Some(self);
                 }
             },
         };

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::Xxh3;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Streams that are shorter are hashed in one go, which is several times faster.
-const BLOCK_BYTES: usize = 1024;
+const BLOCK_BYTES: usize = 512;
 
 /// XXH3-128 over the bytes pushed.
 #[derive(Clone)]
