@@ -26,6 +26,7 @@ mod differential;
 mod drivers;
 mod encodings;
 mod faults;
+mod feed;
 mod harness;
 mod hostile;
 mod implicit;

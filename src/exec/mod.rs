@@ -1,5 +1,6 @@
 //! Runs plans over several shards: scatter, merge, combine on a hub.
 
+pub mod array;
 pub mod combine;
 pub mod copy;
 pub mod description;

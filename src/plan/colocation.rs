@@ -92,6 +92,11 @@ impl<'a> Joined<'a> {
         self.placement.shards().clone()
     }
 
+    /// Whether rows of this placement with the anchor's key are where the anchor's are.
+    pub fn is_placed_as(&self, other: &Placement) -> bool {
+        self.placement.colocated_with(other)
+    }
+
     /// Whether rows that are equal in these columns, or in more, are on one shard.
     pub fn is_within(&self, columns: &[ColumnId]) -> bool {
         self.key.iter().all(|key| {

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::plan::Arguments;
 use crate::plan::Change;
 use crate::plan::Combine;
+use crate::plan::Feed;
 use crate::plan::Target;
 use crate::plan::refusal;
 use crate::sharding::ColumnType;
@@ -50,6 +51,8 @@ pub(super) enum Spread {
     Combine(Arc<Combine>),
     /// It is changed in several steps.
     Change(Arc<Change>),
+    /// The rows of its query are asked for first.
+    Feed(Arc<Feed>),
 }
 
 /// That one occurrence of a sharded table is restricted to the keys listed.
@@ -133,8 +136,13 @@ impl Keyed {
                         Spread::Scatter(all) => scatter(all.clone(), arguments),
                         Spread::Combine(_) => Ok(Target::Combine),
                         Spread::Change(_) => Ok(Target::Change),
+                        Spread::Feed(_) => Ok(Target::Feed),
                         Spread::Refuse(_) => Err(refusal::unprovable(&proof.table, why)),
                     };
+                }
+                // The rows say what can't be stored, if there are any.
+                Err(_) if proof.optional && matches!(self.spread, Spread::Feed(_)) => {
+                    return Ok(Target::Feed);
                 }
                 Err((KeyError::Null | KeyError::OutOfRange, column)) if proof.optional => {
                     return Err(refusal::nowhere(&proof.table, column));
@@ -151,6 +159,7 @@ impl Keyed {
             (Some(_), Spread::Refuse(error)) => Err(error.clone()),
             (Some(_), Spread::Combine(_)) => Ok(Target::Combine),
             (Some(_), Spread::Change(_)) => Ok(Target::Change),
+            (Some(_), Spread::Feed(_)) => Ok(Target::Feed),
         }
     }
 }

@@ -15,6 +15,7 @@ mod combine;
 pub mod copy;
 mod definition;
 mod effects;
+mod feed;
 mod fill;
 mod insert;
 mod keyed;
@@ -70,6 +71,11 @@ pub use copy::CopyIn;
 pub use definition::Define;
 pub use definition::PlacedTable;
 pub use definition::follow;
+pub use feed::Fed;
+pub use feed::FedValue;
+pub use feed::Feed;
+pub use feed::FeedPlace;
+pub use feed::FeedValue;
 pub use fill::Fill;
 pub use fill::Filled;
 pub use insert::Computed;
@@ -163,6 +169,8 @@ pub enum Route {
     Change(Arc<Change>),
     /// Where its rows belong, once they have the values of these defaults.
     Filled(Arc<Fill>),
+    /// Rows of a query that are stored once they are known.
+    Feed(Arc<Feed>),
     /// On every shard, as a definition.
     Define(Arc<Define>),
     /// Nowhere: the error for the client.
@@ -212,6 +220,22 @@ pub enum Target {
     Change,
     /// It must be completed first: see [`Plan::fill`].
     Fill,
+    /// The rows of its query are asked for first: see [`Plan::feed`].
+    Feed,
+}
+
+impl Target {
+    /// Whether it takes more than its own text on one shard or several. What is only shown (EXPLAIN) is
+    /// sent as it is, unless a hub shows it.
+    pub fn takes_steps(&self, is_shown: bool) -> bool {
+        match self {
+            Target::Combine | Target::Fill | Target::Replicated => true,
+            Target::Feed | Target::Change => !is_shown,
+            Target::Any | Target::One(_) | Target::Many(_) | Target::Computed | Target::Rows(_) => {
+                false
+            }
+        }
+    }
 }
 
 /// Plans one statement. Total: what can't be served is a plan too.
@@ -286,6 +310,7 @@ impl Plan {
             Route::CopyIn(copy) => Ok(Target::Many(copy.shards.clone())),
             Route::Change(_) => Ok(Target::Change),
             Route::Filled(_) => Ok(Target::Fill),
+            Route::Feed(_) => Ok(Target::Feed),
             Route::Define(define) => Ok(Target::Many(define.shards.clone())),
             Route::Refused(error) => Err(error.clone()),
         }
@@ -311,6 +336,18 @@ impl Plan {
     pub fn fill(&self) -> Option<&Arc<Fill>> {
         match &self.route {
             Route::Filled(fill) => Some(fill),
+            _ => None,
+        }
+    }
+
+    /// The `INSERT … SELECT` whose rows pass through the proxy, if it can't be served in a simpler way.
+    pub fn feed(&self) -> Option<&Arc<Feed>> {
+        match &self.route {
+            Route::Feed(feed) => Some(feed),
+            Route::Keyed(keyed) => match &keyed.spread {
+                keyed::Spread::Feed(feed) => Some(feed),
+                _ => None,
+            },
             _ => None,
         }
     }

@@ -19,6 +19,7 @@ use crate::plan::change;
 use crate::plan::combine;
 use crate::plan::effects;
 use crate::plan::effects::Effects;
+use crate::plan::feed;
 use crate::plan::fill;
 use crate::plan::fill::Completion;
 use crate::plan::insert;
@@ -156,7 +157,10 @@ impl<'a> Query<'a> {
         );
         // What the proxy answers in a text would move its tokens.
         let route = match (own.first(), route) {
-            (None, route) => change::complete(self, combine::complete(self, route)),
+            (None, route) => {
+                let route = change::complete(self, combine::complete(self, route));
+                feed::complete(self, route)
+            }
             (Some(call), Route::Replicated(_)) => {
                 Route::Refused(refusal::own_call(call.question.name()))
             }
@@ -237,7 +241,7 @@ impl<'a> Query<'a> {
     }
 
     /// The route in a database of several shards.
-    fn route(&self) -> Result<(Route, Option<Merge>)> {
+    pub fn route(&self) -> Result<(Route, Option<Merge>)> {
         if !self.facts.created.is_empty() {
             return Err(refusal::everywhere("SELECT INTO"));
         }

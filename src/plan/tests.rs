@@ -105,7 +105,8 @@ fn a_query_that_may_give_no_rows_is_no_missing_key() {
     let (fixture, _) = Fixture::parse(SCHEMA);
     let text = "INSERT INTO users SELECT NULL, line FROM (SELECT 'x') v (line) WHERE false";
     let target = fixture.target(&fixture.plan(text, &[]), text, Parameters::none());
-    assert!(target.starts_with("0A000"), "{target}");
+    // Its rows are asked for.
+    assert_eq!(target, "fed first");
     let text = "INSERT INTO users VALUES (NULL, 'x')";
     let target = fixture.target(&fixture.plan(text, &[]), text, Parameters::none());
     assert!(target.starts_with("23502"), "{target}");

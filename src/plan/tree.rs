@@ -53,6 +53,7 @@ impl fmt::Display for Tree<'_> {
             Route::CopyIn(copy) => write!(f, "Copy in {}", self.set(&copy.shards))?,
             Route::Change(change) => self.change(change, f)?,
             Route::Filled(fill) => write!(f, "{}", fill.words())?,
+            Route::Feed(feed) => write!(f, "{}", feed.words())?,
             Route::Define(define) => self.define(define, f)?,
             Route::Refused(error) => {
                 let fields = error.fields();
@@ -103,6 +104,7 @@ impl Tree<'_> {
             | Route::CopyIn(_)
             | Route::Change(_)
             | Route::Filled(_)
+            | Route::Feed(_)
             | Route::Define(_)
             | Route::Refused(_) => false,
         }

@@ -63,6 +63,7 @@ impl Session {
             | Target::Combine
             | Target::Computed
             | Target::Replicated
+            | Target::Feed
             | Target::Fill => None,
             Target::Change => plan
                 .change()

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::catalog::SequenceName;
 use crate::error::{Error, Result};
 use crate::exec::scatter::Scatter;
 use crate::plan::{Arguments, Fill, Filled, Parameters, Plan, Target};
@@ -110,37 +111,12 @@ impl Session {
 
     /// The values of a column for all rows, as SQL.
     async fn values_of(&mut self, fill: &Fill, column: &Filled) -> Result<Vec<String>, Stop> {
-        let Some(sequence) = &column.sequence else {
-            return self.evaluated(&fill.table, column).await;
-        };
-        let most = self.database.limits.sequence_block;
-        let topology = Arc::clone(&self.database.topology);
-        if self.memory.sets_sequence {
-            self.drain().await?;
-            topology.drop_blocks();
+        let count = column.count;
+        if let Some(sequence) = &column.sequence {
+            let numbers = self.drawn(sequence, count).await?;
+            return Ok(numbers.iter().map(i64::to_string).collect());
         }
-        self.memory.has_drawn_here = true;
-        let numbers = topology.draw(sequence, column.count, most).await?;
-        Ok(numbers.iter().map(i64::to_string).collect())
-    }
-
-    /// Has the first shard evaluate a default, in the client's transaction if there is one.
-    async fn evaluated(&mut self, table: &str, column: &Filled) -> Result<Vec<String>, Stop> {
-        let (table, name) = (quote_literal(table), quote_literal(&column.name));
-        let ask = format!(
-            "SELECT pg_catalog.format('SELECT ((%s)::%s)::pg_catalog.text FROM \
-             pg_catalog.generate_series(1, {})', coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), \
-             t.typdefault, 'NULL'), pg_catalog.format_type(a.atttypid, a.atttypmod)) \
-             FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
-             LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
-             WHERE a.attrelid = {table}::pg_catalog.regclass AND a.attname = {name}",
-            column.count
-        );
-        let mut default = self.ask_first(&ask).await?;
-        let Some(Some(default)) = default.pop() else {
-            return Err(incomplete().into());
-        };
-        let values = self.ask_first(&default).await?;
+        let values = self.evaluated((&fill.table, &column.name), count).await?;
         let sql = |value: Option<String>| match value {
             Some(value) => quote_literal(&value),
             None => "NULL".to_owned(),
@@ -148,15 +124,58 @@ impl Session {
         Ok(values.into_iter().map(sql).collect())
     }
 
-    /// Asks the first shard's primary; the first column of the rows.
-    async fn ask_first(&mut self, sql: &str) -> Result<Vec<Option<String>>, Stop> {
+    /// The next numbers of a sequence.
+    pub(super) async fn drawn(
+        &mut self,
+        sequence: &SequenceName,
+        count: usize,
+    ) -> Result<Vec<i64>, Stop> {
+        let most = self.database.limits.sequence_block;
+        let topology = Arc::clone(&self.database.topology);
+        if self.memory.sets_sequence {
+            self.drain().await?;
+            topology.drop_blocks();
+        }
+        self.memory.has_drawn_here = true;
+        Ok(topology.draw(sequence, count, most).await?)
+    }
+
+    /// Has the first shard evaluate the default of a table's column for some rows, in the client's
+    /// transaction if there is one.
+    pub(super) async fn evaluated(
+        &mut self,
+        (table, name): (&str, &str),
+        count: usize,
+    ) -> Result<Vec<Option<String>>, Stop> {
+        let (table, name) = (quote_literal(table), quote_literal(name));
+        let ask = format!(
+            "SELECT pg_catalog.format('SELECT ((%s)::%s)::pg_catalog.text FROM \
+             pg_catalog.generate_series(1, {count})', coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), \
+             t.typdefault, 'NULL'), pg_catalog.format_type(a.atttypid, a.atttypmod)) \
+             FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+             LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+             WHERE a.attrelid = {table}::pg_catalog.regclass AND a.attname = {name}"
+        );
+        let first = ShardSet::from_iter([FIRST_SHARD]);
+        let mut default = self.ask(&first, &ask).await?;
+        let Some(Some(default)) = default.pop() else {
+            return Err(incomplete().into());
+        };
+        self.ask(&first, &default).await
+    }
+
+    /// Asks the primary of a shard; the first column of the rows.
+    pub(super) async fn ask(
+        &mut self,
+        shard: &ShardSet,
+        sql: &str,
+    ) -> Result<Vec<Option<String>>, Stop> {
         self.drain().await?;
         if self.batch.is_sent() && self.transaction == Transaction::Idle {
             self.begin_implicit().await?;
         }
         let sql = self.encoded(sql)?.into_owned();
-        let first = ShardSet::from_iter([FIRST_SHARD]);
-        let gathered = self.gather(&first, Joins::Keeping, &[]).await?;
+        let gathered = self.gather(shard, Joins::Keeping, &[]).await?;
         let request = |lease: &mut Lease| {
             lease.unnamed = None;
             let mut out = Vec::new();

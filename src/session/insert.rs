@@ -21,6 +21,7 @@ use crate::plan::{
     RowsPart, Target,
 };
 use crate::pool::Lease;
+use crate::session::kept::gives_rows;
 use crate::session::prepared::{Portal, Prepared};
 use crate::session::scatter::{Answered, Joins, ScatterPortal, Way, tag};
 use crate::session::{Session, Stop};
@@ -122,6 +123,7 @@ impl Session {
             Target::Computed if accepts(prepared, bind) => {
                 Err((ShardSet::from_iter([0]), Way::Rows(None)))
             }
+            Target::Feed => Err((ShardSet::from_iter([0]), Way::Feed)),
             Target::One(shard) => Ok(Some(shard)),
             Target::Any | Target::Rows(_) | Target::Computed | Target::Fill => Ok(None),
         }
@@ -175,13 +177,13 @@ impl Session {
         let captured = self.captured();
         let answered = answered?;
         let tag = tag(&prepared.plan, &answered);
-        if inserting.keeps_rows {
+        if inserting.keeps_rows && gives_rows(&answered.descriptions) {
             let kept = captured.portal(&answered.descriptions, &tag);
             return self.execute_kept(&portal.portal, kept, max_rows).await;
         }
         // It has run: what is left of its answer is its end.
         self.statements.put_portal(&portal.portal, Portal::Partial);
-        let mut words = Vec::new();
+        let mut words = captured.bytes().to_vec();
         command_complete(&mut words, &tag);
         self.say(words);
         Ok(())

@@ -26,6 +26,11 @@ pub struct KeptPortal {
     verb: Arc<str>,
 }
 
+/// Whether shards have described rows: what gives none is not fetched in parts.
+pub(super) fn gives_rows(descriptions: &[Vec<u8>]) -> bool {
+    descriptions.first().and_then(|frame| frame.first()) == Some(&b'T')
+}
+
 /// An answer that the client did not get at once.
 #[derive(Debug, Default)]
 pub(super) struct Captured(Buffer);
@@ -38,9 +43,7 @@ impl Captured {
 
     /// A portal with this answer.
     pub(super) fn portal(&self, descriptions: &[Vec<u8>], tag: &str) -> KeptPortal {
-        let description = descriptions
-            .first()
-            .filter(|frame| frame.first() == Some(&b'T'));
+        let description = descriptions.first().filter(|_| gives_rows(descriptions));
         KeptPortal {
             description: description.map(Vec::as_slice).unwrap_or_default().into(),
             rows: self.0.bytes().into(),
@@ -76,9 +79,9 @@ impl Session {
             true => Ok(()),
             false => Err(Error::new(
                 SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-                "rows that are fetched in parts need more memory than a query may use",
+                "rows that have to be kept need more memory than a query may use",
             )
-            .hint("Raise limits.query_memory, or fetch all rows at once.")),
+            .hint("Raise limits.query_memory, or have fewer rows at once.")),
         }
     }
 

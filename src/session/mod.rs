@@ -44,6 +44,7 @@ mod execute;
 mod explain;
 mod extended;
 mod failure;
+mod feed;
 mod fill;
 pub mod gate;
 pub mod handshake;

@@ -321,7 +321,7 @@ impl Session {
         if target == Target::Replicated {
             return Err(replicated());
         }
-        let has_steps = matches!(target, Target::Combine | Target::Change);
+        let has_steps = matches!(target, Target::Combine | Target::Change | Target::Feed);
         if has_steps || (is_merged && matches!(target, Target::Many(_))) {
             return Err(combined());
         }

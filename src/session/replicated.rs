@@ -32,14 +32,16 @@ use crate::wire::frontend::{self, Bind};
 const FIRST_SHARD: ShardIndex = 0;
 
 /// A statement that writes to a replicated table.
-struct Written<'a> {
-    plan: &'a Plan,
-    text: &'a str,
-    literals: &'a [Literal],
-    /// Its statement and Bind in the extended protocol.
-    portal: Option<(&'a Arc<Prepared>, Bind<'a>)>,
+pub(super) struct Written<'a> {
+    pub plan: &'a Plan,
+    pub text: &'a str,
+    pub literals: &'a [Literal],
+    /// Its statement and Bind, if it has parameters.
+    pub portal: Option<(&'a Arc<Prepared>, Bind<'a>)>,
+    /// It answers a Query.
+    pub is_query: bool,
     /// The client wants the rows described.
-    is_described: bool,
+    pub is_described: bool,
 }
 
 impl Written<'_> {
@@ -81,6 +83,7 @@ impl Session {
             text,
             literals: &literals,
             portal: None,
+            is_query: true,
             is_described: true,
         };
         let answered = self.write_replicated(&written).await;
@@ -101,6 +104,7 @@ impl Session {
             text: prepared.sql(),
             literals: &prepared.literals,
             portal: Some((prepared, bind)),
+            is_query: false,
             is_described: portal.is_described,
         };
         self.note_temporary(&prepared.plan);
@@ -114,7 +118,10 @@ impl Session {
         Ok(())
     }
 
-    async fn write_replicated(&mut self, written: &Written<'_>) -> Result<Answered, Stop> {
+    pub(super) async fn write_replicated(
+        &mut self,
+        written: &Written<'_>,
+    ) -> Result<Answered, Stop> {
         let Some(replicate) = written.plan.replicate() else {
             return Err(Stop::Gone);
         };
@@ -169,12 +176,12 @@ impl Session {
         let gathered = self
             .gather(shards, joins, &needed.unwrap_or_default())
             .await?;
-        if written.portal.is_some() {
+        if !written.is_query {
             self.acknowledge_bind();
         }
         let request = |lease: &mut Lease| written.request(lease, &text);
         let mut scatter = Scatter::start(gathered, request, written.is_described, HIGH_WATER_BYTES);
-        if written.portal.is_none() {
+        if written.is_query {
             scatter = scatter.of_query();
         }
         self.drive(scatter).await
@@ -242,7 +249,7 @@ impl Session {
         };
         write_evaluation(&mut request, (&text, types), bind, images)?;
         let gathered = self.gather(shards, joins, &[]).await?;
-        if written.portal.is_some() {
+        if !written.is_query {
             self.acknowledge_bind();
         }
         let send = |lease: &mut Lease| {
@@ -327,7 +334,7 @@ impl Session {
     ) -> Answered {
         let mut words = evaluated.notices;
         let has_rows = !evaluated.rows.is_empty() || evaluated.description.first() == Some(&b'T');
-        if written.is_described && (has_rows || written.portal.is_some()) {
+        if written.is_described && (has_rows || !written.is_query) {
             words.extend_from_slice(&evaluated.description);
         }
         words.extend_from_slice(&evaluated.rows);

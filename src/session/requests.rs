@@ -1,8 +1,24 @@
 //! The messages that run a client's statement on a shard.
 
+use std::sync::Arc;
+
+use crate::plan::Placed;
 use crate::pool::Lease;
 use crate::session::prepared::Prepared;
 use crate::wire::frontend::{self, Bind, Subject};
+
+/// How a statement runs over several shards.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// As it is on each, or merged as its plan says.
+    Scatter,
+    /// A hub finishes it.
+    Combine,
+    /// Each row on its shard; none before that is known.
+    Rows(Option<Arc<Placed>>),
+    /// The rows of its query are asked for first.
+    Feed,
+}
 
 /// Parse if the server does not know the statement, then Bind, Describe, Execute and Sync.
 pub(super) fn portal_request(lease: &mut Lease, prepared: &Prepared, bind: &Bind<'_>) -> Vec<u8> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::backend::report;
 use crate::error::{Error, Result};
 use crate::exec::scatter::{Ended, Failure, Scatter};
-use crate::plan::{Access, Placed, Plan, SessionUse};
+use crate::plan::{Access, Plan, SessionUse};
 use crate::pool::Lease;
 use crate::session::announce::needed;
 use crate::session::control::{Signal, shutdown};
@@ -32,7 +32,7 @@ use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
 pub(super) use crate::session::requests::{
-    describe_and_execute, portal_request, statement_and_bind,
+    Way, describe_and_execute, portal_request, statement_and_bind,
 };
 
 /// How long shards may take to stop after one has failed; then their connections are closed.
@@ -56,17 +56,6 @@ pub struct ScatterPortal {
     pub shards: ShardSet,
     /// How it is run.
     pub way: Way,
-}
-
-/// How a statement runs over several shards.
-#[derive(Clone, Debug)]
-pub enum Way {
-    /// As it is on each, or merged as its plan says.
-    Scatter,
-    /// A hub finishes it.
-    Combine,
-    /// Each row on its shard; none before that is known.
-    Rows(Option<Arc<Placed>>),
 }
 
 /// Whether the shards of a statement take part in the client's transaction.
@@ -192,6 +181,7 @@ impl Session {
         };
         match &portal.way {
             Way::Scatter => {}
+            Way::Feed => return Box::pin(self.execute_feed(portal, max_rows)).await,
             Way::Combine if portal.prepared.plan.change().is_some() => {
                 return self.execute_change(portal, max_rows).await;
             }

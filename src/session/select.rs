@@ -7,6 +7,7 @@
 //!   format, or as text if their type was made by a user, because its number differs between servers.
 
 use crate::error::{Error, Result};
+use crate::exec::array::array_of;
 use crate::exec::combine::request::{self, Described, FIRST_USER_OID, Parameter};
 use crate::exec::merge::row::{self, described};
 use crate::exec::scatter::{Ended, Scatter};
@@ -29,10 +30,45 @@ use crate::wire::frontend::{self, Bind};
 pub(super) struct Selected {
     /// Type and format of each column.
     pub columns: Vec<(u32, Format)>,
+    /// The name of each column's type, if that was asked for and values are texts.
+    pub type_names: Vec<Option<String>>,
     rows: Captured,
 }
 
+/// What the values of a query are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Parameters of their own.
+    Values,
+    /// Elements of arrays.
+    Elements,
+}
+
+impl Use {
+    /// The format in which values of a type are asked for.
+    fn format(self, type_oid: u32) -> Format {
+        let is_binary = match self {
+            Use::Values => type_oid < FIRST_USER_OID,
+            Use::Elements => array_of(type_oid).is_some(),
+        };
+        match is_binary {
+            true => Format::Binary,
+            false => Format::Text,
+        }
+    }
+}
+
 impl Selected {
+    /// Of each column whose values are texts of another type, that type's name.
+    pub(super) fn text_types(&self) -> Vec<Option<String>> {
+        let columns = self.columns.iter().enumerate();
+        let name = |(at, (_, format)): (usize, &(u32, Format))| match format {
+            Format::Text => self.type_names.get(at).cloned().flatten(),
+            Format::Binary => None,
+        };
+        columns.map(name).collect()
+    }
+
     /// Calls `see` with the values of each row.
     ///
     /// # Errors
@@ -66,6 +102,16 @@ impl Session {
     /// Its refusal, or the error of a server.
     pub(super) async fn select(
         &mut self,
+        text: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Selected, Stop> {
+        self.select_for(Use::Values, text, parameters).await
+    }
+
+    /// As [`Session::select`].
+    pub(super) async fn select_for(
+        &mut self,
+        use_: Use,
         text: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Selected, Stop> {
@@ -112,7 +158,9 @@ impl Session {
         if shards.is_empty() {
             let hub = plan.combine().and_then(|combine| combine.hub());
             let first = ShardSet::from_iter([hub.unwrap_or(0)]);
-            let columns = self.columns_of(&plan, (text, &types), &first).await?;
+            let (columns, type_names) = self
+                .columns_of((&plan, use_), (text, &types), &first)
+                .await?;
             bound.clear();
             request::write_bind(&mut bound, parameters, &binary(&columns));
             let bind = Bind::read(frame::body(&bound))?;
@@ -120,11 +168,20 @@ impl Session {
             let written = (text, &*shape.literals);
             let ran = Box::pin(self.combine_captured(&plan, written, (&types, bind))).await;
             let rows = self.captured();
-            return ran.map(|()| Selected { columns, rows });
+            return ran.map(|()| Selected {
+                columns,
+                type_names,
+                rows,
+            });
         }
-        let columns = self.columns_of(&plan, (text, &types), &shards).await?;
-        self.select_on(&plan, (text, parameters), &shards, columns)
-            .await
+        let (columns, type_names) = self
+            .columns_of((&plan, use_), (text, &types), &shards)
+            .await?;
+        let selected = self.select_on(&plan, (text, parameters), &shards, columns);
+        Ok(Selected {
+            type_names,
+            ..selected.await?
+        })
     }
 
     async fn select_on(
@@ -147,7 +204,11 @@ impl Session {
         let scatter = Scatter::start(gathered, send, false, self.high_water_bytes());
         let driven = self.drive(scatter).await;
         let rows = self.captured();
-        driven.map(|_| Selected { columns, rows })
+        driven.map(|_| Selected {
+            columns,
+            type_names: Vec::new(),
+            rows,
+        })
     }
 
     async fn joins_for(&mut self, plan: &Plan, shards: &ShardSet) -> Result<Joins, Stop> {
@@ -157,21 +218,30 @@ impl Session {
         })
     }
 
-    /// The columns of a query, as one of the shards describes them.
+    /// The columns of a query, as one of the shards describes them, and the names of their types.
     async fn columns_of(
         &mut self,
-        plan: &Plan,
+        (plan, use_): (&Plan, Use),
         statement: (&str, &[u32]),
         shards: &ShardSet,
-    ) -> Result<Vec<(u32, Format)>, Stop> {
+    ) -> Result<(Vec<(u32, Format)>, Vec<Option<String>>), Stop> {
         let first: ShardSet = shards.iter().take(1).collect();
         let joins = self.joins_for(plan, &first).await?;
         let described = self.described_on(statement, joins, &first).await?;
         let Some(frame) = described.rows.first() else {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         };
-        let (columns, _) = described_columns(frame)?;
-        Ok(columns)
+        let columns = described_columns(frame, use_)?;
+        let is_text = |(_, format): &(u32, Format)| *format == Format::Text;
+        if use_ == Use::Values || !columns.iter().any(is_text) {
+            return Ok((columns, Vec::new()));
+        }
+        let names = self.ask(&first, &names_of(&columns)).await?;
+        let mut named = columns.iter().zip(&names);
+        match named.find(|(column, name)| is_text(column) && name.is_none()) {
+            Some(_) => Err(inexact().into()),
+            None => Ok((columns, names)),
+        }
     }
 
     /// What a shard says of a statement.
@@ -219,16 +289,37 @@ fn ended(connection: Held, status: Option<Status>) -> Ended<Held> {
 }
 
 /// The columns of a RowDescription, in the formats in which they are asked for.
-fn described_columns(frame: &[u8]) -> Result<(Vec<(u32, Format)>, usize)> {
-    let (columns, end) = described(frame::body(frame), usize::MAX)?;
-    let format = |type_oid: u32| match type_oid < FIRST_USER_OID {
-        true => Format::Binary,
-        false => Format::Text,
-    };
+fn described_columns(frame: &[u8], use_: Use) -> Result<Vec<(u32, Format)>> {
+    let (columns, _) = described(frame::body(frame), usize::MAX)?;
     let columns = columns
         .iter()
-        .map(|one| (one.type_oid, format(one.type_oid)));
-    Ok((columns.collect(), end))
+        .map(|one| (one.type_oid, use_.format(one.type_oid)));
+    Ok(columns.collect())
+}
+
+/// Asks for the names of types whose values travel as texts; NULL for one whose value another server may
+/// not read back from its text.
+fn names_of(columns: &[(u32, Format)]) -> String {
+    let oids: Vec<String> = columns.iter().map(|(oid, _)| oid.to_string()).collect();
+    format!(
+        "SELECT CASE WHEN pg_catalog.current_setting('datestyle') LIKE 'ISO%' \
+         AND pg_catalog.current_setting('extra_float_digits')::pg_catalog.int4 > 0 \
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_cast c WHERE c.castsource = 25 \
+         AND c.casttarget = t.o AND c.castmethod = 'f') \
+         THEN pg_catalog.format_type(t.o, NULL) END \
+         FROM pg_catalog.unnest('{{{}}}'::pg_catalog.oid[]) WITH ORDINALITY AS t(o, n) ORDER BY t.n",
+        oids.join(",")
+    )
+}
+
+/// That values can't travel as texts (`0A000`).
+fn inexact() -> Error {
+    Error::refused(
+        "values of this type can't be stored from a query over several shards",
+        "They travel as texts, which may not mean the same again: by the settings DateStyle and \
+         extra_float_digits, or by a cast from text that somebody has made.",
+        "RESET datestyle and extra_float_digits, or cast the column to text and back.",
+    )
 }
 
 fn binary(columns: &[(u32, Format)]) -> Vec<bool> {

@@ -130,14 +130,12 @@ impl Session {
             self.target(plan, &arguments, hint)
         };
         self.shape.literals = literals;
-        let target = match target? {
-            Target::Combine => return self.combine_query(text, plan).await,
-            Target::Fill => return Box::pin(self.query_filled(text, plan)).await,
-            Target::Replicated => return self.replicate_query(text, plan).await,
-            Target::Change if !self.explains(plan) => return self.change_query(text, plan).await,
-            target => target,
-        };
-        if self.explains(plan) {
+        let target = target?;
+        let is_shown = self.explains(plan);
+        if target.takes_steps(is_shown) {
+            return self.query_in_steps(text, plan, &target).await;
+        }
+        if is_shown {
             let explained = self.explain(plan, &target, (text, &self.shape.literals))?;
             return self.query_explain(frame, plan, (explained, text)).await;
         }
@@ -167,6 +165,22 @@ impl Session {
         self.count_route(shard);
         self.send_query(frame, self.need(plan, shard, text), effects)
             .await
+    }
+
+    /// Runs a simple Query that is more than its own text on one shard or several.
+    async fn query_in_steps(
+        &mut self,
+        text: &str,
+        plan: &Plan,
+        target: &Target,
+    ) -> Result<(), Stop> {
+        match target {
+            Target::Fill => Box::pin(self.query_filled(text, plan)).await,
+            Target::Replicated => self.replicate_query(text, plan).await,
+            Target::Feed => Box::pin(self.feed_query(text, plan)).await,
+            Target::Change => self.change_query(text, plan).await,
+            _ => self.combine_query(text, plan).await,
+        }
     }
 
     async fn query_explain(

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::exec::scatter::Scatter;
 use crate::pool::Lease;
 use crate::session::announce::needed;
+use crate::session::kept::gives_rows;
 use crate::session::prepared::Portal;
 use crate::session::requests::portal_request;
 use crate::session::scatter::{Answered, Joins, ScatterPortal, statement_and_bind, tag};
@@ -89,7 +90,15 @@ impl Session {
         let answered = self.drive(scatter).await;
         let captured = self.captured();
         let answered = answered?;
-        let kept = captured.portal(&answered.descriptions, &tag(plan, &answered));
+        let tag = tag(plan, &answered);
+        if !gives_rows(&answered.descriptions) {
+            let mut words = captured.bytes().to_vec();
+            command_complete(&mut words, &tag);
+            self.say(words);
+            self.statements.put_portal(&portal.portal, Portal::Partial);
+            return Ok(());
+        }
+        let kept = captured.portal(&answered.descriptions, &tag);
         self.execute_kept(&portal.portal, kept, max_rows).await
     }
 

@@ -48,6 +48,7 @@ pub(super) fn shard(target: &Target) -> Result<Option<ShardIndex>> {
         | Target::Replicated
         | Target::Change
         | Target::Fill
+        | Target::Feed
         | Target::Computed
         | Target::Rows(_) => Err(of_several_shards()),
     }

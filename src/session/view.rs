@@ -135,6 +135,7 @@ fn plans(database: &Database, onlooker: Onlooker<'_>) -> Table {
             Route::CopyIn(_) => "copy".to_owned(),
             Route::Change(_) => "change".to_owned(),
             Route::Filled(_) => "filled".to_owned(),
+            Route::Feed(_) => "feed".to_owned(),
             Route::Define(_) => "define".to_owned(),
             Route::Refused(_) => "refused".to_owned(),
         };

@@ -26,6 +26,7 @@ use crate::plan::query::Query;
 use crate::plan::refusal;
 use crate::sql::analysis::Clauses;
 use crate::sql::analysis::outline;
+use crate::sql::analysis::outline::Form;
 use crate::sql::analysis::outline::Outline;
 
 use edit::Change;
@@ -116,6 +117,13 @@ pub(super) fn of(query: &Query<'_>, joined: &Joined<'_>) -> Result<Option<Merge>
         return builder.rows().map(Some);
     }
     Ok(None)
+}
+
+/// What the columns of a query are; none if they are not all known.
+pub(super) fn forms(query: &Query<'_>) -> Option<Vec<Form>> {
+    let outline = outlined(query).ok()?;
+    let list = List::new(query, &outline)?;
+    Some(list.columns.into_iter().map(|column| column.form).collect())
 }
 
 /// Whether a query calls an aggregate, or what may be one, that is no window function.

@@ -144,6 +144,7 @@ impl Fixture {
             Ok(crate::plan::Target::Change) => "several steps".to_owned(),
             Ok(crate::plan::Target::Combine) => "a hub".to_owned(),
             Ok(crate::plan::Target::Fill) => "filled first".to_owned(),
+            Ok(crate::plan::Target::Feed) => "fed first".to_owned(),
             Ok(crate::plan::Target::Replicated) => "every shard".to_owned(),
             Ok(crate::plan::Target::Computed) => self.expressions(plan, &arguments),
             Ok(crate::plan::Target::Rows(placed)) => self.parts(&placed, text),

@@ -10,7 +10,7 @@
 
 mod collect;
 mod moves;
-mod request;
+pub(super) mod request;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -122,7 +122,7 @@ impl Request {
 }
 
 /// Which of the client's parameters a text has.
-pub(super) fn used(text: &str, lex: LexOptions, count: usize) -> Result<Vec<bool>> {
+pub(in crate::session) fn used(text: &str, lex: LexOptions, count: usize) -> Result<Vec<bool>> {
     let mut used = vec![false; count];
     if count == 0 {
         return Ok(used);
