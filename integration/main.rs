@@ -58,5 +58,6 @@ mod tpch;
 mod transactions;
 mod units;
 mod unlike;
+mod vanishing;
 mod views;
 mod wire;
