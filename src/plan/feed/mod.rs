@@ -77,8 +77,6 @@ pub struct Feed {
     listed: Option<Vec<String>>,
     /// Columns of the query that are constants of an open type, and their tokens; NULL has none.
     constants: Vec<(usize, Option<usize>)>,
-    /// Something behind the query would not mean the same on every shard.
-    is_bound: bool,
 }
 
 /// Where the rows of an `INSERT … SELECT` go.
@@ -203,6 +201,13 @@ fn checked(
         Location::Unserved(why) => return Err(refusal::unserved(&relation.name, why)),
     };
     check_assigned(relation, &insert.conflict_assigns)?;
+    // Into a replicated table the statement that stores rows is planned as any other.
+    if !matches!(place, FeedPlace::Replicated) && is_bound(query, &written) {
+        return Err(unfed(
+            "Behind its rows it has a query, or a function whose value differs between servers.",
+            "Compute it first, or leave it out of ON CONFLICT and RETURNING.",
+        ));
+    }
     if !query.facts.ctes.is_empty() && written.queries_behind(query) {
         return Err(unfed(
             "Behind its rows it has a query, which may name a query of its WITH.",
@@ -229,12 +234,12 @@ fn checked(
         columns: columns.collect(),
         listed: insert.columns.clone(),
         constants: written.constants(query, cells),
-        is_bound: is_bound(query, &written),
         written,
     })
 }
 
-/// Whether what stands behind the query must run once, on one server.
+/// Whether what stands behind the query depends on the server that it runs on: that has the rows of its own
+/// tables and no others.
 fn is_bound(query: &Query<'_>, written: &Written) -> bool {
     let behind = written.behind(query.tokens);
     let start = behind.first().map_or(u32::MAX, |token| token.start);
@@ -429,12 +434,6 @@ impl Feed {
     /// # Errors
     /// `0A000` if the statement would mean something else on each.
     pub fn check_several(&self, arguments: &Arguments<'_>) -> Result<()> {
-        if self.is_bound {
-            return Err(unfed(
-                "Behind its rows it has a query, or a function whose value differs between servers.",
-                "Compute it first, or leave it out of ON CONFLICT and RETURNING.",
-            ));
-        }
         match names_moment(arguments) {
             true => Err(refusal::relative_time()),
             false => Ok(()),

@@ -32,7 +32,7 @@ pub(super) fn route(whole: &Query<'_>, feed: &Feed) -> Option<Route> {
     let FeedPlace::Sharded(target) = &feed.place else {
         return None;
     };
-    if feed.is_bound || feed.written.is_user || !feed.written.with.is_empty() {
+    if feed.written.is_user || !feed.written.with.is_empty() {
         return None;
     }
     let allowed = Effects::AGGREGATE | Effects::WINDOW;

@@ -124,8 +124,12 @@ impl Written {
             .binary_search_by_key(&offset, |token| token.start)
             .ok()?;
         let is_string = |at: usize| tokens.get(at).is_some_and(|token| token.kind.is_string());
+        let text = query.request.text;
+        let is_escaped = tokens
+            .get(at + 1)
+            .is_some_and(|token| token.is_word(text, "uescape"));
         // Strings on two lines are one.
-        (is_string(at) && !is_string(at + 1)).then_some(at)
+        (is_string(at) && !is_string(at + 1) && !is_escaped).then_some(at)
     }
 
     /// A token of a parameter in the query.
