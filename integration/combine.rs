@@ -274,6 +274,8 @@ fn explain_shows_what_is_copied() {
         plan.iter().any(|line| line.contains("WHERE (age = 3)")),
         "{plan:?}"
     );
+    let share = plan.iter().find(|line| line.contains("s0 rows="));
+    assert!(share.is_some_and(|line| line.contains(", s1 rows=") && line.ends_with(" ms")));
     assert!(
         plan.iter().any(|line| line.contains("Execution Time")),
         "{plan:?}"

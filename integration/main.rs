@@ -60,4 +60,5 @@ mod units;
 mod unlike;
 mod vanishing;
 mod views;
+mod whole;
 mod wire;

@@ -350,6 +350,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 self.left -= 1;
                 branch.rows += 1;
                 self.order.iter_mut().for_each(Order::pass);
+                branch.bytes += header.frame_bytes as u64;
                 self.bytes += header.frame_bytes as u64;
                 self.current = Some((index, header.frame_bytes));
                 if self.copied.is_some() {
@@ -476,6 +477,11 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
     /// Ends it; what was not answered is not known.
     pub fn end(self) -> Vec<Ended<C>> {
         self.branches.into_iter().map(Branch::end).collect()
+    }
+
+    /// Lets the shards come to their ends, after a failure of the proxy's own; drops what they say.
+    pub async fn settle(&mut self) {
+        branch::settle(&mut self.branches).await;
     }
 
     /// Stops the shards that still work, after a failure, and waits for `patience` at most until they

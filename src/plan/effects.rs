@@ -57,6 +57,11 @@ impl Effects {
         self.0 & effects.0 != 0
     }
 
+    /// These and others.
+    pub const fn with(self, others: Effects) -> Effects {
+        Effects(self.0 | others.0)
+    }
+
     /// Those that are not among `others`.
     pub fn without(self, others: Effects) -> Effects {
         Effects(self.0 & !others.0)

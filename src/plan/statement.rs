@@ -258,21 +258,16 @@ fn plan_prepare(part: Part<'_>, body: &Range<u32>) -> Planned {
     }
 }
 
-/// A cursor lives where its query would run.
+/// A cursor lives where its query would run. The proxy keeps the rows of one that a hub finishes.
 fn plan_declare(part: Part<'_>, hold: bool, body: &Range<u32>) -> Planned {
     let body = part.within(body);
     let mut planned = plan(body, &classify(part.request.text, body.tokens));
-    if planned.merge.take().is_some() {
-        one_shard_only(&mut planned.route, "DECLARE CURSOR with ORDER BY or LIMIT");
+    finished_by_hub(&mut planned, "DECLARE CURSOR with ORDER BY or LIMIT");
+    if let Route::Change(_) = planned.route {
+        one_shard_only(&mut planned.route, "a cursor");
     }
-    match &planned.route {
-        Route::Combine(_) | Route::Change(_) => one_shard_only(&mut planned.route, "a cursor"),
-        Route::Keyed(keyed) if matches!(keyed.spread, Spread::Combine(_)) => {
-            one_shard_only(&mut planned.route, "a cursor");
-        }
-        _ => {}
-    }
-    if hold {
+    // What the proxy keeps needs no connection.
+    if hold && !matches!(planned.route, Route::Combine(_)) {
         planned.session |= SessionUse::PINS | SessionUse::NOT_PREPARABLE;
     }
     planned

@@ -1,9 +1,14 @@
 //! Queries that the parser does not know: they go by their names alone.
 
+use std::sync::Arc;
+
 use crate::catalog::Location;
 use crate::catalog::Lookup;
 use crate::error::Result;
+use crate::plan::Access;
+use crate::plan::Route;
 use crate::plan::SessionUse;
+use crate::plan::combine::unread;
 use crate::plan::effects::Effects;
 use crate::plan::names;
 use crate::plan::own::stored;
@@ -13,12 +18,14 @@ use crate::plan::refusal;
 use crate::plan::statement::Part;
 use crate::plan::statement::finish;
 use crate::plan::statement::may_write;
+use crate::sql::parse::StopReason;
 use crate::sql::parse::Stopped;
 use crate::sql::relations::relations;
 use crate::sql::statement::Query;
 
 /// Plans a query that is not parsed: it is served if every name that could be a relation is on one
-/// shard. It counts as a write, since nobody knows what it does.
+/// shard. It counts as a write, since nobody knows what it does. One that only reads may be finished by a
+/// hub.
 pub(super) fn plan(part: Part<'_>, query: Query, stopped: Stopped) -> Planned {
     let (effects, _) = names::calls(part, Effects::NONE);
     let mut session = effects.session();
@@ -30,6 +37,18 @@ pub(super) fn plan(part: Part<'_>, query: Query, stopped: Stopped) -> Planned {
     } else {
         Ok(FIRST_SHARD)
     };
+    // What is long is left to shards that can be chosen without copies.
+    if shard.is_err()
+        && !may_write(query)
+        && !matches!(stopped.reason, StopReason::TooLong)
+        && let Some(combine) = unread::plan(part)
+    {
+        return Planned {
+            route: Route::Combine(Arc::new(combine)),
+            access: Access::Read,
+            ..finish(part, Ok((FIRST_SHARD, SessionUse::NONE)))
+        };
+    }
     let mut planned = finish(part, shard.map(|shard| (shard, session)));
     planned.own = stored::mentions(part.request.text, part.all);
     planned

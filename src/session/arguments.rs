@@ -26,6 +26,13 @@ pub(super) struct Carried {
     pub computed: String,
 }
 
+impl Carried {
+    /// Whether the parameter's type reads each as PostgreSQL would.
+    pub fn is_known(&self) -> bool {
+        self.computed.is_empty() && !self.types.contains(&NO_TYPE)
+    }
+}
+
 /// Reads the arguments at `ranges` of `text`; `declared` are the parameters' types.
 pub(super) fn carried(text: &str, ranges: &[Range<u32>], declared: &[u32]) -> Carried {
     let mut carried = Carried {

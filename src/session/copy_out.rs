@@ -35,15 +35,16 @@ pub(super) fn copy_out(plan: &Plan) -> Option<Frills> {
 
 /// The part of a statement that a server can describe, in its text as the client wrote it and as it is now.
 pub(super) fn describable<'a>(plan: &Plan, text: &str, now: &'a str) -> &'a str {
-    let Statement::Copy(copy) = &plan.statement else {
-        return now;
-    };
-    let Copy {
-        source: CopySource::Query(range),
-        ..
-    } = &**copy
-    else {
-        return now;
+    let range = match &plan.statement {
+        Statement::Declare { body, .. } => body,
+        Statement::Copy(copy) => match &**copy {
+            Copy {
+                source: CopySource::Query(range),
+                ..
+            } => range,
+            _ => return now,
+        },
+        _ => return now,
     };
     // What stands around the query is the same.
     let behind = text.len().saturating_sub(range.end as usize);

@@ -6,6 +6,7 @@
 //! session.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::exec::description;
@@ -17,6 +18,7 @@ use crate::session::scatter::{Answered, Joins};
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::statement::{Fetch, Statement};
+use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::wire::buffer::message;
 use crate::wire::frame;
@@ -35,6 +37,23 @@ pub struct Cursor {
     binary: bool,
     /// The transaction that declared it is open.
     is_new: bool,
+    /// Its rows, if the proxy keeps them.
+    rows: Option<Box<Rows>>,
+}
+
+/// The rows of a cursor that the proxy keeps.
+#[derive(Debug)]
+pub(super) struct Rows {
+    /// Their RowDescription, as a frame.
+    pub description: Vec<u8>,
+    /// What came behind it.
+    pub bytes: Vec<u8>,
+    /// Where each row is among that.
+    pub starts: Vec<Range<usize>>,
+    /// The row it stands on, from 1: 0 is before the first, and one more than there are behind the last.
+    pub at: usize,
+    /// It may move backward.
+    pub scrolls: bool,
 }
 
 /// The session's cursors, as far as it is known which shards they are on.
@@ -52,8 +71,57 @@ impl Cursors {
             hold,
             binary: false,
             is_new: true,
+            rows: None,
         };
         self.by_name.insert(name.to_owned(), cursor);
+    }
+
+    /// Keeps a cursor with all its rows: whether it outlives its transaction, and whether there is one.
+    ///
+    /// # Errors
+    /// `53400` if that were more than `limit` bytes for all such cursors.
+    pub(super) fn keep(
+        &mut self,
+        name: &str,
+        rows: Rows,
+        (hold, is_new): (bool, bool),
+        limit: u64,
+    ) -> Result<()> {
+        let kept = self.by_name.values().filter_map(|one| one.rows.as_ref());
+        let bytes: usize = kept.map(|rows| rows.bytes.len()).sum();
+        if (bytes + rows.bytes.len()) as u64 > limit {
+            return Err(Error::new(
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                "cursors over several shards need more memory than a query may use",
+            )
+            .hint("Raise limits.query_memory, or close cursors."));
+        }
+        let cursor = Cursor {
+            shards: Vec::new(),
+            at: 0,
+            hold,
+            binary: false,
+            is_new,
+            rows: Some(Box::new(rows)),
+        };
+        self.by_name.insert(name.to_owned(), cursor);
+        Ok(())
+    }
+
+    /// Whether there is a cursor of this name.
+    pub fn is_known(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// Whether the proxy keeps the rows of a cursor.
+    pub fn keeps(&self, name: &str) -> bool {
+        let cursor = self.by_name.get(name);
+        cursor.is_some_and(|cursor| cursor.rows.is_some())
+    }
+
+    /// The rows of a cursor, if the proxy keeps them.
+    pub(super) fn rows(&mut self, name: &str) -> Option<&mut Rows> {
+        self.by_name.get_mut(name)?.rows.as_deref_mut()
     }
 
     /// Forgets a cursor, or all of them.
@@ -137,6 +205,7 @@ impl Session {
                     hold: *hold,
                     binary: *binary,
                     is_new: self.transaction != Transaction::Idle,
+                    rows: None,
                 };
                 self.memory.cursors.by_name.insert(name.clone(), cursor);
                 Ok("DECLARE CURSOR".to_owned())
@@ -285,7 +354,7 @@ fn unnamed(lease: &mut Lease, text: &[u8], formats: &[u8]) -> Vec<u8> {
 
 fn no_cursor(name: &str) -> Error {
     Error::new(
-        crate::sqlstate::SqlState::INVALID_CURSOR_NAME,
+        SqlState::INVALID_CURSOR_NAME,
         format!("cursor \"{name}\" does not exist"),
     )
 }

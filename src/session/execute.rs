@@ -54,6 +54,8 @@ impl Session {
             let body = named.prepared.sql();
             let explained = self.explain(&named.plan, &target, (body, &named.prepared.literals))?;
             (shard, rows) = (explained.shard, Some(explained.rows));
+        } else if target == Target::Combine {
+            return self.combine_named(&named).await.map(|()| true);
         } else if let Target::Many(shards) = target {
             return self
                 .scatter_named(&sent, &named, (shards, rewrite))

@@ -41,6 +41,22 @@ impl Captured {
         self.0.bytes()
     }
 
+    /// A portal with this answer of a query; `is_told`: its description comes first.
+    ///
+    /// # Errors
+    /// `08P01` for what is no answer.
+    pub(super) fn whole(&self, is_told: bool) -> Result<KeptPortal> {
+        let bytes = self.0.bytes();
+        let header = frame::header(bytes)?.filter(|header| header.tag == b'T');
+        let told = header.map_or(0, |header| header.frame_bytes);
+        Ok(KeptPortal {
+            description: bytes.get(..told).unwrap_or_default().into(),
+            rows: bytes.into(),
+            at: if is_told { 0 } else { told },
+            verb: "SELECT".into(),
+        })
+    }
+
     /// A portal with this answer.
     pub(super) fn portal(&self, descriptions: &[Vec<u8>], tag: &str) -> KeptPortal {
         let description = descriptions.first().filter(|_| gives_rows(descriptions));

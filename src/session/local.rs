@@ -52,6 +52,8 @@ pub(super) enum Local {
     Show(Table),
     /// Answers what operators ask.
     View(View),
+    /// FETCH, MOVE or CLOSE of a cursor whose rows the proxy keeps.
+    Cursor(Statement),
 }
 
 /// An answer of the proxy's own.
@@ -142,6 +144,7 @@ impl Session {
                 let value = self.settings.context().show(name)?;
                 Some(Local::Show(Table::setting(name, value)))
             }
+            statement if self.is_about_kept(statement) => Some(Local::Cursor(statement.clone())),
             _ if self.reverts(plan) => Some(self.local_revert(&plan.statement, text)),
             Statement::ShowShardwire(noun) => Some(Local::View(View::named(noun)?)),
             Statement::PrepareTransaction if self.settings.changes_channels() => {
@@ -314,6 +317,7 @@ impl Session {
             Local::Unpreparable => Err(self.refuse_to_prepare().await?),
             Local::Show(table) => Ok(rows(&table, formats)?),
             Local::View(view) => Ok(rows(&self.view(view).await?, formats)?),
+            Local::Cursor(statement) => Ok(self.move_kept(&statement, formats)?),
         }
     }
 
@@ -359,6 +363,7 @@ impl Session {
         let table = match self.local(plan, text).await? {
             Some(Local::Show(table)) => table,
             Some(Local::View(view)) => view.empty(),
+            Some(Local::Cursor(statement)) => return Ok(self.described_kept(&statement)),
             _ => return Ok(words),
         };
         table.check(formats)?;

@@ -307,7 +307,11 @@ impl Session {
             (!is_plain && script::turns_planning(&plan.statement))
                 || (has_defaults && matches!(plan.statement, Statement::Reset(ResetTarget::All)))
         };
-        let is_own = |plan: &Plan| self.is_own_statement(plan) || self.reverts_by_several(plan);
+        let is_own = |plan: &Plan| {
+            self.is_own_statement(plan)
+                || self.reverts_by_several(plan)
+                || self.is_about_kept(&plan.statement)
+        };
         // Of a transaction that goes on behind the message other shards must know how it began.
         let leaves_open = plans.iter().fold(false, |is_open, (_, plan)| {
             let effect = effect_of(&plan.statement);
@@ -317,7 +321,13 @@ impl Session {
         if leaves_open && !self.database.is_single() {
             return true;
         }
-        if plans.iter().any(|(_, plan)| plan.define().is_some()) {
+        // Whether a cursor may be declared depends on what stands before it.
+        let declares = |plan: &Plan| matches!(plan.statement, Statement::Declare { .. });
+        let is_placed = !is_plain && !self.database.is_single();
+        if plans
+            .iter()
+            .any(|(_, plan)| plan.define().is_some() || (is_placed && declares(plan)))
+        {
             return true;
         }
         let last = plans.len().saturating_sub(1);

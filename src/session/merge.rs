@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::exec::merge::{Bounds, Merger};
-use crate::exec::scatter::Scatter;
-use crate::plan::{Arguments, Merge, Parameters};
+use crate::exec::scatter::{Failure, Scatter};
+use crate::plan::{Arguments, Merge, Parameters, Plan};
 use crate::pool::Lease;
 use crate::session::announce::needed;
 use crate::session::database::Database;
@@ -18,6 +18,7 @@ use crate::session::wording::Rewrite;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::ShardSet;
 use crate::sqlstate::SqlState;
+use crate::txn::Transaction;
 use crate::wire::buffer::message;
 use crate::wire::format::Formats;
 use crate::wire::frame;
@@ -81,6 +82,22 @@ impl Session {
         merge: &Arc<Merge>,
         (joins, max_rows): (Joins, i32),
     ) -> Result<(), Stop> {
+        let rows = self.merge_rows(portal, merge, (joins, max_rows)).await?;
+        let limit = u64::try_from(max_rows).ok().filter(|rows| *rows > 0);
+        if limit.is_some() {
+            self.statements.put_portal(&portal.portal, Portal::Partial);
+        }
+        self.say_part(rows, limit == Some(rows));
+        Ok(())
+    }
+
+    /// The rows of a kept portal, and how many there were.
+    pub(super) async fn merge_rows(
+        &mut self,
+        portal: &ScatterPortal,
+        merge: &Arc<Merge>,
+        (joins, max_rows): (Joins, i32),
+    ) -> Result<u64, Stop> {
         let bind = Bind::read(frame::body(&portal.bind))?;
         let arguments = Arguments {
             text: portal.prepared.sql(),
@@ -102,16 +119,38 @@ impl Session {
             ..bind
         };
         let request = |lease: &mut Lease| portal_request(lease, &prepared, &bind);
-        let scatter = Scatter::start(gathered, request, portal.is_described, HIGH_WATER_BYTES);
+        let limit = self.high_water_bytes();
+        let scatter = Scatter::start(gathered, request, portal.is_described, limit);
         let scatter = scatter.expecting(self.expected(bind.statement));
         let scatter = scatter.merged(Some(merging.merger));
-        let rows = self.drive_rewritten(scatter, &merging.rewrite).await?.rows;
-        let limit = u64::try_from(max_rows).ok().filter(|rows| *rows > 0);
-        if limit.is_some() {
-            self.statements.put_portal(&portal.portal, Portal::Partial);
-        }
-        self.say_part(rows, limit == Some(rows));
-        Ok(())
+        Ok(self.drive_rewritten(scatter, &merging.rewrite).await?.rows)
+    }
+
+    /// Whether a hub has to finish what could not be merged because of its types. Nothing has been said to
+    /// the client then.
+    pub(super) fn is_for_hub<T>(
+        &self,
+        plan: &Plan,
+        joins: Joins,
+        merged: &Result<T, Stop>,
+    ) -> bool {
+        let is_refused = matches!(
+            merged,
+            Err(Stop::Statement(error)) if error.code() == SqlState::FEATURE_NOT_SUPPORTED
+        );
+        let is_alive = self.transaction != Transaction::Failed && !self.transaction.is_broken();
+        let reads = matches!(joins, Joins::Not | Joins::Reading);
+        is_refused && reads && is_alive && plan.fallback.is_some()
+    }
+
+    /// Whether a failure inside a transaction may be for a hub to mend: its shards are then not stopped,
+    /// which the transaction would not survive.
+    pub(super) fn may_be_merged_by_hub(&self, failure: &Failure) -> bool {
+        let is_refused = matches!(
+            failure,
+            Failure::Own(error) if error.code() == SqlState::FEATURE_NOT_SUPPORTED
+        );
+        is_refused && self.transaction.is_on_shard()
     }
 
     fn merging(

@@ -92,6 +92,7 @@ mod stored;
 mod study;
 mod unit;
 mod view;
+mod whole;
 mod wording;
 
 use std::io;

@@ -46,6 +46,17 @@ impl Named {
         let server = String::from_utf8_lossy(&self.prepared.server_name);
         (server.into_owned(), self.name.clone())
     }
+
+    /// The arguments of an EXECUTE, as text.
+    pub fn arguments(&self) -> Vec<Option<&[u8]>> {
+        let Some(carried) = &self.carried else {
+            return Vec::new();
+        };
+        let values = Parameters::new(&carried.types, &[], &carried.values);
+        (0..carried.count)
+            .map(|index| values.value(index).flatten())
+            .collect()
+    }
 }
 
 /// Whether a statement may name a prepared one.
@@ -323,7 +334,10 @@ impl Session {
         }
         let has_steps = matches!(target, Target::Combine | Target::Change | Target::Feed);
         if has_steps || (is_merged && matches!(target, Target::Many(_))) {
-            return Err(combined());
+            return match self.may_be_combined(named, carried) {
+                true => Ok(Target::Combine),
+                false => Err(combined()),
+            };
         }
         if let Target::Rows(_) | Target::Computed = target {
             return Err(Error::refused(
@@ -340,6 +354,14 @@ impl Session {
             ));
         }
         Ok(target)
+    }
+
+    /// Whether a hub can finish what an EXECUTE names, with its arguments as parameters.
+    fn may_be_combined(&self, named: &Named, carried: &Carried) -> bool {
+        matches!(named.plan.statement, Statement::Query(_))
+            && named.plan.change().is_none()
+            && named.plan.combine().is_some()
+            && carried.is_known()
     }
 
     /// Whether an EXECUTE has as many arguments as its statement has parameters.
@@ -371,6 +393,9 @@ impl Session {
             return Ok(None);
         };
         let target = self.target_of_named(&named, prepared.hint.as_deref())?;
+        if target == Target::Combine {
+            return Err(combined());
+        }
         let options = Database::lex_options(self.settings.context());
         let edits = std::slice::from_ref(&named.edit);
         let (sent, rewrite) = Rewrite::apply(text, options, edits, vec![named.names()])?;

@@ -118,7 +118,7 @@ impl Session {
         let joins = self.check_scatter(plan, &shards).await?;
         if let Some(merge) = &plan.merge {
             let merged = self.merge_query(text, merge, (&shards, joins)).await;
-            if is_for_hub(plan, joins, &merged) {
+            if self.is_for_hub(plan, joins, &merged) {
                 let read = self.settings.context().encoding.read(text);
                 let read = read.unwrap_or_default().into_owned();
                 return self.combine_query(&read, plan).await;
@@ -179,6 +179,9 @@ impl Session {
         let Some(portal) = self.batch_scatter().take() else {
             return Ok(());
         };
+        if max_rows > 0 && self.is_kept_whole(&portal) {
+            return self.execute_whole(portal, max_rows).await;
+        }
         match &portal.way {
             Way::Scatter => {}
             Way::Feed => return Box::pin(self.execute_feed(portal, max_rows)).await,
@@ -211,7 +214,7 @@ impl Session {
         let joins = self.check_scatter(plan, &portal.shards).await?;
         if let Some(merge) = merge {
             let merged = self.merge_portal(&portal, merge, (joins, max_rows)).await;
-            if max_rows <= 0 && is_for_hub(plan, joins, &merged) {
+            if max_rows <= 0 && self.is_for_hub(plan, joins, &merged) {
                 return self.execute_instead(portal).await;
             }
             return merged;
@@ -441,7 +444,10 @@ impl Session {
             }
             Ok(Err(_)) if scatter.is_mid_row() => Err(Stop::Gone),
             Ok(Err(failure)) => {
-                scatter.stop(LARGEST_SETTLING).await;
+                match self.may_be_merged_by_hub(&failure) {
+                    true => scatter.settle().await,
+                    false => scatter.stop(LARGEST_SETTLING).await,
+                }
                 self.after_scatter(scatter.end());
                 self.scatter_failed(failure)
             }
@@ -558,16 +564,6 @@ impl Session {
             }
         }
     }
-}
-
-/// Whether a hub has to finish what could not be merged because of its types. Nothing has been said to
-/// the client then, but the shards have been stopped, which a transaction does not survive.
-fn is_for_hub<T>(plan: &Plan, joins: Joins, merged: &Result<T, Stop>) -> bool {
-    let is_refused = matches!(
-        merged,
-        Err(Stop::Statement(error)) if error.code() == SqlState::FEATURE_NOT_SUPPORTED
-    );
-    is_refused && joins == Joins::Not && plan.fallback.is_some()
 }
 
 /// The command tag of a statement over several shards.

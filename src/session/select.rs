@@ -168,7 +168,7 @@ impl Session {
             let written = (text, &*shape.literals);
             let ran = Box::pin(self.combine_captured(&plan, written, (&types, bind))).await;
             let rows = self.captured();
-            return ran.map(|()| Selected {
+            return ran.map(|_| Selected {
                 columns,
                 type_names,
                 rows,
@@ -285,6 +285,7 @@ fn ended(connection: Held, status: Option<Status>) -> Ended<Held> {
         tag: String::new(),
         is_suspended: false,
         description: None,
+        bytes: 0,
     }
 }
 

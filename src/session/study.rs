@@ -239,7 +239,7 @@ impl Session {
             || matches!(effect_of(&plan.statement), Effect::Pin);
         match (target, &plan.statement) {
             // Outside a transaction any server says that it can't be.
-            (Target::Many(_), Statement::Declare { hold: false, .. })
+            (Target::Many(_) | Target::Combine, Statement::Declare { hold: false, .. })
                 if self.transaction == Transaction::Idle =>
             {
                 Ok(Target::One(FIRST_SHARD))

@@ -143,6 +143,7 @@ impl<C: BorrowMut<Lease>> Lane<C> {
         let socket = self.socket();
         let is_quiet = socket.input.is_empty() && socket.output.is_empty();
         Ended {
+            bytes: 0,
             status: self.status.filter(|_| is_quiet),
             is_bound: true,
             affected: self.affected,

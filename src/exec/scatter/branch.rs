@@ -31,6 +31,8 @@ pub(super) struct Branch<C> {
     pub(super) status: Option<Status>,
     /// Bytes of a message that is dropped that are yet to come.
     pub(super) dropping: usize,
+    /// Bytes of its rows that have passed or begun to.
+    pub(super) bytes: u64,
 }
 
 impl<C: BorrowMut<Lease>> Branch<C> {
@@ -47,6 +49,7 @@ impl<C: BorrowMut<Lease>> Branch<C> {
             is_bound: false,
             status: None,
             dropping: 0,
+            bytes: 0,
         }
     }
 
@@ -68,6 +71,7 @@ impl<C: BorrowMut<Lease>> Branch<C> {
             tag: self.tag,
             is_suspended: self.is_suspended,
             description: self.description,
+            bytes: self.bytes,
             connection: self.connection,
         }
     }
@@ -128,7 +132,13 @@ pub(super) async fn stop<C: BorrowMut<Lease>>(branches: &mut [Branch<C>], patien
         }
     });
     join_all(cancels).await;
-    let settled = std::future::poll_fn(|cx| {
+    // Those that take longer are closed.
+    let _ = tokio::time::timeout(patience, settle(branches)).await;
+}
+
+/// Drops what the shards still say, until all are ready.
+pub(super) async fn settle<C: BorrowMut<Lease>>(branches: &mut [Branch<C>]) {
+    std::future::poll_fn(|cx| {
         // Each is polled, whatever the others say.
         let polled = branches.iter_mut();
         let pending = polled.filter_map(|branch| branch.poll_settle(cx).is_pending().then_some(()));
@@ -137,9 +147,8 @@ pub(super) async fn stop<C: BorrowMut<Lease>>(branches: &mut [Branch<C>], patien
         } else {
             Poll::Ready(())
         }
-    });
-    // Those that take longer are closed.
-    let _ = tokio::time::timeout(patience, settled).await;
+    })
+    .await;
 }
 
 /// How far the dropping of messages has come.
@@ -150,6 +159,31 @@ enum Dropping {
     Waiting,
     /// There is none: the server is ready, or makes no sense.
     Ended,
+}
+
+/// What a shard has done in a scatter, without its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Account {
+    /// As in [`Ended`].
+    pub status: Option<Status>,
+    /// As in [`Ended`].
+    pub is_bound: bool,
+    /// The number in its command tag.
+    pub rows: u64,
+    /// Bytes of its rows that have passed.
+    pub bytes: u64,
+}
+
+impl<C> Ended<C> {
+    /// What it has done.
+    pub fn account(&self) -> Account {
+        Account {
+            status: self.status,
+            is_bound: self.is_bound,
+            rows: self.affected,
+            bytes: self.bytes,
+        }
+    }
 }
 
 /// A connection that has served a scatter.
@@ -169,4 +203,6 @@ pub struct Ended<C> {
     pub is_suspended: bool,
     /// The last RowDescription or NoData it sent, as a frame.
     pub description: Option<Vec<u8>>,
+    /// Bytes of its rows that have passed.
+    pub bytes: u64,
 }

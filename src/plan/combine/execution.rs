@@ -30,6 +30,8 @@ pub struct Execution {
     pub hub: Option<ShardIndex>,
     /// The intermediate relations that it reads.
     pub relations: Vec<Intermediate>,
+    /// It was not parsed: whoever runs it sees to it that it reads nothing else.
+    pub is_unread: bool,
 }
 
 /// An intermediate relation.
@@ -98,7 +100,8 @@ impl Combine {
         let mut relations = Vec::new();
         let mut names = Vec::with_capacity(self.fragments.len());
         for fragment in &self.fragments {
-            let is_shipped = is_joined || matches!(fragment.place, Place::Shards(_));
+            let is_shipped =
+                is_joined || self.is_unread || matches!(fragment.place, Place::Shards(_));
             names.push(is_shipped.then(|| format!("shardwire_{}", relations.len() + 1)));
             if let Some(Some(name)) = names.last() {
                 let shards = self.shards(fragment, arguments);
@@ -136,6 +139,7 @@ impl Combine {
             text: splice(text, lex, &edits)?,
             hub: self.hub,
             relations,
+            is_unread: self.is_unread,
         })
     }
 

@@ -25,6 +25,7 @@ pub(super) mod columns;
 mod execution;
 mod places;
 pub(super) mod terms;
+pub(super) mod unread;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -68,6 +69,8 @@ pub struct Combine {
     hub: Option<ShardIndex>,
     /// Tokens of schemas before tables before columns, which the hub does not know.
     schemas: Vec<Range<usize>>,
+    /// It was not parsed: see [`unread`].
+    is_unread: bool,
 }
 
 /// What the shards are asked for one intermediate relation.
@@ -192,6 +195,7 @@ fn combine(query: &Query<'_>, refused: &Error) -> Result<Combine> {
             occurrences: Vec::new(),
             hub: None,
             schemas: Vec::new(),
+            is_unread: false,
         },
         is_sharded: false,
         places: Vec::new(),

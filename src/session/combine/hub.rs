@@ -32,6 +32,8 @@ pub(super) struct Hub {
     pub described: Described,
     /// Rows and bytes of each intermediate relation, once filled.
     pub filled: Vec<Option<(u64, u64)>>,
+    /// What each shard has sent for each intermediate relation, for people.
+    pub shares: Vec<Vec<String>>,
 }
 
 /// The values of a column of an intermediate relation.
@@ -60,6 +62,12 @@ const KEY_TYPES: [&str; 8] = [
 const LARGEST_KEYS_BYTES: usize = 1 << 20;
 
 impl Hub {
+    /// Has the transaction only read from now on.
+    pub async fn read_only(&mut self) -> Result<(), Stop> {
+        let sql = "SET TRANSACTION READ ONLY";
+        self.lease.run(sql).await.map_err(failed)
+    }
+
     /// The values of a column of an intermediate relation that is filled.
     pub async fn keys(&mut self, relation: &str, column: &str) -> Result<Keys, Stop> {
         let sql = format!(
@@ -125,6 +133,7 @@ impl Session {
             is_lost: false,
             described: Described::default(),
             filled: Vec::new(),
+            shares: Vec::new(),
         };
         match self.prepare_hub(&mut hub, execution, asked).await {
             Ok(()) => Ok(hub),
@@ -152,7 +161,10 @@ impl Session {
             _ => (self.settings.server(), String::new()),
         };
         hub.lease.apply(settings).await.map_err(failed)?;
-        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n{opening}");
+        let mut begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n{opening}");
+        if execution.is_unread {
+            begin.push_str(";\nSAVEPOINT shardwire_original");
+        }
         hub.lease.run(&begin).await.map_err(failed)?;
         let mut described = Described::default();
         let text = self.encoded(describable(asked.plan, asked.text, asked.text))?;
@@ -165,6 +177,9 @@ impl Session {
                 relation.name, relation.columns
             ));
         }
+        if execution.is_unread {
+            tables = self.apart(hub, &tables).await?;
+        }
         tables.push_str("SAVEPOINT shardwire_copies");
         let tables = self.encoded(&tables)?;
         let mut query = Vec::new();
@@ -174,7 +189,14 @@ impl Session {
         let text = self.encoded(describable(asked.plan, asked.text, &execution.text))?;
         let asked_for = (&*text, described.types.as_slice());
         let over = self.describe_on(hub, asked_for, &mut over_copies).await;
-        if let Err(Stop::Statement(error)) = over {
+        if execution.is_unread {
+            // PostgreSQL understands what the client wrote, so it is the change that is wrong.
+            over.map_err(|stop| match stop {
+                Stop::Statement(_) => not_understood().into(),
+                other => other,
+            })?;
+            check_reads(hub).await?;
+        } else if let Err(Stop::Statement(error)) = over {
             // What GROUP BY leaves out may depend on a primary key, which the copies lack.
             if error.code() != SqlState::GROUPING_ERROR {
                 return Err(error.into());
@@ -193,6 +215,19 @@ impl Session {
         }
         hub.described = described;
         Ok(())
+    }
+
+    /// What makes the same tables with none of the relations touched that their columns are from.
+    async fn apart(&self, hub: &mut Hub, tables: &str) -> Result<String, Stop> {
+        let tables = self.encoded(tables)?;
+        let mut query = Vec::new();
+        frontend::write_query(&mut query, &tables);
+        hub.lease.send(&query).await.map_err(failed)?;
+        let made = hub.lease.value(COPIES).await.map_err(failed)?;
+        let made = made.unwrap_or_default();
+        Ok(format!(
+            "ROLLBACK TO SAVEPOINT shardwire_original;\n{made};\n"
+        ))
     }
 
     pub(super) async fn describe_on(
@@ -216,6 +251,42 @@ impl Session {
         hub.lease.last_client = self.registered.control.process_id;
         hub.lease.give_back();
     }
+}
+
+/// The statements that make the intermediate relations there are, from their columns.
+const COPIES: &str = "\
+SELECT pg_catalog.string_agg('CREATE TEMP TABLE ' || c.relname || ' (' || (SELECT pg_catalog.string_agg(\
+    pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod) || coalesce(\
+        (SELECT ' COLLATE ' || pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(k.collname) \
+        FROM pg_catalog.pg_collation k JOIN pg_catalog.pg_namespace n ON n.oid = k.collnamespace \
+        WHERE k.oid = a.attcollation AND k.oid <> t.typcollation), ''), ', ' ORDER BY a.attnum) \
+    FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) || ') ON COMMIT DROP', '; ') \
+FROM pg_catalog.pg_class c WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() \
+AND pg_catalog.left(c.relname, 10) = 'shardwire_'";
+
+/// A relation of users that the transaction has had to do with, other than temporary ones: whoever parses
+/// a statement locks what it names.
+const READS: &str = "\
+SELECT pg_catalog.min(c.relname::text) FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation \
+WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND c.oid >= 16384 \
+AND c.relpersistence <> 't' AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())";
+
+/// Fails if the statement that was described last reads anything but copies.
+async fn check_reads(hub: &mut Hub) -> Result<(), Stop> {
+    match hub.lease.value(READS).await.map_err(failed)? {
+        Some(_) => Err(not_understood().into()),
+        None => Ok(()),
+    }
+}
+
+fn not_understood() -> Error {
+    Error::refused(
+        "statement is not supported on several shards",
+        "The proxy does not understand it well enough to find all tables that it reads.",
+        "Write it in another way, or choose the shard with SET shardwire.shard = '…'.",
+    )
 }
 
 fn no_turn(why: &'static str) -> Error {

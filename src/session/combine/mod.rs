@@ -11,7 +11,10 @@
 //! - Shards are leased in their order, the hub after them. So many statements at most do so at once that
 //!   there is a second connection to a server for each; further ones wait before they lease any.
 
+mod explained;
 mod hub;
+
+use std::time::Instant;
 
 use futures_util::future::join_all;
 
@@ -24,9 +27,8 @@ use crate::plan::{Arguments, Execution, Intermediate, Parameters, Plan};
 use crate::pool::Lease;
 use crate::session::combine::hub::{Hub, Keys};
 use crate::session::control::{Signal, shutdown};
-use crate::session::copy_out::copy_out;
+use crate::session::copy_out::{copy_out, describable};
 use crate::session::database::Database;
-use crate::session::explain::is_text;
 use crate::session::held::Held;
 use crate::session::prepared::Portal;
 use crate::session::scatter::{Joins, LARGEST_SETTLING, ScatterPortal};
@@ -35,7 +37,7 @@ use crate::sharding::{Format, ShardSet};
 use crate::sql::shape::Literal;
 use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
-use crate::wire::backend::{Status, command_complete, data_row, no_data, portal_suspended};
+use crate::wire::backend::{Status, command_complete, no_data, portal_suspended};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
@@ -59,7 +61,7 @@ struct Asked<'a> {
 }
 
 /// What a hub has answered.
-struct Finished {
+pub(super) struct Finished {
     rows: u64,
     is_suspended: bool,
 }
@@ -87,6 +89,11 @@ impl Session {
     pub(super) async fn combine_query(&mut self, text: &str, plan: &Plan) -> Result<(), Stop> {
         self.rest_pinned();
         let literals = std::mem::take(&mut self.shape.literals);
+        if let Statement::Declare { .. } = plan.statement {
+            let nothing = (&[][..], Parameters::none());
+            self.declare_whole(plan, (text, &literals), nothing).await?;
+            return self.end_query("DECLARE CURSOR").await;
+        }
         let asked = Asked {
             plan,
             text,
@@ -122,17 +129,12 @@ impl Session {
         is_acknowledged: bool,
     ) -> Result<(), Stop> {
         let prepared = &portal.prepared;
-        let asked = Asked {
-            plan: &prepared.plan,
-            text: prepared.sql(),
-            literals: &prepared.literals,
-            types: &prepared.types,
-            bind: Some(Bind::read(frame::body(&portal.bind))?),
-            is_described: portal.is_described,
-            max_rows: max_rows.max(0),
-            is_acknowledged,
-        };
-        let finished = self.combine(&asked).await?;
+        if let Statement::Declare { .. } = prepared.plan.statement {
+            return self.execute_declare(&portal).await;
+        }
+        let finished = self
+            .combine_portal(&portal, max_rows, is_acknowledged)
+            .await?;
         let mut words = Vec::new();
         if finished.is_suspended {
             self.statements.put_portal(&portal.portal, Portal::Partial);
@@ -144,13 +146,34 @@ impl Session {
         Ok(())
     }
 
-    /// Has a hub finish a query of the proxy's own, whose rows are captured.
+    /// The rows of a kept portal that a hub finishes.
+    pub(super) async fn combine_portal(
+        &mut self,
+        portal: &ScatterPortal,
+        max_rows: i32,
+        is_acknowledged: bool,
+    ) -> Result<Finished, Stop> {
+        let prepared = &portal.prepared;
+        let asked = Asked {
+            plan: &prepared.plan,
+            text: prepared.sql(),
+            literals: &prepared.literals,
+            types: &prepared.types,
+            bind: Some(Bind::read(frame::body(&portal.bind))?),
+            is_described: portal.is_described,
+            max_rows: max_rows.max(0),
+            is_acknowledged,
+        };
+        self.combine(&asked).await
+    }
+
+    /// Has a hub finish a query of these parameters; how many rows there were.
     pub(super) async fn combine_captured(
         &mut self,
         plan: &Plan,
         (text, literals): (&str, &[Literal]),
         (types, bind): (&[u32], Bind<'_>),
-    ) -> Result<(), Stop> {
+    ) -> Result<u64, Stop> {
         let asked = Asked {
             plan,
             text,
@@ -161,7 +184,7 @@ impl Session {
             max_rows: 0,
             is_acknowledged: true,
         };
-        self.combine(&asked).await.map(drop)
+        Ok(self.combine(&asked).await?.rows)
     }
 
     async fn combine(&mut self, asked: &Asked<'_>) -> Result<Finished, Stop> {
@@ -204,6 +227,9 @@ impl Session {
             return Err(filled.err().unwrap_or(Stop::Gone));
         };
         hub.is_lost |= !undisturbed;
+        if filled.is_ok() && execution.is_unread {
+            filled = hub.read_only().await;
+        }
         let finished = match filled {
             Ok(()) => self.finish(&mut hub, &execution, asked).await,
             Err(stop) => Err(stop),
@@ -248,12 +274,19 @@ impl Session {
         let mut analyse = String::new();
         let mut left = self.database.limits.intermediate_bytes;
         hub.filled = vec![None; execution.relations.len()];
+        hub.shares = vec![Vec::new(); execution.relations.len()];
         while let Some(at) = next_to_fill(execution, &hub.filled) {
             self.restrict(hub, execution, at).await?;
             let Some(relation) = execution.relations.get(at) else {
                 break;
             };
-            let (rows, bytes) = self.fill_one(hub, shards, (relation, left), asked).await?;
+            let began = Instant::now();
+            let (rows, bytes, mut shares) =
+                self.fill_one(hub, shards, (relation, left), asked).await?;
+            shares.push(format!("{:.3} ms", began.elapsed().as_secs_f64() * 1e3));
+            if let Some(known) = hub.shares.get_mut(at) {
+                *known = shares;
+            }
             left = left.saturating_sub(bytes);
             if let Some(filled) = hub.filled.get_mut(at) {
                 *filled = Some((rows, bytes));
@@ -309,9 +342,9 @@ impl Session {
         shards: &mut [Ended<Held>],
         (relation, most_bytes): (&Intermediate, u64),
         asked: &Asked<'_>,
-    ) -> Result<(u64, u64), Stop> {
+    ) -> Result<(u64, u64, Vec<String>), Stop> {
         if relation.shards.is_empty() {
-            return Ok((0, 0));
+            return Ok((0, 0, Vec::new()));
         }
         let mut columns = Described::default();
         let text = self.encoded(&relation.columns)?;
@@ -362,17 +395,16 @@ impl Session {
             scatter.stop(LARGEST_SETTLING).await;
         }
         let bytes = scatter.bytes();
-        let ended: Vec<(Option<Status>, bool)> = scatter
-            .end()
-            .into_iter()
-            .map(|one| (one.status, one.is_bound))
-            .collect();
-        for (one, (status, is_bound)) in working.into_iter().zip(ended) {
-            one.status = status;
-            one.is_bound = is_bound;
+        let ended: Vec<_> = scatter.end().into_iter().map(|one| one.account()).collect();
+        let mut shares = Vec::new();
+        for (one, account) in working.into_iter().zip(ended) {
+            (one.status, one.is_bound) = (account.status, account.is_bound);
+            let shard = database.shard_name(one.connection.shard);
+            let (rows, bytes) = (account.rows, account.bytes);
+            shares.push(format!("{shard} rows={rows} bytes={bytes}"));
         }
         match loaded {
-            Some(Ok(rows)) => Ok((rows, bytes)),
+            Some(Ok(rows)) => Ok((rows, bytes, shares)),
             Some(Err(Trouble::Shards(failure))) => Err(self.told_by_shard(failure)),
             Some(Err(Trouble::Hub(words))) => Err(Stop::Words(words)),
             Some(Err(Trouble::HubLost(cause))) => Err(Stop::Statement(lost(&cause))),
@@ -407,14 +439,12 @@ impl Session {
         execution: &Execution,
         asked: &Asked<'_>,
     ) -> Result<Finished, Stop> {
+        let name = self.database.shard_name(hub.shard).to_owned();
         let text = self.encoded(&execution.text)?;
         if let Some(frills) = copy_out(asked.plan) {
             self.acknowledge_described(asked);
             self.registered.control.begin(&hub.lease);
-            let from = (
-                self.database.shard_name(hub.shard).to_owned(),
-                &mut hub.lease,
-            );
+            let from = (name, &mut hub.lease);
             let (rows, is_in_order) = self.copy_from_hub(&text, from, frills).await;
             let undisturbed = self.registered.control.end();
             hub.is_lost |= !is_in_order || !undisturbed;
@@ -423,6 +453,7 @@ impl Session {
                 is_suspended: false,
             });
         }
+        let text = self.encoded(describable(asked.plan, asked.text, &execution.text))?;
         let mut messages = Vec::new();
         frontend::write_parse(&mut messages, b"", &text, &hub.described.types);
         match &asked.bind {
@@ -444,7 +475,6 @@ impl Session {
         }
         self.registered.control.begin(&hub.lease);
         let head = self.explained_by_hub(hub, execution, asked);
-        let name = self.database.shard_name(hub.shard).to_owned();
         let send = |lease: &mut Lease| {
             lease.unnamed = None;
             messages.clone()
@@ -475,43 +505,6 @@ impl Session {
             Err(_) if is_mid_row => Err(Stop::Gone),
             Err(stop) => Err(stop),
         }
-    }
-
-    /// The rows above the hub's own plan.
-    fn explained_by_hub(&self, hub: &Hub, execution: &Execution, asked: &Asked<'_>) -> Vec<u8> {
-        let mut rows = Vec::new();
-        let Statement::Explain(explain) = &asked.plan.statement else {
-            return rows;
-        };
-        if !is_text(explain) {
-            return rows;
-        }
-        let mut say = |line: &str| data_row(&mut rows, [Some(line.as_bytes())].into_iter());
-        say(&format!(
-            "Combine on {}",
-            self.database.shard_name(hub.shard)
-        ));
-        for (index, relation) in execution.relations.iter().enumerate() {
-            let names = relation.shards.iter();
-            let names: Vec<&str> = names.map(|shard| self.database.shard_name(shard)).collect();
-            let counts = match hub.filled.get(index) {
-                Some(Some((rows, bytes))) => format!(" (rows={rows} bytes={bytes})"),
-                _ => String::new(),
-            };
-            let from = match names.as_slice() {
-                [] => "no shard".to_owned(),
-                names => names.join(", "),
-            };
-            say(&format!(
-                "  ->  Copy {} to {} from {from}{counts}",
-                relation.of, relation.name
-            ));
-            for line in relation.query.lines() {
-                say(&format!("        {}", line.trim()));
-            }
-        }
-        say("  ->  plan of the hub");
-        rows
     }
 }
 
@@ -548,6 +541,7 @@ pub(super) fn unused((_, connection): (String, Held)) -> Ended<Held> {
         tag: String::new(),
         is_suspended: false,
         description: None,
+        bytes: 0,
     }
 }
 
