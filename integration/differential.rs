@@ -8,8 +8,8 @@ mod check;
 mod generate;
 mod modify;
 mod query;
-mod schema;
-mod value;
+pub mod schema;
+pub mod value;
 mod write_cases;
 
 use std::collections::BTreeMap;

@@ -62,3 +62,4 @@ mod vanishing;
 mod views;
 mod whole;
 mod wire;
+mod writes;

@@ -160,7 +160,7 @@ fn of_key(row: &RawRelation, placement: &Placement) -> Option<Advice> {
         KeyType::Date | KeyType::Timestamp | KeyType::Timestamptz
     );
     let mut columns = row.columns.iter();
-    let is_drawn = columns.any(|one| one.name == column.name && one.sequence_default);
+    let is_drawn = columns.any(|one| one.name == column.name && one.default.draws);
     let advice = |code, message: String, detail: &str, hint| Advice {
         code,
         object: row.oid,

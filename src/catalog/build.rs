@@ -312,12 +312,14 @@ impl Builder<'_> {
             bytewise: column.bytewise,
             deterministic: column.collation_deterministic,
             not_null: column.not_null,
-            sequence_default: column.sequence_default,
+            sequence_default: column.default.draws,
             generated: column.generated,
             default: ColumnDefault {
-                exists: column.has_default || column.varying_default,
-                varies: column.varying_default || column.sequence_default,
-                sequence: column.sequence.and_then(|oid| self.sequence(oid)),
+                exists: column.default.exists || column.default.varies,
+                varies: column.default.varies || column.default.draws,
+                of_statement: column.default.of_statement,
+                of_users: column.default.of_users,
+                sequence: column.default.sequence.and_then(|oid| self.sequence(oid)),
                 identity: match column.identity {
                     Some('a') => Some(Identity::Always),
                     Some(_) => Some(Identity::ByDefault),

@@ -20,6 +20,7 @@ pub use function::Function;
 pub use function::Volatility;
 pub use raw::RawCatalog;
 pub use raw::RawColumn;
+pub use raw::RawDefault;
 pub use raw::RawForeignKey;
 pub use raw::RawFunction;
 pub use raw::RawIndex;

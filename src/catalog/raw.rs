@@ -111,18 +111,28 @@ pub struct RawColumn {
     pub bytewise: bool,
     /// `attnotnull`.
     pub not_null: bool,
-    /// It has a default, or is an identity column.
-    pub has_default: bool,
-    /// Its default draws from a sequence: serial, identity, or `nextval(` in the expression.
-    pub sequence_default: bool,
     /// `attgenerated <> ''`.
     pub generated: bool,
-    /// Its default, that of its domain included, is not known to be the same wherever and whenever it is
-    /// evaluated.
-    pub varying_default: bool,
     /// `attidentity`, if it is an identity column.
     pub identity: Option<char>,
-    /// The OID of the sequence whose next number is its default, if the default is nothing but that.
+    /// What a row has there that names no value.
+    pub default: RawDefault,
+}
+
+/// The default of a column, that of its domain included.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RawDefault {
+    /// There is one, or it is an identity column.
+    pub exists: bool,
+    /// It draws from a sequence: serial, identity, or `nextval(` in the expression.
+    pub draws: bool,
+    /// It is not known to be the same wherever and whenever it is evaluated.
+    pub varies: bool,
+    /// It varies, but is the same for all rows of a statement.
+    pub of_statement: bool,
+    /// It calls functions of users that are not immutable.
+    pub of_users: bool,
+    /// The OID of the sequence whose next number it is, if it is nothing but that.
     pub sequence: Option<u32>,
 }
 

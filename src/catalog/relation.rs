@@ -59,6 +59,10 @@ pub struct ColumnDefault {
     pub exists: bool,
     /// It is not known to be the same wherever and whenever it is evaluated.
     pub varies: bool,
+    /// It varies, but is the same for all rows of a statement.
+    pub of_statement: bool,
+    /// It calls functions of users, which may do anything.
+    pub of_users: bool,
     /// The sequence whose next number it is, if it is nothing but that.
     pub sequence: Option<SequenceName>,
     /// GENERATED … AS IDENTITY.

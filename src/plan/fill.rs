@@ -5,6 +5,10 @@
 //! - The numbers of a sharded table are global: they come from the sequence on the first shard. So a column
 //!   whose default draws from a sequence, and a column of the shard key that has any default, is given its
 //!   value in the text. The statement with all values is then planned like any other.
+//! - A default that calls functions of users may do anything: draw from a sequence, read tables. It is evaluated
+//!   where the state of the whole database is, on the first shard.
+//! - Rows that are completed may turn out to be for several shards. What has one value in a statement (`now()`)
+//!   is then completed along with the rest.
 //! - Each row gets a value of its own, in the order of the rows.
 //! - What PostgreSQL rejects stays as it is, so that the error is PostgreSQL's: a value for a column that is
 //!   GENERATED ALWAYS is not overridden on its way.
@@ -55,6 +59,8 @@ pub struct Filled {
     pub sequence: Option<SequenceName>,
     /// How many values it takes.
     pub count: usize,
+    /// All rows get the same.
+    pub is_shared: bool,
 }
 
 /// Where a value goes.
@@ -94,9 +100,13 @@ impl Fill {
                 text: "SYSTEM".to_owned(),
             });
         }
+        let shared = |column: usize| self.columns.get(column).is_some_and(|one| one.is_shared);
         let mut taken: Vec<_> = values.iter().map(|values| values.iter()).collect();
         for slot in &self.slots {
-            let value = taken.get_mut(slot.column).and_then(Iterator::next);
+            let value = match shared(slot.column) {
+                true => values.get(slot.column).and_then(|values| values.first()),
+                false => taken.get_mut(slot.column).and_then(Iterator::next),
+            };
             let value = value.map_or("DEFAULT", String::as_str);
             let replaced = tokens.get(slot.tokens.clone()).unwrap_or_default();
             let range = match (replaced.first(), replaced.last()) {
@@ -151,6 +161,11 @@ pub(super) fn plan(query: &Query<'_>) -> Option<Completion> {
     if wanted.is_empty() {
         return None;
     }
+    let has_rows = matches!(&insert.rows, Rows::Values(rows) if rows.len() > 1);
+    let columns = relation.columns.iter().enumerate();
+    let wanted: Vec<(usize, &TableColumn)> = columns
+        .filter(|(_, column)| is_global(relation, column) || (has_rows && is_moment(column)))
+        .collect();
     let written = Written::read(query)?;
     written.fill(relation, insert, &wanted)
 }
@@ -162,7 +177,12 @@ fn is_global(relation: &Relation, column: &TableColumn) -> bool {
         .unwrap_or_default()
         .iter()
         .any(|key| key.name == column.name);
-    column.sequence_default || (is_key && column.default.exists)
+    column.sequence_default || (is_key && column.default.exists) || column.default.of_users
+}
+
+/// Whether all rows of a statement that leave a column to its default have the same there.
+fn is_moment(column: &TableColumn) -> bool {
+    column.default.of_statement && !column.generated
 }
 
 /// The places of an INSERT's parts, by the indexes of tokens in the whole statement.
@@ -288,15 +308,20 @@ impl Written {
             if slots.is_empty() {
                 continue;
             }
+            let is_shared = !is_global(relation, column);
             is_always |= column.default.identity == Some(Identity::Always);
             fill.columns.push(Filled {
                 name: column.name.clone(),
                 sequence: column.default.sequence.clone(),
-                count: slots.len(),
+                count: match is_shared {
+                    true => 1,
+                    false => slots.len(),
+                },
+                is_shared,
             });
             by_row.push(slots);
         }
-        if fill.columns.is_empty() {
+        if fill.columns.iter().all(|column| column.is_shared) {
             return None;
         }
         fill.slots = by_row.concat();

@@ -13,6 +13,7 @@ mod change;
 mod colocation;
 mod combine;
 pub mod copy;
+mod defaults;
 mod definition;
 mod effects;
 mod feed;
@@ -50,6 +51,7 @@ use crate::sql::encoding::Encoding;
 use crate::sql::lexer::tokenize;
 use crate::sql::shape::Literal;
 use crate::sql::shape::Shape;
+use crate::sql::splice::Edit;
 use crate::sql::statement::Statement;
 use crate::sql::token::LexOptions;
 use crate::sql::token::Token;
@@ -78,13 +80,16 @@ pub use feed::FeedPlace;
 pub use feed::FeedValue;
 pub use fill::Fill;
 pub use fill::Filled;
+pub use insert::Clock;
 pub use insert::Computed;
 pub use insert::Expression;
 pub use insert::Expressions;
 pub use insert::Insertion;
+pub use insert::Listed;
 pub use insert::PartParameter;
 pub use insert::Placed;
 pub use insert::RowsPart;
+pub use insert::together;
 pub use keyed::Keyed;
 pub use merge::Merge;
 pub use own::OwnCall;
@@ -144,6 +149,8 @@ pub struct Plan {
     /// What stands in the place of mentions of `shard_id` and of views: the statement is planned anew
     /// with it.
     pub pseudo: Box<[Replacement]>,
+    /// The lists of columns of INSERTs that have none: the statement is planned anew with them.
+    pub listed: Box<[Listed]>,
 }
 
 /// Where a statement runs.
@@ -218,7 +225,7 @@ pub enum Target {
     Rows(Arc<Placed>),
     /// Several steps change rows: see [`Plan::change`].
     Change,
-    /// It must be completed first: see [`Plan::fill`].
+    /// It must be completed first: see [`Plan::fill`] and [`Plan::clock`].
     Fill,
     /// The rows of its query are asked for first: see [`Plan::feed`].
     Feed,
@@ -274,6 +281,7 @@ pub fn plan(request: &Request<'_>) -> Plan {
         merge: planned.merge,
         fallback: planned.fallback,
         pseudo: planned.pseudo,
+        listed: planned.listed,
     }
 }
 
@@ -352,6 +360,11 @@ impl Plan {
         }
     }
 
+    /// The defaults of its rows that are evaluated once, if there are such.
+    pub fn clock(&self) -> Option<&Clock> {
+        self.insertion()?.clock.as_ref()
+    }
+
     /// What a hub finishes, if it can't be served in a simpler way.
     pub fn combine(&self) -> Option<&Arc<Combine>> {
         match &self.route {
@@ -382,6 +395,16 @@ impl Plan {
             },
             _ => None,
         }
+    }
+
+    /// What has to be changed of a text of its shape, which is then planned anew; nothing if it stays as it is.
+    ///
+    /// # Errors
+    /// What PostgreSQL's scanner would say.
+    pub fn rewording(&self, text: &str, lex: LexOptions) -> Result<Vec<Edit>> {
+        let mut edits = pseudo::edits(self, text, lex)?;
+        edits.extend(insert::listed::edits(self, text, lex)?);
+        Ok(edits)
     }
 
     /// Whether it serves the texts that its own is a template of.

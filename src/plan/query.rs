@@ -23,6 +23,8 @@ use crate::plan::feed;
 use crate::plan::fill;
 use crate::plan::fill::Completion;
 use crate::plan::insert;
+use crate::plan::insert::listed;
+use crate::plan::insert::listed::Listed;
 use crate::plan::keyed::Keyed;
 use crate::plan::keyed::Proof;
 use crate::plan::keyed::Spread;
@@ -58,6 +60,7 @@ pub(super) struct Planned {
     pub merge: Option<Arc<Merge>>,
     pub fallback: Option<Arc<Combine>>,
     pub pseudo: Box<[Replacement]>,
+    pub listed: Box<[Listed]>,
 }
 
 /// A query on its way to a route.
@@ -138,6 +141,7 @@ impl<'a> Query<'a> {
             merge: None,
             fallback: None,
             pseudo: Box::default(),
+            listed: Box::default(),
         }
     }
 
@@ -180,6 +184,10 @@ impl<'a> Query<'a> {
             own,
             merge: merge.map(Arc::new),
             pseudo: Box::default(),
+            listed: match self.request.catalog.shards().len() {
+                1 => Box::default(),
+                _ => listed::find(self),
+            },
         }
     }
 
@@ -464,12 +472,14 @@ impl<'a> Query<'a> {
             (Some(BlockKind::Merge), _) => return Err(refusal::merge(&relation.name)),
             (_, Some(BlockKind::Insert(insert))) => {
                 check_hazards(relation)?;
+                self.check_defaults(relation, &insert.conflict_assigns, false)?;
                 insert::prove(relation, insert, prover, &mut needs.proofs)?;
                 return Ok(());
             }
             (_, Some(BlockKind::Update(columns))) => {
                 check_hazards(relation)?;
                 check_assigned(relation, columns)?;
+                self.check_defaults(relation, columns, false)?;
                 verb = Some("UPDATE");
             }
             (_, Some(_)) => {

@@ -161,6 +161,15 @@ pub(super) fn sequence_default(table: &str, column: &str) -> Error {
     )
 }
 
+/// An assignment of DEFAULT that draws from a sequence, or calls functions of users.
+pub(super) fn assigned_default(table: &str, column: &str) -> Error {
+    Error::refused(
+        format!("assigning its default to column \"{column}\" of \"{table}\" is not supported"),
+        "It draws from a sequence, of which each shard has its own, or calls a function that may do anything.",
+        "Assign a value.",
+    )
+}
+
 /// `OVERRIDING USER VALUE` on a sharded table.
 pub(super) fn overriding(table: &str) -> Error {
     Error::refused(

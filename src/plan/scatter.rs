@@ -1,6 +1,7 @@
 //! Queries whose answer is made of the shards' answers, and changes of rows that each shard makes by itself.
 
 use crate::error::Result;
+use crate::plan::bind::BoundSource;
 use crate::plan::colocation::Joined;
 use crate::plan::effects::Effects;
 use crate::plan::merge;
@@ -31,8 +32,13 @@ pub(super) fn shards(query: &Query<'_>) -> Result<(ShardSet, Option<Merge>)> {
     let [block] = query.facts.blocks.as_slice() else {
         return Err(refusal::combine("subqueries, WITH or set operations"));
     };
-    match block.kind {
-        BlockKind::Select | BlockKind::Update(_) | BlockKind::Delete => {}
+    match &block.kind {
+        BlockKind::Update(assigned) => {
+            if let Some(relation) = query.bound.source(0, 0).and_then(BoundSource::relation) {
+                query.check_defaults(relation, assigned, true)?;
+            }
+        }
+        BlockKind::Select | BlockKind::Delete => {}
         _ => return Err(refusal::several_shards()),
     }
     // Rows that are merely concatenated are locked where they are.

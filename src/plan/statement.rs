@@ -129,6 +129,7 @@ fn for_session(part: Part<'_>) -> Planned {
         merge: None,
         fallback: None,
         pseudo: Box::default(),
+        listed: Box::default(),
     }
 }
 
@@ -150,6 +151,7 @@ pub(super) fn finish(part: Part<'_>, planned: Result<(usize, SessionUse)>) -> Pl
         merge: None,
         fallback: None,
         pseudo: Box::default(),
+        listed: Box::default(),
     }
 }
 
@@ -245,15 +247,16 @@ fn plan_explain(part: Part<'_>, analyze: bool, body: &Range<u32>) -> Planned {
     planned
 }
 
-/// `PREPARE`: the session makes the statement, of a body without pseudo-columns.
+/// `PREPARE`: the session makes the statement, of a body without pseudo-columns and with lists of columns.
 fn plan_prepare(part: Part<'_>, body: &Range<u32>) -> Planned {
     let body = part.within(body);
-    let pseudo = plan(body, &classify(part.request.text, body.tokens)).pseudo;
-    if pseudo.iter().any(|one| one.is_view) {
+    let planned = plan(body, &classify(part.request.text, body.tokens));
+    if planned.pseudo.iter().any(|one| one.is_view) {
         return finish(part, Err(refusal::prepared_view()));
     }
     Planned {
-        pseudo,
+        pseudo: planned.pseudo,
+        listed: planned.listed,
         ..for_session(part)
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn plan(part: Part<'_>) -> Option<Planned> {
         session: SessionUse::NONE,
         own: Box::default(),
         pseudo: Box::default(),
+        listed: Box::default(),
         merge: None,
         fallback: None,
     })

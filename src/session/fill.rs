@@ -86,19 +86,29 @@ impl Session {
         plan: &Plan,
         types: &[u32],
     ) -> Result<Expanded, Stop> {
-        let Some(fill) = plan.fill() else {
-            return Err(incomplete().into());
-        };
-        let mut values = Vec::with_capacity(fill.columns.len());
-        for column in &fill.columns {
-            values.push(self.values_of(fill, column).await?);
-        }
         let options = Database::lex_options(self.settings.context());
-        let edits = fill.edits(text, options, &values)?;
+        let edits = match (plan.fill(), plan.clock()) {
+            (Some(fill), _) => {
+                let mut values = Vec::with_capacity(fill.columns.len());
+                for column in &fill.columns {
+                    values.push(self.values_of(fill, column).await?);
+                }
+                fill.edits(text, options, &values)?
+            }
+            (None, Some(clock)) => {
+                let mut values = Vec::new();
+                for column in clock.columns() {
+                    let evaluated = self.evaluated((&clock.table, column), 1).await?;
+                    values.extend(evaluated.into_iter().map(written));
+                }
+                clock.edits(text, options, &values)?
+            }
+            (None, None) => return Err(incomplete().into()),
+        };
         let completed = splice(text, options, &edits)?;
         let study = self.study(Some(&completed), types)?;
         if let Study::One(plan) = &study
-            && plan.fill().is_some()
+            && (plan.fill().is_some() || plan.clock().is_some())
         {
             return Err(incomplete().into());
         }
@@ -117,11 +127,7 @@ impl Session {
             return Ok(numbers.iter().map(i64::to_string).collect());
         }
         let values = self.evaluated((&fill.table, &column.name), count).await?;
-        let sql = |value: Option<String>| match value {
-            Some(value) => quote_literal(&value),
-            None => "NULL".to_owned(),
-        };
-        Ok(values.into_iter().map(sql).collect())
+        Ok(values.into_iter().map(written).collect())
     }
 
     /// The next numbers of a sequence.
@@ -148,9 +154,11 @@ impl Session {
         count: usize,
     ) -> Result<Vec<Option<String>>, Stop> {
         let (table, name) = (quote_literal(table), quote_literal(name));
+        // A time must not be read otherwise than it was written: JSON has it in ISO form.
         let ask = format!(
-            "SELECT pg_catalog.format('SELECT ((%s)::%s)::pg_catalog.text FROM \
-             pg_catalog.generate_series(1, {count})', coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), \
+            "SELECT pg_catalog.format(CASE WHEN a.atttypid IN (1082, 1083, 1114, 1184, 1266) \
+             THEN 'SELECT pg_catalog.to_jsonb((%s)::%s) #>> ''{{}}''' ELSE 'SELECT ((%s)::%s)::pg_catalog.text' END \
+             || ' FROM pg_catalog.generate_series(1, {count})', coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), \
              t.typdefault, 'NULL'), pg_catalog.format_type(a.atttypid, a.atttypmod)) \
              FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
              LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
@@ -206,6 +214,14 @@ impl Session {
             }
         }
         Ok(values)
+    }
+}
+
+/// A value as SQL.
+fn written(value: Option<String>) -> String {
+    match value {
+        Some(value) => quote_literal(&value),
+        None => "NULL".to_owned(),
     }
 }
 

@@ -17,18 +17,20 @@ use crate::error::{Error, Result};
 use crate::exec::combine::request::{self, FIRST_USER_OID, Parameter};
 use crate::exec::scatter::Scatter;
 use crate::plan::{
-    Arguments, Computed, Expression, Expressions, Parameters, PartParameter, Placed, Plan,
-    RowsPart, Target,
+    Arguments, Computed, Expressions, Parameters, PartParameter, Placed, Plan, RowsPart, Target,
+    together,
 };
 use crate::pool::Lease;
 use crate::session::kept::gives_rows;
 use crate::session::prepared::{Portal, Prepared};
 use crate::session::scatter::{Answered, Joins, ScatterPortal, Way, tag};
+use crate::session::simple::placed_back;
 use crate::session::{Session, Stop};
 use crate::sharding::{Format, ShardIndex, ShardSet};
 use crate::sql::encoding::Encoding;
 use crate::sql::shape::Literal;
 use crate::sql::shifts::Shifts;
+use crate::sql::splice::edited;
 use crate::sqlstate::SqlState;
 use crate::wire::backend::command_complete;
 use crate::wire::buffer::message;
@@ -65,11 +67,11 @@ fn accepts(prepared: &Prepared, bind: &Bind<'_>) -> bool {
         return false;
     };
     let used = insertion.parameters(prepared.sql());
-    let is_known = |(index, used): (usize, &bool)| {
-        *used || prepared.types.get(index).is_some_and(|oid| *oid != 0)
+    let count = used.len().max(prepared.types.len());
+    let is_known = |index: usize| {
+        used.get(index) == Some(&true) || prepared.types.get(index).is_some_and(|oid| *oid != 0)
     };
-    usize::from(bind.count) == used.len().max(prepared.types.len())
-        && used.iter().enumerate().all(is_known)
+    usize::from(bind.count) == count && (0..count).all(is_known)
 }
 
 /// Whether a simple Query names parameters: any server says that there are none.
@@ -235,7 +237,9 @@ impl Session {
         let mut computed = Vec::with_capacity(expressions.list.len());
         let given = inserting.arguments(types, self.settings.context().encoding);
         for some in expressions.list.chunks(MOST_COLUMNS) {
-            let (text, indexes) = together(some);
+            let (edits, indexes) = together(inserting.text, some);
+            let shifts = Shifts::of(inserting.text, &edits);
+            let text = edited(inserting.text, &edits);
             let parameters: Vec<Parameter<'_>> = indexes
                 .iter()
                 .map(|index| {
@@ -244,7 +248,8 @@ impl Session {
                     (given.parameters.type_oid(*index), format, value)
                 })
                 .collect();
-            let selected = self.select(&text, &parameters).await?;
+            let selected = self.select(&text, &parameters).await;
+            let selected = selected.map_err(|stop| placed_back(stop, &shifts))?;
             let mut rows = 0;
             selected.each(|values| {
                 rows += 1;
@@ -378,21 +383,6 @@ impl Session {
             None => error.to_vec(),
         }
     }
-}
-
-/// One SELECT of several expressions, and its parameters as indexes of the client's.
-fn together(expressions: &[Expression]) -> (String, Vec<usize>) {
-    let mut text = "SELECT ".to_owned();
-    let mut parameters: Vec<usize> = Vec::new();
-    for (index, expression) in expressions.iter().enumerate() {
-        if index > 0 {
-            text.push_str(", ");
-        }
-        text.push('(');
-        text.push_str(&expression.renumbered(&mut parameters));
-        text.push(')');
-    }
-    (text, parameters)
 }
 
 /// The most expressions that are evaluated at once: PostgreSQL allows 1,664 columns.

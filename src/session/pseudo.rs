@@ -1,9 +1,9 @@
-//! Texts that name `shard_id` or views over shards: what is planned and sent in their place.
+//! Texts that name `shard_id` or views over shards, or insert without a list of columns: what is planned and
+//! sent in their place.
 
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::plan::pseudo;
 use crate::session::Session;
 use crate::session::database::Database;
 use crate::session::prepared::{Needs, Prepared, server_name};
@@ -12,7 +12,7 @@ use crate::sql::shifts::Shifts;
 use crate::sql::splice::{Edit, splice};
 use crate::sql::token::slice;
 
-/// A text in which the shard's name is computed where the client's has `shard_id`.
+/// A text that stands for the client's.
 pub(super) struct Expanded {
     /// It.
     pub text: String,
@@ -36,11 +36,11 @@ impl Session {
         let options = Database::lex_options(self.settings.context());
         let mut edits = Vec::new();
         match study {
-            Study::One(plan) => edits = pseudo::edits(plan, text, options)?,
+            Study::One(plan) => edits = plan.rewording(text, options)?,
             Study::Many(plans) => {
                 for (range, plan) in plans {
                     let statement = slice(text, range.clone());
-                    let found = pseudo::edits(plan, statement, options)?;
+                    let found = plan.rewording(statement, options)?;
                     edits.extend(found.into_iter().map(|edit| Edit {
                         range: range.start + edit.range.start..range.start + edit.range.end,
                         ..edit

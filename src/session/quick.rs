@@ -508,4 +508,5 @@ fn is_plain(plan: &Plan) -> bool {
         && plan.session.without(SessionUse::ONLY_LOCKS).is_empty()
         && plan.own.is_empty()
         && plan.pseudo.is_empty()
+        && plan.listed.is_empty()
 }

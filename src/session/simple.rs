@@ -61,10 +61,8 @@ impl Session {
         let mut frame = Vec::new();
         frontend::write_query(&mut frame, &self.encoded(&expanded.text)?);
         let ran = self.query_studied(&frame, &expanded.text, expanded.study);
-        match ran.await {
-            Err(Stop::Words(words)) => Err(Stop::Words(moved(words, &expanded.shifts))),
-            other => other,
-        }
+        ran.await
+            .map_err(|stop| placed_back(stop, &expanded.shifts))
     }
 
     async fn query_studied(&mut self, frame: &[u8], text: &str, study: Study) -> Result<(), Stop> {
@@ -281,6 +279,18 @@ impl Session {
         self.say(words);
         self.unit.end();
         Ok(())
+    }
+}
+
+/// An error about a text that was made of the client's, with its place in that.
+pub(super) fn placed_back(stop: Stop, shifts: &Shifts) -> Stop {
+    match stop {
+        Stop::Words(words) => Stop::Words(moved(words, shifts)),
+        Stop::Statement(error) => match error.fields().position {
+            Some(position) => Stop::Statement(error.position(shifts.original(position))),
+            None => Stop::Statement(error),
+        },
+        other => other,
     }
 }
 

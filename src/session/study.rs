@@ -373,6 +373,7 @@ pub(super) fn unplanned(statement: Statement, route: Route, access: Access) -> A
         merge: None,
         fallback: None,
         pseudo: Box::default(),
+        listed: Box::default(),
     })
 }
 

@@ -8,6 +8,7 @@ use crate::sql::lexer::tokenize;
 use crate::sql::token::LexOptions;
 use crate::sql::token::Token;
 use crate::sql::token::TokenKind;
+use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 
 /// One replacement; an insertion if the range is empty.
@@ -55,6 +56,22 @@ pub fn splice(text: &str, options: LexOptions, edits: &[Edit]) -> Result<String>
     result.push_str(part(text, copied..text.len() as u32)?);
     verify(&result, options, &expected)?;
     Ok(result)
+}
+
+/// `text` with `edits` applied that are in order and don't overlap, whatever it then means.
+pub fn edited(text: &str, edits: &[Edit]) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut at = 0;
+    for edit in edits {
+        result.push_str(slice(text, at..edit.range.start));
+        result.push_str(&edit.text);
+        at = edit.range.end;
+    }
+    result.push_str(slice(
+        text,
+        at..u32::try_from(text.len()).unwrap_or(u32::MAX),
+    ));
+    result
 }
 
 /// How many tokens end before `place`, which must lie within no token and no comment.

@@ -157,6 +157,7 @@ pub fn parse_report(body: &[u8]) -> Result<Error> {
     let mut message = None;
     let mut detail = None;
     let mut hint = None;
+    let mut position = None;
     loop {
         let field = reader.u8()?;
         if field == 0 {
@@ -168,6 +169,7 @@ pub fn parse_report(body: &[u8]) -> Result<Error> {
             b'M' => message = Some(lossy(value)),
             b'D' => detail = Some(lossy(value)),
             b'H' => hint = Some(lossy(value)),
+            b'P' => position = lossy(value).parse().ok(),
             _ => {}
         }
     }
@@ -180,6 +182,9 @@ pub fn parse_report(body: &[u8]) -> Result<Error> {
     }
     if let Some(hint) = hint {
         error = error.hint(hint);
+    }
+    if let Some(position) = position {
+        error = error.position(position);
     }
     Ok(error)
 }

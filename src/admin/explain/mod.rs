@@ -16,7 +16,6 @@ use crate::plan::Plan;
 use crate::plan::Request;
 use crate::plan::Target;
 use crate::plan::plan;
-use crate::plan::pseudo;
 use crate::plan::spell_out;
 use crate::sharding::ShardSet;
 use crate::sql::encoding::Encoding;
@@ -175,10 +174,10 @@ struct Planned {
 impl Planned {
     fn new(catalog: &Catalog, text: &str, parse_bytes: usize) -> Result<Planned> {
         let planned = Planned::of(catalog, text.to_owned(), parse_bytes)?;
-        if planned.plan.pseudo.is_empty() {
+        let edits = planned.plan.rewording(text, LexOptions::default())?;
+        if edits.is_empty() {
             return Ok(planned);
         }
-        let edits = pseudo::edits(&planned.plan, text, LexOptions::default())?;
         let expanded = splice(text, LexOptions::default(), &edits)?;
         Planned::of(catalog, expanded, parse_bytes)
     }

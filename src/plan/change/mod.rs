@@ -232,6 +232,12 @@ fn main_block(query: &Query<'_>) -> Option<BlockId> {
 fn change(query: &Query<'_>, refused: &Error) -> Result<Change> {
     let target = Target::of(query, refused)?;
     query.check_calls()?;
+    if let Some(BlockKind::Update(assigned)) =
+        query.facts.blocks.get(target.block).map(|one| &one.kind)
+        && let Place::Sharded(_) = target.place
+    {
+        query.check_defaults(target.relation, assigned, true)?;
+    }
     if query.facts.object_ids {
         return Err(refusal::differs("object identifiers"));
     }

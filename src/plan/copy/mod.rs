@@ -189,6 +189,7 @@ pub(super) fn plan(part: Part<'_>, copy: &Copy) -> Planned {
                 merge: None,
                 fallback: None,
                 pseudo: Box::default(),
+                listed: Box::default(),
             }
         }
     };
@@ -321,7 +322,7 @@ fn check_omitted(relation: &Relation, columns: &[String]) -> Result<()> {
         if columns.contains(&column.name) || column.generated {
             continue;
         }
-        if column.sequence_default {
+        if column.sequence_default || (column.default.of_users && !is_replicated) {
             return Err(refusal::sequence_default(&relation.name, &column.name));
         }
         if is_replicated && column.default.varies {

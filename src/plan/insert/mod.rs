@@ -4,6 +4,8 @@
 //! [`rows`], which also has the expressions evaluated that say where a row belongs, or that would not mean
 //! the same on every shard; what is neither is refused.
 
+mod clock;
+pub(in crate::plan) mod listed;
 mod parts;
 mod rows;
 
@@ -38,6 +40,8 @@ use crate::sql::token::TokenKind;
 use crate::sql::values;
 use crate::sql::values::Pattern;
 
+pub use clock::Clock;
+pub use listed::Listed;
 pub use parts::PartParameter;
 pub use parts::Placed;
 pub use parts::RowsPart;
@@ -45,6 +49,7 @@ pub use rows::Computed;
 pub use rows::Expression;
 pub use rows::Expressions;
 pub use rows::Insertion;
+pub use rows::together;
 
 use parts::parameter;
 use parts::span;
@@ -78,6 +83,7 @@ pub(super) fn over_shards(query: &Query<'_>) -> Result<Option<Insertion>> {
     }
     check_policies(relation)?;
     check_hazards(relation)?;
+    query.check_defaults(relation, &insert.conflict_assigns, true)?;
     check_insert(relation, insert)?;
     Ok(Some(insertion))
 }
@@ -203,6 +209,7 @@ fn taken_apart(
         lex: query.request.lex,
         patterns,
         moments: moments.collect(),
+        clock: Clock::find(relation, insert),
     };
     Some((insertion, known))
 }

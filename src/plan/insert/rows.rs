@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Arguments;
 use crate::plan::Target;
+use crate::plan::insert::clock::Clock;
 use crate::plan::insert::parts::ComputedCell;
 use crate::plan::insert::parts::Placed;
 use crate::plan::insert::parts::PlacedRow;
@@ -38,10 +39,10 @@ use crate::sharding::Placement;
 use crate::sharding::ShardIndex;
 use crate::sql::lexer::tokenize;
 use crate::sql::literal::token_value;
+use crate::sql::splice::Edit;
 use crate::sql::token::LexOptions;
 use crate::sql::token::Token;
 use crate::sql::token::TokenKind;
-use crate::sql::token::slice;
 use crate::sql::values;
 use crate::sql::values::Pattern;
 use crate::sqlstate::SqlState;
@@ -58,6 +59,8 @@ pub struct Insertion {
     pub(in crate::plan) patterns: Vec<RowPattern>,
     /// For each cell of a row whether its column is of a date or time type.
     pub(super) moments: Box<[bool]>,
+    /// The columns whose defaults are evaluated once if the rows are on several shards.
+    pub(in crate::plan) clock: Option<Clock>,
 }
 
 /// What is known of rows of one pattern.
@@ -82,9 +85,9 @@ pub(in crate::plan) struct Evaluated {
 /// An expression of a row that is to be evaluated first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expression {
-    /// Its text, as the client has written it.
-    pub text: String,
-    /// Where parameters stand in it, and their indexes (from 0).
+    /// Where it stands in the client's text.
+    range: Range<u32>,
+    /// Where parameters stand in the text, and their indexes (from 0).
     parameters: Vec<(Range<u32>, usize)>,
 }
 
@@ -143,11 +146,15 @@ impl Insertion {
             .iter()
             .any(|known| !known.evaluated.is_empty())
         {
-            return Ok(Target::Computed);
+            return Ok(match self.clock {
+                None => Target::Computed,
+                Some(_) => Target::Fill,
+            });
         }
         let placed = self.place(arguments, &Expressions::default(), &[])?;
         match placed.single() {
             Some(shard) => Ok(Target::One(shard)),
+            None if self.clock.is_some() => Ok(Target::Fill),
             None => Ok(Target::Rows(Arc::new(placed))),
         }
     }
@@ -510,46 +517,53 @@ impl<'a> Reader<'a> {
 
 /// An expression as it is written.
 fn expression(text: &str, cell: &[Token]) -> Expression {
-    let range = span(cell);
     let mut parameters = Vec::new();
     for token in cell {
         if let Some(index) = parameter(text, token) {
-            let (start, end) = (token.start - range.start, token.end - range.start);
-            parameters.push((start..end, index));
+            parameters.push((token.range(), index));
         }
     }
     Expression {
-        text: slice(text, range).to_owned(),
+        range: span(cell),
         parameters,
     }
 }
 
-impl Expression {
-    /// The expression with its parameters numbered as the client's are in `known`, to which it adds those
-    /// that are not there.
-    pub fn renumbered(&self, known: &mut Vec<usize>) -> String {
-        let mut out = String::with_capacity(self.text.len());
-        let mut at = 0;
-        for (range, index) in &self.parameters {
+/// The edits that make one SELECT of a text's expressions, given in their order, and its parameters as indexes
+/// of the client's.
+pub fn together(text: &str, expressions: &[Expression]) -> (Vec<Edit>, Vec<usize>) {
+    let mut edits = Vec::new();
+    let mut known: Vec<usize> = Vec::new();
+    let (mut at, mut before) = (0, "SELECT (");
+    for expression in expressions {
+        edits.push(Edit {
+            range: at..expression.range.start,
+            text: before.to_owned(),
+        });
+        for (range, index) in &expression.parameters {
             let found = known.iter().position(|known| known == index);
             let number = found.unwrap_or_else(|| {
                 known.push(*index);
                 known.len() - 1
             });
-            out.push_str(slice(&self.text, at..range.start));
-            out.push_str(&format!("${}", number + 1));
-            at = range.end;
+            edits.push(Edit {
+                range: range.clone(),
+                text: format!("${}", number + 1),
+            });
         }
-        let end = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
-        out.push_str(slice(&self.text, at..end));
-        out
+        (at, before) = (expression.range.end, "), (");
     }
+    edits.push(Edit {
+        range: at..u32::try_from(text.len()).unwrap_or(u32::MAX),
+        text: ")".to_owned(),
+    });
+    (edits, known)
 }
 
 const UNREAD: KeyError = KeyError::Unprovable("it is no constant of a kind that can be a key");
 
 /// A row of a text is not of a kind that its plan knows, which the cache of plans must not let happen.
-fn unlike() -> Error {
+pub(super) fn unlike() -> Error {
     Error::new(
         SqlState::INTERNAL_ERROR,
         "the rows of an INSERT are not those that were planned",

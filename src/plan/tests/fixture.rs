@@ -4,6 +4,7 @@ use crate::catalog::Catalog;
 use crate::catalog::Problem;
 use crate::catalog::RawCatalog;
 use crate::catalog::RawColumn;
+use crate::catalog::RawDefault;
 use crate::catalog::RawFunction;
 use crate::catalog::RawRelation;
 use crate::config::Config;
@@ -106,8 +107,8 @@ impl Fixture {
     /// What is evaluated before rows are placed.
     fn expressions(&self, plan: &Plan, arguments: &Arguments<'_>) -> String {
         let expressions = plan.insertion().unwrap().expressions(arguments).unwrap();
-        let list = expressions.list.iter().map(|one| one.text.as_str());
-        format!("SELECT {}", list.collect::<Vec<_>>().join(", "))
+        let (edits, _) = crate::plan::together(arguments.text, &expressions.list);
+        crate::sql::splice::edited(arguments.text, &edits)
     }
 
     /// What each shard is sent of an INSERT.
@@ -362,6 +363,8 @@ fn column(definition: &str) -> RawColumn {
         "interval" => 1186,
         other => panic!("unknown type {other}"),
     };
+    let varying = ["seq", "varying", "now", "custom"];
+    let varies = varying.iter().any(|word| words.contains(word));
     RawColumn {
         name: words[0].to_owned(),
         type_oid,
@@ -369,14 +372,18 @@ fn column(definition: &str) -> RawColumn {
         collation_deterministic: words[1] != "ci",
         bytewise: !matches!(words[1], "ci" | "icu"),
         not_null: false,
-        has_default: words.contains(&"seq") || words.contains(&"varying"),
-        sequence_default: words.contains(&"seq"),
         generated: words.contains(&"generated"),
-        varying_default: words.contains(&"seq") || words.contains(&"varying"),
         identity: match words.contains(&"always") {
             true => Some('a'),
             false => None,
         },
-        sequence: words.contains(&"seq").then_some(1),
+        default: RawDefault {
+            exists: varies,
+            draws: words.contains(&"seq"),
+            varies,
+            of_statement: words.contains(&"now"),
+            of_users: words.contains(&"custom"),
+            sequence: words.contains(&"seq").then_some(1),
+        },
     }
 }

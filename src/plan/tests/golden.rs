@@ -7,7 +7,6 @@ use crate::plan::Parameters;
 use crate::plan::Plan;
 use crate::plan::Route;
 use crate::plan::own::tokens_of;
-use crate::plan::pseudo;
 use crate::sql::encoding::Encoding;
 use crate::sql::splice::Edit;
 use crate::sql::splice::splice;
@@ -64,7 +63,11 @@ fn golden_plans() {
 /// The statement and its plan; the shard too if no parameter decides it.
 fn planned(fixture: &Fixture, text: &str, types: &[u32]) -> String {
     let plan = fixture.plan(text, types);
-    if !plan.pseudo.is_empty() {
+    if !plan
+        .rewording(text, LexOptions::default())
+        .unwrap()
+        .is_empty()
+    {
         let expanded = expanded(text, &plan);
         return format!("{text}\n  = {}", planned(fixture, &expanded, types));
     }
@@ -98,14 +101,21 @@ fn planned(fixture: &Fixture, text: &str, types: &[u32]) -> String {
     if decided && !text.contains('$') {
         let target = fixture.target(&plan, text, Parameters::none());
         let _ = writeln!(out, "    → {target}");
+        if let (Some(clock), "filled first") = (plan.clock(), &*target) {
+            let lex = LexOptions::default();
+            let values: Vec<String> = clock.columns().map(|name| format!("'{name}'")).collect();
+            let edits = clock.edits(text, lex, &values).unwrap();
+            let completed = splice(text, lex, &edits).unwrap();
+            let _ = write!(out, "  = {}", planned(fixture, &completed, types));
+        }
     }
     out
 }
 
-/// The statement that is planned in place of one that names pseudo-columns.
+/// The statement that is planned in place of one that names pseudo-columns or leaves a list out.
 fn expanded(text: &str, plan: &Plan) -> String {
     let lex = LexOptions::default();
-    let edits = pseudo::edits(plan, text, lex).unwrap();
+    let edits = plan.rewording(text, lex).unwrap();
     splice(text, lex, &edits).unwrap()
 }
 

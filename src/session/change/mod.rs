@@ -220,7 +220,7 @@ impl Session {
     ) -> Result<Answered, Stop> {
         let mut learned = Learned::default();
         let has_rows = !steps.shipments.is_empty() || change.evaluated() > 0;
-        if has_rows || steps.moves() {
+        if has_rows || steps.moves() || self.has_untyped(asked)? {
             let text = self.encoded(asked.text)?;
             let asked_for = (&*text, asked.types);
             learned.described = describe(writer(work, steps)?, asked_for).await?;
@@ -251,6 +251,14 @@ impl Session {
         let parts = parts.collect();
         self.answer(work, parts, learned.original(), (asked, true))
             .await
+    }
+
+    /// Whether a parameter that the statement does not use has no type: a server says so.
+    fn has_untyped(&self, asked: &Asked<'_>) -> Result<bool> {
+        let lex = Database::lex_options(self.settings.context());
+        let used = request::used(asked.text, lex, asked.count())?;
+        let is_typed = |index: usize| asked.types.get(index).is_some_and(|oid| *oid != 0);
+        Ok((0..asked.count()).any(|index| used.get(index) != Some(&true) && !is_typed(index)))
     }
 
     /// Asks for the times that the statement names.

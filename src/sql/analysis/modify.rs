@@ -46,6 +46,7 @@ impl Walker<'_> {
         let TableObject::TableName(target) = &insert.table else {
             return Err(StopReason::NotAnalysed("the target of an INSERT"));
         };
+        let offset = self.name_offset(target);
         let target = name(target)?;
         let columns = insert
             .columns
@@ -68,7 +69,7 @@ impl Walker<'_> {
             columns: Vec::new(),
             hidden: false,
             sampled: false,
-            offset: None,
+            offset,
         });
         let rows = match &insert.source {
             None => Rows::Default,

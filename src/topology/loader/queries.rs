@@ -7,6 +7,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::catalog::RawCatalog;
 use crate::catalog::RawColumn;
+use crate::catalog::RawDefault;
 use crate::catalog::RawForeignKey;
 use crate::catalog::RawFunction;
 use crate::catalog::RawIndex;
@@ -160,12 +161,20 @@ const COLUMNS: &str = concat!(
              UNION ALL SELECT q.oid FROM pg_depend s JOIN pg_class q ON q.relkind = 'S' AND q.oid = s.refobjid \
              WHERE a.attidentity = '' AND a.attgenerated = '' AND d.oid IS NOT NULL AND ",
     is_nextval!(),
-    " AND s.classid = 'pg_attrdef'::regclass AND s.objid = d.oid AND s.refclassid = 'pg_class'::regclass LIMIT 1) \
+    " AND s.classid = 'pg_attrdef'::regclass AND s.objid = d.oid AND s.refclassid = 'pg_class'::regclass LIMIT 1), \
+            a.attgenerated = '' AND a.attidentity = '' AND coalesce(NOT ",
+    is_constant!(),
+    ", t.typdefaultbin IS NOT NULL) AND NOT coalesce(f.changes OR f.of_users, false), \
+            a.attgenerated = '' AND coalesce(f.of_users, false) \
      FROM pg_attribute a \
      JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
      JOIN pg_type t ON t.oid = a.atttypid \
      LEFT JOIN pg_collation k ON k.oid = a.attcollation \
      LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+     CROSS JOIN LATERAL (SELECT bool_or(p.provolatile = 'v') AS changes, \
+            bool_or(coalesce(p.provolatile <> 'i' AND l.lanname NOT IN ('c', 'internal') AND p.oid >= 16384, true)) AS of_users \
+         FROM regexp_matches(coalesce(d.adbin, t.typdefaultbin)::text, ':(?:op)?funcid ([0-9]+)', 'g') m \
+         LEFT JOIN pg_proc p ON p.oid = m[1]::oid LEFT JOIN pg_language l ON l.oid = p.prolang) f \
      WHERE a.attnum > 0 AND NOT a.attisdropped AND ",
     of_users!(),
     " ORDER BY a.attrelid, a.attnum"
@@ -470,13 +479,17 @@ fn column(row: &TextRow, bytewise: bool) -> Result<RawColumn, ControlError> {
         type_oid: number(row, 2)?,
         typmod: number(row, 3)?,
         collation_deterministic: flag(row, 4),
-        has_default: flag(row, 6),
-        sequence_default: flag(row, 7),
         generated: flag(row, 8),
         bytewise: optional(row, 10).map_or(bytewise, |is| is == "t"),
-        varying_default: flag(row, 11),
         identity: optional(row, 12).and_then(|letter| letter.chars().next()),
-        sequence: optional(row, 13).and_then(|oid| oid.parse().ok()),
+        default: RawDefault {
+            exists: flag(row, 6),
+            draws: flag(row, 7),
+            varies: flag(row, 11),
+            of_statement: flag(row, 14),
+            of_users: flag(row, 15),
+            sequence: optional(row, 13).and_then(|oid| oid.parse().ok()),
+        },
     })
 }
 
