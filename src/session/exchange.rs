@@ -14,6 +14,7 @@ use crate::net::buffer::Buffer;
 use crate::session::activity::State;
 use crate::session::control::Signal;
 use crate::session::effect::Effect;
+use crate::session::held::Held;
 use crate::session::replies::{Expect, Reply};
 use crate::session::{Session, Stop};
 use crate::txn::Transaction;
@@ -65,13 +66,21 @@ impl Session {
     /// the notifications of a transaction that must reach the client before the next one's.
     pub(super) async fn settle(&mut self) -> Result<(), Stop> {
         let awaits_mail = self.client.mail.is_subscribed() && !self.batch.is_open();
+        // What runs beside the transaction may yet break it.
+        let is_beside =
+            !self.batch.is_open() && self.server.as_ref().is_some_and(Held::is_detached);
         if awaits_mail
+            || is_beside
             || self
                 .server
                 .as_ref()
                 .is_some_and(|held| held.replies.has_effects())
         {
             self.drain().await?;
+        }
+        if awaits_mail {
+            // What was committed before the client spoke stands before the answer.
+            self.take_mail()?;
         }
         if self.batch.has_turned && self.batch.is_sent() && !self.is_skipping() {
             // What follows is no part of what came before, or is another transaction's.

@@ -100,6 +100,7 @@ impl Session {
             b"" => Box::default(),
             _ => server_name(id).into_bytes().into(),
         };
+        self.check_known(&plan, id)?;
         let (text, original) = self.parsed_text(&text, &read, &plan)?;
         let prepared = Arc::new(Prepared {
             id,
@@ -452,6 +453,13 @@ impl Session {
         let (subject, name) = frontend::subject(frame::body(frame), "CLOSE")?;
         let is_on_server = match subject {
             Subject::Statement => {
+                if self.batch.is_sent() {
+                    // Behind an error it closes nothing.
+                    self.drain().await?;
+                    if self.is_skipping() {
+                        return Err(Stop::Skip);
+                    }
+                }
                 self.statements.remove(name);
                 false
             }
@@ -523,6 +531,7 @@ impl Session {
             self.end_batch().await?;
         }
         self.end_unsent();
+        self.forget_unsent();
         let sent = self.batch.clear();
         let status = self.transaction.status();
         match &mut self.server {

@@ -43,6 +43,10 @@ impl Session {
             self.drain().await?;
         }
         let is_extended = self.batch.is_extended();
+        if is_extended && self.is_skipping() {
+            // The batch has failed before, and the client knows.
+            return Ok(());
+        }
         if self.others.is_implicit && !is_extended {
             self.drain().await?;
             self.roll_back_together().await;

@@ -7,11 +7,15 @@ use crate::backend::connection::StatementId;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::session::Session;
+use crate::session::effect::Effect;
+use crate::session::held::Held;
 use crate::session::prepared::{Needs, Prepared, server_name, statement_id};
-use crate::session::study::{Study, converted};
+use crate::session::simple::aborted;
+use crate::session::study::{Study, converted, effect_of};
 use crate::sql::statement::Statement;
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
+use crate::txn::Transaction;
 
 /// A text as servers get it, and as it is to be understood if that is another.
 type Texts = (Box<[u8]>, Option<Box<str>>);
@@ -63,6 +67,33 @@ impl Session {
     /// whoever prepares a statement after that does not get an older one.
     pub(super) fn identify(&self, is_named: bool, text: &[u8], types: &[u32]) -> StatementId {
         statement_id(is_named, text, types, self.reading() ^ self.definitions())
+    }
+
+    /// Whether a text may be parsed in a transaction that has failed: a server that has read it before is not
+    /// going to be asked.
+    ///
+    /// # Errors
+    /// `25P02`.
+    pub(super) fn check_known(&mut self, plan: &Plan, id: StatementId) -> Result<()> {
+        let may_run = matches!(
+            effect_of(&plan.statement),
+            Effect::End | Effect::RollbackTo(_)
+        );
+        let is_known = |held: &mut Held| held.lease.knows(id);
+        let is_failed = self.transaction == Transaction::Failed && !may_run;
+        match is_failed && self.server.as_mut().is_some_and(is_known) {
+            true => Err(aborted()),
+            false => Ok(()),
+        }
+    }
+
+    /// Forgets the statements whose Parse stood behind an error and was not sent.
+    pub(super) fn forget_unsent(&mut self) {
+        if self.is_skipping() {
+            for (name, prepared) in self.batch.pending.drain(..) {
+                self.statements.reject(&name, prepared.id);
+            }
+        }
     }
 
     pub(super) fn check_new_name(&self, name: &[u8]) -> Result<()> {

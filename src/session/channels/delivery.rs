@@ -238,6 +238,17 @@ impl Session {
         Ok(())
     }
 
+    /// Passes on what has come, if this is a time for it.
+    ///
+    /// # Errors
+    /// As [`Session::poll_mail`].
+    pub(in crate::session) fn take_mail(&mut self) -> Result<(), Stop> {
+        match self.is_receptive() {
+            true => self.put_mail(),
+            false => Ok(()),
+        }
+    }
+
     /// Whether the client is outside a transaction, has all its answers, and keeps up.
     fn is_receptive(&self) -> bool {
         self.transaction == Transaction::Idle
