@@ -49,6 +49,7 @@ mod routing;
 mod scatter;
 mod sequences;
 mod sessions;
+mod settings;
 mod shard_id;
 mod sharding;
 mod stale;

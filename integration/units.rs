@@ -104,7 +104,7 @@ fn settings_of_the_proxys_own_are_undone_with_their_unit() {
             vec![message::query(&format!("{set}; SELECT 1/0"))],
         ] {
             tags(&mut raw, &messages);
-            assert_eq!(shown(&mut raw), "");
+            assert_eq!(shown(&mut raw), "session");
         }
         // Of another unit, it stands.
         raw.send(&[statement(set), message::sync(), fails, message::sync()].concat());

@@ -12,6 +12,7 @@ use crate::plan::Change;
 use crate::plan::Combine;
 use crate::plan::Feed;
 use crate::plan::Target;
+use crate::plan::by_key;
 use crate::plan::refusal;
 use crate::sharding::ColumnType;
 use crate::sharding::Format;
@@ -101,6 +102,11 @@ pub(super) enum KeySource {
     },
     /// A parameter, from 0.
     Parameter(usize),
+    /// A value of the session's own key, which must have so many.
+    Session {
+        index: usize,
+        count: usize,
+    },
     Null,
     Bool(bool),
 }
@@ -259,10 +265,18 @@ impl Proof {
     /// Whether any server may be asked about the value: it matches no row, or PostgreSQL rejects it.
     fn matches_nothing(&self, error: KeyError) -> bool {
         match error {
+            // No condition of the statement's: it chooses a shard.
+            _ if self.is_by_session() => false,
             KeyError::Rejected(_) => true,
             KeyError::Null | KeyError::OutOfRange => self.use_ == KeyUse::Compare,
             KeyError::Unprovable(_) => false,
         }
+    }
+
+    /// Whether the key is the session's own.
+    fn is_by_session(&self) -> bool {
+        let value = self.parts.first().and_then(|part| part.values.first());
+        value.is_some_and(|value| matches!(value.source, KeySource::Session { .. }))
     }
 
     fn column(&self, index: usize) -> &str {
@@ -315,6 +329,12 @@ impl KeyValue {
                 literal_key(&value, kind, negative, column, use_)
             }
             KeySource::Parameter(index) => self.parameter_key(arguments, index, column, use_),
+            KeySource::Session { index, count } => {
+                let key = arguments.parameters.session_key;
+                let value = key.get(index).filter(|_| key.len() == count);
+                let value = value.ok_or(by_key::OTHER_COUNT)?;
+                Key::from_literal(value, LiteralKind::String, column, use_)
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 //! text and the bytes of the Bind message.
 
 mod bind;
+mod by_key;
 mod change;
 mod colocation;
 mod combine;
@@ -123,6 +124,9 @@ pub struct Request<'a> {
     /// Whether the session has made temporary tables: names that the catalogue does not know may
     /// then be theirs.
     pub temporary_tables: bool,
+    /// Whether the session has a key for tables that are not restricted (`shardwire.shard_key`); it comes with
+    /// each execution.
+    pub by_key: bool,
     /// The schema to plan against.
     pub catalog: &'a Catalog,
 }

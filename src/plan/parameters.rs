@@ -10,6 +10,8 @@ use crate::sharding::Format;
 pub struct Parameters<'a> {
     /// The types that the Parse message declares; 0 and missing ones are unknown.
     pub types: &'a [u32],
+    /// The session's own key (`shardwire.shard_key`), which plans may ask for; empty if it has none.
+    pub session_key: &'a [String],
     /// The format codes, two bytes each: none means all text, one is for all parameters.
     formats: &'a [u8],
     /// The values: four bytes of length (-1 is NULL), then the bytes, one after the other.
@@ -25,6 +27,7 @@ impl<'a> Parameters<'a> {
     pub fn new(types: &'a [u32], formats: &'a [u8], values: &'a [u8]) -> Parameters<'a> {
         Parameters {
             types,
+            session_key: &[],
             formats,
             values,
             cursor: Cell::new((0, 0)),

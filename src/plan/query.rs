@@ -15,6 +15,7 @@ use crate::plan::Route;
 use crate::plan::SessionUse;
 use crate::plan::bind::Bound;
 use crate::plan::bind::BoundSource;
+use crate::plan::by_key;
 use crate::plan::change;
 use crate::plan::combine;
 use crate::plan::effects;
@@ -170,6 +171,7 @@ impl<'a> Query<'a> {
             }
             (Some(_), route) => route,
         };
+        let route = by_key::confined(self, route);
         Planned {
             route,
             access: self.access(),
@@ -488,7 +490,12 @@ impl<'a> Query<'a> {
             }
             _ => {}
         }
-        match prover.prove(relation, block, source) {
+        let own = prover.prove(relation, block, source);
+        let by_session = || match self.request.by_key {
+            true => by_key::proof(relation),
+            false => None,
+        };
+        match own.or_else(by_session) {
             Some(proof) => needs.proofs.push(proof),
             None => {
                 let key = key_names(relation);

@@ -281,6 +281,7 @@ fn write_value(value: KeyValue, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "{sign}literal {}", index + 1)?;
         }
         KeySource::Parameter(index) => write!(f, "${}", index + 1)?,
+        KeySource::Session { .. } => write!(f, "shardwire.shard_key")?,
         KeySource::Null => write!(f, "NULL")?,
         KeySource::Bool(value) => write!(f, "{value}")?,
     }

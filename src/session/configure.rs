@@ -11,8 +11,9 @@ use crate::plan::{OwnCall, Parameters, Plan};
 use crate::session::Session;
 use crate::session::database::Database;
 use crate::session::effect::Effect;
+use crate::session::own_values::{self, is_own};
 use crate::session::replies::Effects;
-use crate::session::settings::{LISTS, is_own};
+use crate::session::settings::LISTS;
 use crate::session::study::effects;
 use crate::sharding::Format;
 use crate::sql::classify::setting_values;
@@ -97,7 +98,7 @@ impl Session {
             return Ok(None);
         }
         let may_miss = argument(1).and_then(|value| boolean(&value)) == Some(true);
-        let shown = match self.settings.context().show(&name) {
+        let shown = match own_values::show(&name, self.settings.context(), &self.database.config) {
             Ok(value) => format!("{}::pg_catalog.text", quote(&value)),
             Err(_) if may_miss => "NULL::pg_catalog.text".to_owned(),
             Err(error) => return Err(error),
@@ -107,7 +108,7 @@ impl Session {
 }
 
 /// The value of an argument, `Some(None)` for NULL; none if it is not known.
-fn value<'a>(
+pub(super) fn value<'a>(
     text: &'a str,
     argument: &[Token],
     parameters: &Parameters<'a>,
@@ -167,7 +168,7 @@ fn setting(
 }
 
 /// A boolean as PostgreSQL reads it.
-fn boolean(text: &str) -> Option<bool> {
+pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
         "t" | "tr" | "tru" | "true" | "y" | "ye" | "yes" | "on" | "1" => Some(true),
         "f" | "fa" | "fal" | "fals" | "false" | "n" | "no" | "of" | "off" | "0" => Some(false),

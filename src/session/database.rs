@@ -82,6 +82,7 @@ pub struct Kept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct PlanKey {
     is_template: bool,
+    by_key: bool,
     shape: u128,
     types: u64,
     context: u64,
@@ -101,6 +102,8 @@ pub struct Question<'a> {
     pub context: &'a Context,
     /// Whether the session has made temporary tables.
     pub temporary_tables: bool,
+    /// Whether the session has a key for tables that are not restricted, or a hint gives one.
+    pub by_key: bool,
     /// The catalogue that only the session sees, if it has one.
     pub sight: Option<&'a Arc<Sight>>,
 }
@@ -255,6 +258,7 @@ impl Database {
         let is_private = question.temporary_tables || question.sight.is_some();
         let key = PlanKey {
             is_template,
+            by_key: question.by_key,
             shape: question.shape.hash,
             types: types_fingerprint(question.types),
             context: question.context.fingerprint(),
@@ -278,6 +282,7 @@ impl Database {
             search_path: &search_path,
             is_template,
             temporary_tables: question.temporary_tables,
+            by_key: question.by_key,
             catalog,
         }));
         // A refusal speaks of its own text (where parsing stopped, which literal), not of the shape, and so

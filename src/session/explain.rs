@@ -1,8 +1,9 @@
-//! EXPLAIN over shards: the proxy's plan above one shard's.
+//! EXPLAIN over shards: the proxy's plan above one shard's; and SHOW ALL, with the proxy's own settings.
 
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Target, spell_out};
 use crate::session::Session;
+use crate::session::own_values;
 use crate::sharding::ShardIndex;
 use crate::sql::shape::Literal;
 use crate::sql::statement::{Explain, Statement};
@@ -17,9 +18,12 @@ pub(super) struct Explained {
 }
 
 impl Session {
-    /// Whether a plan is an EXPLAIN that the proxy has something to say about.
+    /// Whether a plan is an EXPLAIN that the proxy has something to say about, or SHOW ALL.
     pub(super) fn explains(&self, plan: &Plan) -> bool {
-        !self.is_plain() && matches!(plan.statement, Statement::Explain(_))
+        match &plan.statement {
+            Statement::Explain(_) => !self.is_plain(),
+            statement => shows_all(statement),
+        }
     }
 
     /// Where a statement runs that may be an EXPLAIN, and the rows that stand above its server's.
@@ -53,9 +57,17 @@ impl Session {
         written: (&str, &[Literal]),
     ) -> Result<Explained> {
         let Statement::Explain(explain) = &plan.statement else {
+            let shard = match target {
+                Target::One(shard) => Some(*shard),
+                _ => None,
+            };
+            let rows = match shows_all(&plan.statement) {
+                true => own_values::rows(self.settings.context(), &self.database.config),
+                false => Vec::new(),
+            };
             return Ok(Explained {
-                shard: None,
-                rows: Box::default(),
+                shard,
+                rows: rows.into(),
             });
         };
         let shard = match target {
@@ -106,6 +118,11 @@ impl Session {
             rows: rows.into(),
         })
     }
+}
+
+/// Whether it is SHOW ALL.
+fn shows_all(statement: &Statement) -> bool {
+    matches!(statement, Statement::Show(name) if name.eq_ignore_ascii_case("all"))
 }
 
 pub(super) fn is_text(explain: &Explain) -> bool {

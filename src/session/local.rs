@@ -8,8 +8,8 @@ use crate::plan::Access;
 use crate::plan::Plan;
 use crate::session::effect::Effect;
 use crate::session::named::no_statement;
+use crate::session::own_values::{self, is_own};
 use crate::session::route::Need;
-use crate::session::settings::is_own;
 use crate::session::{Session, Stop};
 use crate::sql::statement::{
     Begin, IsolationLevel, ResetTarget, SetScope, SetValue, Statement, TransactionModes,
@@ -141,10 +141,14 @@ impl Session {
                 .unknown(text, plan)
                 .map(|(_, name)| Local::Missing(name)),
             Statement::Show(name) if is_own(name) => {
-                let value = self.settings.context().show(name)?;
+                let value = own_values::show(name, self.settings.context(), &self.database.config)?;
                 Some(Local::Show(Table::setting(name, value)))
             }
             statement if self.is_about_kept(statement) => Some(Local::Cursor(statement.clone())),
+            Statement::Show(name) => {
+                let value = self.shown_custom(name).await?;
+                value.map(|value| Local::Show(Table::setting(name, value)))
+            }
             _ if self.reverts(plan) => Some(self.local_revert(&plan.statement, text)),
             Statement::ShowShardwire(noun) => Some(Local::View(View::named(noun)?)),
             Statement::PrepareTransaction if self.settings.changes_channels() => {
@@ -228,13 +232,6 @@ impl Session {
 
     /// Values that can be checked before they are set.
     fn check_own(&self, name: &str, plan: &Plan, text: &str) -> Result<()> {
-        if name == "shardwire.shard_key" {
-            return Err(Error::refused(
-                "shardwire.shard_key is not supported yet",
-                "Statements are routed by the keys in their own conditions.",
-                "SET shardwire.shard to the shard's name.",
-            ));
-        }
         if name == "shardwire.shard"
             && let Effect::Set { value, .. } = Effect::of(&plan.statement, text)
             && let Some([shard]) =

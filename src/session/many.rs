@@ -128,7 +128,7 @@ impl Session {
                 continue;
             }
             let statement = slice(text, range.clone());
-            let answers = self.own_answers(plan, statement, Parameters::none(), shard);
+            let answers = self.own_answers(plan, statement, Parameters::none(), (shard, false));
             edits.extend(answers.await?.into_iter().map(|edit| moved(edit, range)));
         }
         Ok(())

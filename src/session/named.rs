@@ -13,6 +13,7 @@ use crate::plan::own;
 use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
 use crate::session::arguments::{Carried, carried, type_oid};
 use crate::session::database::{Database, Question};
+use crate::session::hint::Hint;
 use crate::session::prepared::{Declared, Needs, Prepared, server_name, statement_id};
 use crate::session::wording::Rewrite;
 use crate::session::{Session, Stop};
@@ -243,6 +244,7 @@ impl Session {
             types,
             context: &context,
             temporary_tables: self.memory.temporary_tables,
+            by_key: context.shard_key.is_some(),
             sight: self.own_sight(),
         })?;
         Ok((plan, shape))
@@ -312,6 +314,11 @@ impl Session {
         };
         if self.database.is_single() || (hint.is_none() && self.is_plain()) {
             return Ok(Target::One(0));
+        }
+        let has_key = |hint: Option<&str>| hint.is_some_and(Hint::is_key);
+        let is_by_key = self.settings.context().shard_key.is_some();
+        if has_key(hint) && !has_key(prepared.hint.as_deref()) && !is_by_key {
+            return Err(planned_without_key());
         }
         let text = prepared.sql();
         if !self.counts_agree(named, carried, text) {
@@ -518,4 +525,12 @@ fn with_computed(plan: &Plan, computed: &Plan) -> Result<Plan> {
         }
     }
     Ok(plan)
+}
+/// A key in a comment before EXECUTE comes after the statement has been planned.
+fn planned_without_key() -> Error {
+    Error::refused(
+        "EXECUTE with a shard_key in a comment is not supported",
+        "The statement that it names was planned without a key.",
+        "SET shardwire.shard_key, or send the statement itself behind the comment.",
+    )
 }

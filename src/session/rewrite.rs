@@ -35,7 +35,8 @@ pub struct Rewritten {
 }
 
 impl Session {
-    /// The edits that put the proxy's answers into a statement. What its calls do is done.
+    /// The edits that put the proxy's answers into a statement, which is alone in its message or not. What its
+    /// calls do is done.
     ///
     /// # Errors
     /// `42501` for another user's session, `57014` and `57P01` when the session's own is meant, `0A000`
@@ -45,7 +46,7 @@ impl Session {
         plan: &Plan,
         text: &str,
         parameters: Parameters<'_>,
-        shard: Option<ShardIndex>,
+        (shard, is_alone): (Option<ShardIndex>, bool),
     ) -> Result<Vec<Edit>, Stop> {
         let mut edits = self.channel_edits(plan, text);
         if !plan.own.iter().any(|call| is_edited(call, text)) {
@@ -71,7 +72,11 @@ impl Session {
                     let table = self.stored_table().await?;
                     Some(call.stored((text, &tokens), &table)?)
                 }
-                Question::CurrentSetting => self.own_setting(call, (text, &tokens))?,
+                Question::CurrentSetting => {
+                    let written = (text, &*tokens);
+                    let answer = self.setting_answer(call, written, (&parameters, is_alone))?;
+                    self.setting_text(answer).await?
+                }
                 Question::CancelBackend | Question::TerminateBackend => {
                     let numbers = [0, 1].map(|argument| match call.argument(argument, &tokens) {
                         Some(written) => self.number(written, text, &parameters),
@@ -275,7 +280,7 @@ impl Session {
         let text = prepared.sql();
         let parameters = Parameters::new(&prepared.types, bind.formats, bind.values);
         let edits = self
-            .own_answers(&prepared.plan, text, parameters, shard)
+            .own_answers(&prepared.plan, text, parameters, (shard, true))
             .await?;
         if edits.is_empty() {
             return Ok(None);
@@ -309,7 +314,8 @@ impl Session {
 fn is_edited(call: &OwnCall, text: &str) -> bool {
     match call.question {
         Question::SetConfig => false,
-        Question::CurrentSetting => text.contains("shardwire."),
+        // A name without a point is a server's own.
+        Question::CurrentSetting => text.contains(['.', '$']),
         _ => true,
     }
 }

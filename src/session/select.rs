@@ -127,6 +127,7 @@ impl Session {
                 types: &types,
                 context,
                 temporary_tables: self.memory.temporary_tables,
+                by_key: context.shard_key.is_some(),
                 sight: self.own_sight(),
             })?
         };

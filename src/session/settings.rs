@@ -12,8 +12,11 @@ use crate::backend::settings::{Settings, quote_identifier, quote_literal, set_co
 use crate::config::{Consistency, ReadPreference};
 use crate::error::{Error, Result};
 use crate::session::channels::Channels;
+use crate::session::custom::Made;
 use crate::session::date_style::DateStyle;
 use crate::session::effect::Effect;
+use crate::session::hint::key_values;
+use crate::session::own_values::{consistency, duration, is_own, read_preference, unknown};
 use crate::session::path::Whose;
 use crate::session::serializable::Serializable;
 use crate::sql::classify::setting_values;
@@ -33,8 +36,8 @@ pub const LISTS: [&str; 4] = [
 pub struct Context {
     /// `shardwire.shard`: where every statement goes.
     pub shard: Option<String>,
-    /// `shardwire.shard_key`: the key that every statement is routed by.
-    pub shard_key: Option<String>,
+    /// `shardwire.shard_key`: the key of tables that a statement does not restrict itself.
+    pub shard_key: Option<Vec<String>>,
     /// `shardwire.read_preference`.
     pub read_preference: Option<ReadPreference>,
     /// `shardwire.max_staleness`.
@@ -59,10 +62,11 @@ impl Context {
     /// Distinguishes the contexts whose plans differ.
     pub fn fingerprint(&self) -> u64 {
         let path = self.search_path.as_ref();
+        let by_key = self.shard_key.is_some();
         match (self.whose.is_plain(path), self.backslashes, self.encoding) {
-            (true, false, Encoding::Utf8) => 0,
+            (true, false, Encoding::Utf8) if !by_key => 0,
             (is_plain, backslashes, encoding) => {
-                let flags = [is_plain, backslashes];
+                let flags = [is_plain, backslashes, by_key];
                 let mut bytes = flags.map(u8::from).to_vec();
                 bytes.push(encoding.fingerprint());
                 for schema in &*self.whose.effective(path, &[]) {
@@ -102,7 +106,11 @@ impl Context {
                 self.date_style = is_known.then_some(style);
             }
             "shardwire.shard" => self.shard = non_empty(single()?),
-            "shardwire.shard_key" => self.shard_key = non_empty(single()?),
+            "shardwire.shard_key" => {
+                let values = values.ok_or_else(|| invalid(name))?;
+                self.shard_key =
+                    Some(values).filter(|values| values.iter().any(|value| !value.is_empty()));
+            }
             "shardwire.read_preference" => {
                 self.read_preference =
                     Some(read_preference(&single()?).ok_or_else(|| invalid(name))?);
@@ -138,59 +146,12 @@ impl Context {
         }
         Ok(())
     }
-
-    /// The value of one of the proxy's own settings as SHOW prints it; empty where it has none.
-    ///
-    /// # Errors
-    /// `42704` for a name that is not one of them.
-    pub fn show(&self, name: &str) -> Result<String> {
-        Ok(match name {
-            "shardwire.shard" => self.shard.clone().unwrap_or_default(),
-            "shardwire.shard_key" => self.shard_key.clone().unwrap_or_default(),
-            "shardwire.read_preference" => match self.read_preference {
-                None => String::new(),
-                Some(ReadPreference::Primary) => "primary".into(),
-                Some(ReadPreference::PrimaryPreferred) => "primary_preferred".into(),
-                Some(ReadPreference::Secondary) => "secondary".into(),
-                Some(ReadPreference::SecondaryPreferred) => "secondary_preferred".into(),
-                Some(ReadPreference::Nearest) => "nearest".into(),
-            },
-            "shardwire.max_staleness" => self
-                .max_staleness
-                .map(|limit| format!("{}ms", limit.as_millis()))
-                .unwrap_or_default(),
-            "shardwire.consistency" => match self.consistency {
-                None => String::new(),
-                Some(Consistency::Strong) => "strong".into(),
-                Some(Consistency::Session) => "session".into(),
-                Some(Consistency::Eventual) => "eventual".into(),
-            },
-            "shardwire.serializable" => self.serializable.word().into(),
-            _ => return Err(unknown(name)),
-        })
-    }
-}
-
-/// Whether the proxy itself keeps the setting.
-pub fn is_own(name: &str) -> bool {
-    name.starts_with("shardwire.")
 }
 
 fn invalid(name: &str) -> Error {
     Error::new(
         SqlState::INVALID_PARAMETER_VALUE,
         format!("invalid value for parameter \"{name}\""),
-    )
-}
-
-fn unknown(name: &str) -> Error {
-    Error::new(
-        SqlState::UNDEFINED_OBJECT,
-        format!("unrecognized configuration parameter \"{name}\""),
-    )
-    .hint(
-        "The parameters are shardwire.shard, shardwire.shard_key, shardwire.read_preference, \
-         shardwire.max_staleness, shardwire.consistency and shardwire.serializable.",
     )
 }
 
@@ -210,47 +171,6 @@ pub fn is_utf8(value: &str) -> bool {
     let mut name = value.to_ascii_lowercase();
     name.retain(|letter| letter.is_ascii_alphanumeric());
     matches!(name.as_str(), "utf8" | "unicode")
-}
-
-fn read_preference(value: &str) -> Option<ReadPreference> {
-    Some(match value.to_ascii_lowercase().as_str() {
-        "primary" => ReadPreference::Primary,
-        "primary_preferred" => ReadPreference::PrimaryPreferred,
-        "secondary" => ReadPreference::Secondary,
-        "secondary_preferred" => ReadPreference::SecondaryPreferred,
-        "nearest" => ReadPreference::Nearest,
-        _ => return None,
-    })
-}
-
-fn consistency(value: &str) -> Option<Consistency> {
-    Some(match value.to_ascii_lowercase().as_str() {
-        "strong" => Consistency::Strong,
-        "session" => Consistency::Session,
-        "eventual" => Consistency::Eventual,
-        _ => return None,
-    })
-}
-
-/// A duration as PostgreSQL's settings have it: a number and `ms`, `s`, `min` or `h`.
-fn duration(value: &str) -> Option<Duration> {
-    let value = value.trim();
-    let digits = value
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(value.len());
-    let (number, unit) = value.split_at(digits);
-    let milliseconds = match unit.trim() {
-        "" | "ms" => 1,
-        "s" => 1_000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(milliseconds)
-        .map(Duration::from_millis)
 }
 
 /// The settings at one moment.
@@ -275,6 +195,8 @@ pub struct SessionSettings {
     defaults: Snapshot,
     /// What the startup packet named.
     startup: Vec<(String, String)>,
+    /// The names of settings that no module defines.
+    made: Made,
 }
 
 impl SessionSettings {
@@ -290,10 +212,10 @@ impl SessionSettings {
             ..Context::default()
         };
         for (name, value) in parameters {
-            let values = if name == "search_path" {
-                setting_values(value, 0..u32::try_from(value.len()).unwrap_or(0))
-            } else {
-                Some(vec![value.clone()])
+            let values = match name.as_str() {
+                "search_path" => setting_values(value, 0..u32::try_from(value.len()).unwrap_or(0)),
+                "shardwire.shard_key" => key_values(value),
+                _ => Some(vec![value.clone()]),
             };
             context.set(name, values)?;
             if !is_own(name) {
@@ -305,6 +227,9 @@ impl SessionSettings {
                 server.set(name, statement);
             }
         }
+        let mut made = Made::default();
+        parameters.iter().for_each(|(name, _)| made.note(name));
+        made.end();
         let context = Arc::new(context);
         let snapshot = Snapshot {
             reading: server.fingerprint(),
@@ -319,12 +244,23 @@ impl SessionSettings {
             savepoints: Vec::new(),
             defaults: snapshot,
             startup: parameters.to_vec(),
+            made,
         })
     }
 
     /// The settings that a server connection must have.
     pub fn server(&self) -> &Arc<Settings> {
         &self.now.server
+    }
+
+    /// The names of settings that the client has made.
+    pub fn made(&self) -> &Made {
+        &self.made
+    }
+
+    /// Whether the connection at work has a setting of this name because of the client.
+    pub fn is_there(&self, name: &str) -> bool {
+        self.now.server.get(name).is_some() || self.made.is_here(name)
     }
 
     /// The statements that make the settings that the startup packet named.
@@ -424,6 +360,7 @@ impl SessionSettings {
                 statement,
                 value,
             } => {
+                self.made.note(name);
                 let end = u32::try_from(value.len()).unwrap_or(0);
                 let values = setting_values(value, 0..end);
                 let local = *local || is_of_transaction(name);
@@ -441,6 +378,7 @@ impl SessionSettings {
                 }
             }
             Effect::Reset { local, name } => {
+                self.made.note(name);
                 let default = self.defaults.clone();
                 self.context_change(*local, |context| reset_to(context, &default.context, name))?;
                 if !local && !is_own(name) {
@@ -537,6 +475,7 @@ impl SessionSettings {
 
     /// The transaction has committed: what was set stays, what was set locally ends.
     pub fn commit(&mut self) {
+        self.made.end();
         if !Arc::ptr_eq(&self.now.context, &self.now.lasting) {
             self.now.context = Arc::clone(&self.now.lasting);
         }
@@ -555,6 +494,7 @@ impl SessionSettings {
 
     /// The transaction has rolled back: nothing that was set in it stays.
     pub fn roll_back(&mut self) {
+        self.made.end();
         self.now = self.at_begin.clone();
         self.savepoints.clear();
     }
@@ -782,8 +722,8 @@ mod tests {
             .complete(&set(false, "shardwire.max_staleness", "'5s'"))
             .unwrap();
         assert_eq!(
-            settings.context().show("shardwire.max_staleness").unwrap(),
-            "5000ms"
+            settings.context().max_staleness,
+            Some(Duration::from_secs(5))
         );
         assert!(settings.server().is_empty());
     }

@@ -145,7 +145,7 @@ impl Session {
             Target::One(shard) if self.shape.hint.is_none() => Some(shard),
             _ => None,
         };
-        let answers = self.own_answers(plan, text, Parameters::none(), planned);
+        let answers = self.own_answers(plan, text, Parameters::none(), (planned, true));
         let answers = answers.await?;
         let edited = self.edited_query(text, &answers).await?;
         let frame = edited.as_deref().unwrap_or(frame);

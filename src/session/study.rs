@@ -17,6 +17,7 @@ use crate::session::definitions::View;
 use crate::session::draws::Draws;
 use crate::session::effect::Effect;
 use crate::session::held::Held;
+use crate::session::hint::Hint;
 use crate::session::refusal::sequence_elsewhere;
 use crate::session::replies::Effects;
 use crate::session::route::Need;
@@ -130,6 +131,9 @@ impl Session {
         if let Err(error) = shape::scan(text, options, &mut self.shape) {
             return opaque(single, || error.to_error(text));
         }
+        // A hint before the first statement is for all of them.
+        let hint = self.shape.hint.clone().map(|range| slice(utf8, range));
+        let by_key = context.shard_key.is_some() || hint.is_some_and(Hint::is_key);
         match self.shape.statements.as_slice() {
             [] => Ok(Study::Empty),
             [statement] => {
@@ -141,6 +145,7 @@ impl Session {
                     types,
                     context: &context,
                     temporary_tables: self.memory.temporary_tables,
+                    by_key,
                     sight: self.own_sight(),
                 };
                 self.database.plan(&question).map(Study::One)
@@ -158,6 +163,7 @@ impl Session {
                         types,
                         context: &context,
                         temporary_tables: self.memory.temporary_tables,
+                        by_key,
                         sight: self.own_sight(),
                     };
                     plans.push((range.clone(), self.database.plan(&question)?));
@@ -180,14 +186,23 @@ impl Session {
         if self.database.is_single() {
             return Ok(Target::One(0));
         }
-        let hinted = hint.map(hinted_shard).transpose()?;
-        let Some(name) = hinted.or(self.settings.context().shard.as_deref()) else {
+        let context = self.settings.context();
+        let hint = hint.map(Hint::read).transpose()?;
+        let (name, key) = match hint {
+            Some(Hint::Shard(name)) => (Some(name), None),
+            Some(Hint::Key(key)) => (None, Some(Cow::Owned(key))),
+            None => (
+                context.shard.as_deref(),
+                context.shard_key.as_ref().map(Cow::Borrowed),
+            ),
+        };
+        let Some(name) = name else {
             return match self.memory.cursors.shards(&plan.statement) {
                 Some(shards) => Ok(target_of(shards)),
                 None if self.is_unplaced() && plan.define().is_none() => {
                     Ok(Target::One(FIRST_SHARD))
                 }
-                None => self.kept(plan, plan.target(arguments)?),
+                None => self.kept(plan, target_by_key(plan, arguments, key.as_deref())?),
             };
         };
         match self.database.shard_named(name) {
@@ -425,16 +440,18 @@ fn target_of(shards: ShardSet) -> Target {
     }
 }
 
-/// The shard that a hint names: `/* shardwire: shard=s1 */`.
-fn hinted_shard(hint: &str) -> Result<&str> {
-    match hint.trim().split_once('=') {
-        Some((name, shard)) if name.trim() == "shard" => Ok(shard.trim()),
-        _ => Err(Error::new(
-            SqlState::INVALID_PARAMETER_VALUE,
-            format!("\"{}\" is not a hint", hint.trim()),
-        )
-        .hint("Write /* shardwire: shard=NAME */.")),
-    }
+/// The shards of an execution by a session that has a key, or none.
+fn target_by_key(
+    plan: &Plan,
+    arguments: &Arguments<'_>,
+    key: Option<&Vec<String>>,
+) -> Result<Target> {
+    let Some(key) = key else {
+        return plan.target(arguments);
+    };
+    let mut arguments = arguments.clone();
+    arguments.parameters.session_key = key;
+    plan.target(&arguments)
 }
 
 /// Whether a statement calls `set_config`, which is of the transaction as much as SET is.

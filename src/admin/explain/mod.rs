@@ -195,6 +195,7 @@ impl Planned {
             search_path: catalog.default_search_path(),
             is_template: false,
             temporary_tables: false,
+            by_key: false,
             catalog,
         });
         Ok(Planned { text, shape, plan })

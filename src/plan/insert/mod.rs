@@ -292,6 +292,7 @@ fn cast(
             let is_it = |token: &Token| parameter(text, token) == Some(index);
             (tokens.iter().position(is_it)?, false)
         }
+        KeySource::Session { .. } => return None,
         KeySource::Null | KeySource::Bool(_) => {
             let words = ["null", "true", "false"];
             let is_it = |token: &Token| words.iter().any(|word| token.is_word(text, word));

@@ -24,6 +24,8 @@ pub struct Fixture {
     pub search_path: Vec<String>,
     pub temporary_tables: bool,
     pub parse_bytes: usize,
+    /// `shardwire.shard_key` of the session.
+    pub session_key: Vec<String>,
 }
 
 /// Functions of `pg_catalog`, by volatility and kind.
@@ -79,6 +81,7 @@ impl Fixture {
     /// wildcard shard_key tenant_id
     /// path app, public
     /// temporary tables
+    /// key 42, 7
     /// ```
     pub fn parse(text: &str) -> (Fixture, Vec<Problem>) {
         let mut reader = Reader::default();
@@ -100,6 +103,7 @@ impl Fixture {
             search_path: &self.search_path,
             is_template: false,
             temporary_tables: self.temporary_tables,
+            by_key: !self.session_key.is_empty(),
             catalog: &self.catalog,
         })
     }
@@ -134,6 +138,8 @@ impl Fixture {
     /// Where an execution of a planned statement runs, in words.
     pub fn target(&self, plan: &Plan, text: &str, parameters: Parameters<'_>) -> String {
         let shape = self.shape(text);
+        let mut parameters = parameters;
+        parameters.session_key = &self.session_key;
         let arguments = Arguments {
             text,
             literals: &shape.literals,
@@ -173,6 +179,7 @@ struct Reader {
     raw: RawCatalog,
     path: Vec<String>,
     temporary_tables: bool,
+    session_key: Vec<String>,
 }
 
 impl Reader {
@@ -228,6 +235,7 @@ impl Reader {
             "wildcard" => self.rule("\"*\"", rest),
             "path" => self.path = rest.split(", ").map(str::to_owned).collect(),
             "temporary" => self.temporary_tables = true,
+            "key" => self.session_key = rest.split(", ").map(str::to_owned).collect(),
             other => panic!("unknown line: {other}"),
         }
     }
@@ -337,6 +345,7 @@ databases:
             },
             temporary_tables: self.temporary_tables,
             parse_bytes: 1 << 20,
+            session_key: self.session_key,
         };
         (fixture, problems)
     }

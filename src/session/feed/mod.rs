@@ -382,6 +382,7 @@ impl Session {
             types: &types,
             context: &context,
             temporary_tables: self.memory.temporary_tables,
+            by_key: false,
             sight: self.own_sight(),
         })?;
         if let crate::plan::Route::Refused(error) = &plan.route {
