@@ -377,7 +377,6 @@ fn writes_without_a_key_do_nothing_or_all() {
     let cluster = cluster();
     let mut proxy = cluster.proxy().raw();
     for statement in [
-        "INSERT INTO users SELECT user_id + 1000, name FROM users",
         "INSERT INTO users VALUES (500, 'a'), (501, 'b'), (502, 'c'), (503, 'd'), (504, 'e')",
         "INSERT INTO users VALUES ((random() * 1000)::int, 'x')",
         "INSERT INTO products VALUES (99, 'x', 1)",
