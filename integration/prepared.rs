@@ -124,9 +124,6 @@ fn what_an_execute_needs_and_cannot_be_known_is_refused() {
         "PREPARE rename (bpchar) AS SELECT count(*) FROM texts WHERE k = $1",
         "PREPARE everyone AS SELECT $1::int FROM users",
         "PREPARE counted AS SELECT count(*) FROM users",
-        "PREPARE ordered AS SELECT user_id FROM users ORDER BY user_id LIMIT 2",
-        "PREPARE grouped AS SELECT name, count(*) FROM users GROUP BY name",
-        "PREPARE apart AS SELECT string_agg(name, ',') FROM users",
     ] {
         assert_eq!(answer(&mut raw, statement), "");
     }
@@ -134,13 +131,8 @@ fn what_an_execute_needs_and_cannot_be_known_is_refused() {
         "EXECUTE byid(1 + 1)",
         "EXECUTE rename('1')",
         "EXECUTE everyone(length('abc'))",
-        "EXECUTE counted",
-        "EXECUTE ordered",
-        "EXECUTE grouped",
-        "EXECUTE apart",
         "EXPLAIN EXECUTE counted",
         "CREATE TABLE copied AS EXECUTE counted",
-        "BEGIN; DECLARE c CURSOR FOR SELECT count(*) FROM users",
     ] {
         let answer = answer(&mut raw, statement);
         assert!(answer.contains("0A000"), "{statement}: {answer}");

@@ -46,6 +46,11 @@ impl Line {
         self.shard
     }
 
+    /// Whether there is an error instead of a connection.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.got, Some(Err(_)))
+    }
+
     /// Since when the request has waited.
     pub fn since(&self) -> Instant {
         self.since

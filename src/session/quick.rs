@@ -76,7 +76,11 @@ struct Place {
 impl Session {
     /// Sends the request at the start of `input` if it is one for this lane; how many bytes that took.
     pub(super) fn quick(&mut self, input: &[u8]) -> usize {
-        self.memory.studied = None;
+        let epoch = self.epoch();
+        let has_waited = self.memory.line.is_some();
+        // Whose request has waited in line has studied it before.
+        let studied = &mut self.memory.studied;
+        studied.take_if(|plan| !has_waited || plan.epoch != epoch);
         let sent = match (self.stand(), input.first()) {
             (None, _) => None,
             (Some(stand), Some(b'B' | b'P')) => self.quick_batch(stand, input),
@@ -341,8 +345,12 @@ impl Session {
         (shard, access): (ShardIndex, Access),
         now: Instant,
     ) -> Option<(Lease, Arc<Server>)> {
-        if self.memory.line.is_some() {
-            return self.waited(shard, access)?.ok();
+        if let Some(line) = &self.memory.line {
+            // The error is the general way's to tell.
+            return match line.has_failed() {
+                true => None,
+                false => self.waited(shard, access)?.ok(),
+            };
         }
         let want = self.want(shard, access);
         let principal = self.client.principal.as_ref();

@@ -79,6 +79,8 @@ struct Reader {
     epoch: u64,
     /// The last request that began before the last reload did.
     covered: u64,
+    /// Number of the last request for which it was looked whether that is needed.
+    looked: u64,
 }
 
 struct Source {
@@ -164,12 +166,13 @@ impl Loader {
     pub async fn look(&self) -> Result<()> {
         let request = self.requests.fetch_add(1, Ordering::AcqRel) + 1;
         let mut reader = self.reader.lock().await;
-        if reader.covered >= request {
+        if reader.covered.max(reader.looked) >= request {
             return Ok(());
         }
-        let covered = self.requests.load(Ordering::Acquire);
+        // Whoever asks for a refresh is not served by a look.
+        let looked = self.requests.load(Ordering::Acquire);
         self.within(self.update(&mut reader)).await?;
-        reader.covered = covered;
+        reader.looked = looked;
         Ok(())
     }
 
