@@ -378,7 +378,7 @@ fn writes_without_a_key_do_nothing_or_all() {
     let mut proxy = cluster.proxy().raw();
     for statement in [
         "INSERT INTO users VALUES (500, 'a'), (501, 'b'), (502, 'c'), (503, 'd'), (504, 'e')",
-        "INSERT INTO users VALUES ((random() * 1000)::int, 'x')",
+        "INSERT INTO users VALUES (1000 + (random() * 1000)::int, 'x')",
         "INSERT INTO products VALUES (99, 'x', 1)",
         "UPDATE users SET name = 'all'",
         "UPDATE users SET user_id = 999 WHERE user_id = 1",
