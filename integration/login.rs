@@ -325,7 +325,7 @@ async fn door(listen: &ListenAddress, users: Users, acceptor: Acceptor) -> (u16,
         };
         let authenticated = authenticate(&mut startup, &users, None).await?;
         if authenticated.is_some() {
-            let mut greeting = Vec::new();
+            let mut greeting = std::mem::take(&mut startup.unsent);
             backend::parameter_status(&mut greeting, "server_version", "15.0");
             backend::parameter_status(&mut greeting, "client_encoding", "UTF8");
             backend::backend_key_data(&mut greeting, 7, &[1, 2, 3, 4]);

@@ -84,6 +84,17 @@ class Comparison:
             self.cpu(f"point SELECT, {mode}, 16 clients", target, POINT, mode=mode)
         self.cpu("point SELECT, prepared, 200 clients", 0.9, POINT, mode="prepared", clients=200)
 
+    def floor(self):
+        """What the kernel alone takes: a plain TCP proxy, and both poolers, in front of one server."""
+        single, tcp = self.bench.shardwire([self.whole]), self.bench.haproxy(self.whole)
+        proxies = [tcp, self.bouncer, single]
+        for clients in (16, 200):
+            taken = in_turns(proxies, lambda proxy: pgbench(self.bench, proxy, POINT, "prepared", clients))
+            figures = {name: cpu for name, (cpu, _) in taken.items()}
+            work = f"one server, prepared, {clients} clients"
+            self.note(work, "µs CPU", None, figures, "haproxy")
+            self.note(work, "µs CPU", None, figures, "pgbouncer")
+
     def transactions(self):
         self.cpu("BEGIN; UPDATE; SELECT; END, 16 clients", 0.9, TRANSACTION)
 
@@ -166,7 +177,7 @@ def main():
     try:
         print("loading three servers", file=sys.stderr)
         comparison = Comparison(bench)
-        parts = ["points", "transactions", "connections", "stream", "latency", "idle", "load"]
+        parts = ["points", "floor", "transactions", "connections", "stream", "latency", "idle", "load"]
         for part in parts:
             if not ONLY or part in ONLY.split(","):
                 getattr(comparison, part)()

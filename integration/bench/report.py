@@ -7,14 +7,15 @@ from xml.sax.saxutils import escape
 @dataclasses.dataclass
 class Row:
     """One figure beside what it is compared with. A negative target is a ratio to be reached at least;
-    without anything to compare with the target is the figure's own."""
+    without anything to compare with the target is the figure's own; without a target it is there to be
+    compared."""
 
     work: str
     unit: str
     ours: float
     theirs: float | None
     other: str
-    target: float
+    target: float | None
 
     @property
     def ratio(self):
@@ -27,13 +28,15 @@ class Row:
 
     @property
     def is_met(self):
-        if self.measured is None:
+        if self.measured is None or self.target is None:
             return False
         return self.measured >= -self.target if self.target < 0 else self.measured <= self.target
 
     def __str__(self):
         theirs = "" if self.theirs is None else f"{self.theirs:.2f} {self.other}"
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
+        if self.target is None:
+            return f"{self.work:<40}{self.unit:<11}{self.ours:>9.2f}  {theirs:<27}{ratio:>6}"
         bound = f">= {-self.target:g}" if self.target < 0 else f"<= {self.target:g}"
         met = "yes" if self.is_met else "no"
         return f"{self.work:<40}{self.unit:<11}{self.ours:>9.2f}  {theirs:<27}{ratio:>6}  {bound:<8}{met}"
@@ -47,7 +50,7 @@ def table(rows, rounds, seconds, note):
 
 def picture(rows):
     """Bars of the ratios with their targets, as SVG."""
-    rows = [row for row in rows if row.ratio is not None]
+    rows = [row for row in rows if row.ratio is not None and row.target is not None]
     width, left, line = 760, 300, 26
     scale = (width - left - 70) / max(2.0, *(row.ratio for row in rows))
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{len(rows) * line + 50}" '

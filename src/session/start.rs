@@ -20,7 +20,7 @@ use crate::session::census::{Bounds, Census, Place};
 use crate::session::console::{self, Console};
 use crate::session::control::Sessions;
 use crate::session::database::Database;
-use crate::session::handshake::{Handshake, Startup, accept, tell};
+use crate::session::handshake::{Handshake, Startup, accept};
 use crate::session::lease::lease_for_login;
 use crate::session::login::{Authenticated, authenticate};
 use crate::session::others::Others;
@@ -153,11 +153,11 @@ impl Reception {
                 }
                 match self.open(&mut startup, &proof).await {
                     Ok((opening, place)) => {
-                        let session = opening.greet(startup.stream).await?;
+                        let session = opening.greet(startup.stream, &startup.unsent).await?;
                         Ok(session.map(|session| Admitted::Client(session, place)))
                     }
                     Err(error) => {
-                        tell(&mut startup.stream, &error).await;
+                        startup.tell(&error).await;
                         Err(error)
                     }
                 }
@@ -175,7 +175,7 @@ impl Reception {
             Ok(console) => Ok(Some(Admitted::Operator(Box::new(console)))),
             Err(refused) => {
                 let (mut startup, error) = *refused;
-                tell(&mut startup.stream, &error).await;
+                startup.tell(&error).await;
                 Err(error)
             }
         }
@@ -342,10 +342,11 @@ impl Opening {
         Ok(Whose::new(&lease.role, path))
     }
 
-    /// Tells the client that it is in.
-    async fn greet(self, stream: Stream) -> Result<Option<Box<Session>>> {
+    /// Tells the client that it is in, behind what it is to be told before.
+    async fn greet(self, stream: Stream, before: &[u8]) -> Result<Option<Box<Session>>> {
         let mut socket = Duplex::new(stream);
         let out = socket.output.tail();
+        out.extend_from_slice(before);
         out.extend_from_slice(&self.notices);
         for (name, value) in &self.reported {
             parameter_status(out, name, value);

@@ -130,13 +130,14 @@ impl Console {
             is_skipping: false,
             commands: 0,
         };
-        console.greet();
+        console.greet(&startup.unsent);
         Ok(console)
     }
 
-    fn greet(&mut self) {
+    fn greet(&mut self, before: &[u8]) {
         let control = &self.registered.control;
         let out = self.socket.output.tail();
+        out.extend_from_slice(before);
         for (name, value) in [
             ("server_version", "1.24.0/shardwire"),
             ("server_encoding", "UTF8"),

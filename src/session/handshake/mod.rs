@@ -58,9 +58,18 @@ pub struct Startup {
     pub database: String,
     /// What SCRAM can bind this connection to.
     pub binding: Option<Arc<[u8]>>,
+    /// Messages for the client that go out with whatever it is told next, in one write: that it is let in.
+    pub unsent: Vec<u8>,
 }
 
 impl Startup {
+    /// Tells the client why its connection ends and shuts it down; see [`tell`].
+    pub async fn tell(&mut self, error: &Error) {
+        let mut words = std::mem::take(&mut self.unsent);
+        backend::error_response(&mut words, error);
+        part(&mut self.stream, &words).await;
+    }
+
     /// The client as rules see it; none if it has gone.
     pub fn visitor(&self) -> Option<Visitor<'_>> {
         Some(Visitor {
@@ -153,8 +162,12 @@ pub async fn refuse<T>(mut stream: Stream, error: Error) -> Result<T> {
 pub async fn tell(stream: &mut Stream, error: &Error) {
     let mut message = Vec::new();
     backend::error_response(&mut message, error);
+    part(stream, &message).await;
+}
+
+async fn part(stream: &mut Stream, words: &[u8]) {
     let farewell = async {
-        stream.write_all(&message).await?;
+        stream.write_all(words).await?;
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
     };
@@ -353,6 +366,7 @@ async fn start(mut stream: Stream, accepted: Accepted) -> Result<Handshake> {
         user: accepted.user,
         database: accepted.database,
         binding: accepted.binding,
+        unsent: Vec::new(),
     }))
 }
 

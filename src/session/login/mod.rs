@@ -15,7 +15,7 @@ use crate::config::AuthMethod;
 use crate::config::Secret;
 use crate::error::{Error, Result};
 use crate::net::stream::Stream;
-use crate::session::handshake::{Startup, tell};
+use crate::session::handshake::Startup;
 use crate::session::roles::Roles;
 use crate::sqlstate::SqlState;
 use crate::wire::authentication::{self as messages, Request};
@@ -51,7 +51,8 @@ enum Proof {
     Gone,
 }
 
-/// Has a client prove who it is and tells it AuthenticationOk; none if it goes away.
+/// Has a client prove who it is; none if it goes away. AuthenticationOk is left in [`Startup::unsent`], as
+/// PostgreSQL sends it with what follows: each write wakes the client.
 ///
 /// `roles` is asked for users that the configuration does not name. The caller sets the time limit;
 /// dropping the future leaves the connection useless.
@@ -86,7 +87,7 @@ pub async fn authenticate(
         // Before the login has ended there is no session to go on with.
         Err(error) => error.into_fatal(),
     };
-    tell(&mut startup.stream, &error).await;
+    startup.tell(&error).await;
     Err(error)
 }
 
@@ -105,16 +106,20 @@ async fn prove(startup: &mut Startup, users: &Users, roles: Option<&Roles>) -> R
     }
     let account = account.as_ref();
     let plain = account.and_then(Account::plain).cloned();
-    let credential = users.credential(&startup.user, account);
-    let proof = match (method, credential.md5()) {
-        (AuthMethod::Trust | AuthMethod::Cert, _) => {
-            trust(startup, users.trusts(account, roles.is_some())).await
+    let proof = match method {
+        AuthMethod::Trust | AuthMethod::Cert => {
+            trust(startup, users.trusts(account, roles.is_some()))?
         }
-        (AuthMethod::Password, _) => password(&mut startup.stream, credential).await,
-        (AuthMethod::Md5, Some(hash)) => md5(&mut startup.stream, hash).await,
-        (AuthMethod::Md5 | AuthMethod::ScramSha256, _) => scram(startup, &credential).await,
-        (AuthMethod::Reject, _) => Ok(Proof::Wrong),
-    }?;
+        AuthMethod::Reject => Proof::Wrong,
+        AuthMethod::Password | AuthMethod::Md5 | AuthMethod::ScramSha256 => {
+            let credential = users.credential(&startup.user, account);
+            match (method, credential.md5()) {
+                (AuthMethod::Password, _) => password(startup, credential).await?,
+                (AuthMethod::Md5, Some(hash)) => md5(startup, hash).await?,
+                _ => scram(startup, &credential).await?,
+            }
+        }
+    };
     // The password itself opens every server, whatever it asks for.
     Ok(match (proof, plain) {
         (Proof::Right(_), Some(plain)) => Proof::Right(ServerProof::Password(plain)),
@@ -145,17 +150,18 @@ fn certify(startup: &Startup, demand: &Demand<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn trust(startup: &mut Startup, exists: bool) -> Result<Proof> {
+fn trust(startup: &mut Startup, exists: bool) -> Result<Proof> {
     if !exists {
         return Err(Error::fatal(
             SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
             format!("role \"{}\" does not exist", startup.user),
         ));
     }
-    admit(&mut startup.stream, &[Request::Ok], ServerProof::None).await
+    Ok(admit(startup, &[Request::Ok], ServerProof::None))
 }
 
-async fn password(stream: &mut Stream, credential: Credential) -> Result<Proof> {
+async fn password(startup: &mut Startup, credential: Credential) -> Result<Proof> {
+    let stream = &mut startup.stream;
     if !send(stream, &[Request::Cleartext]).await {
         return Ok(Proof::Gone);
     }
@@ -169,14 +175,15 @@ async fn password(stream: &mut Stream, credential: Credential) -> Result<Proof> 
     match checked.await {
         Ok(true) => {
             let proof = password.map_or(ServerProof::None, ServerProof::Password);
-            admit(stream, &[Request::Ok], proof).await
+            Ok(admit(startup, &[Request::Ok], proof))
         }
         Ok(false) => Ok(Proof::Wrong),
         Err(error) => Err(Error::fatal(SqlState::INTERNAL_ERROR, error.to_string())),
     }
 }
 
-async fn md5(stream: &mut Stream, hash: &Md5Hash) -> Result<Proof> {
+async fn md5(startup: &mut Startup, hash: &Md5Hash) -> Result<Proof> {
+    let stream = &mut startup.stream;
     let salt = rand::random();
     if !send(stream, &[Request::Md5(salt)]).await {
         return Ok(Proof::Gone);
@@ -184,10 +191,12 @@ async fn md5(stream: &mut Stream, hash: &Md5Hash) -> Result<Proof> {
     let Some(body) = read_proof(stream).await? else {
         return Ok(Proof::Gone);
     };
-    match hash.is_proved(salt, messages::parse_password(&body)?) {
-        true => admit(stream, &[Request::Ok], ServerProof::Md5(hash.clone())).await,
-        false => Ok(Proof::Wrong),
-    }
+    Ok(
+        match hash.is_proved(salt, messages::parse_password(&body)?) {
+            true => admit(startup, &[Request::Ok], ServerProof::Md5(hash.clone())),
+            false => Proof::Wrong,
+        },
+    )
 }
 
 async fn scram(startup: &mut Startup, credential: &Credential) -> Result<Proof> {
@@ -211,22 +220,22 @@ async fn scram(startup: &mut Startup, credential: &Credential) -> Result<Proof> 
     let Some(last) = read_proof(stream).await? else {
         return Ok(Proof::Gone);
     };
-    match exchange.finish(&last)? {
+    Ok(match exchange.finish(&last)? {
         Some(proved) if credential.admits(true) => {
             let last = Request::SaslFinal(proved.signature.as_bytes());
             let proof = ServerProof::Keys(Arc::new(proved.keys));
-            admit(stream, &[last, Request::Ok], proof).await
+            admit(startup, &[last, Request::Ok], proof)
         }
-        _ => Ok(Proof::Wrong),
-    }
+        _ => Proof::Wrong,
+    })
 }
 
-/// Tells a client that it is in.
-async fn admit(stream: &mut Stream, requests: &[Request<'_>], proof: ServerProof) -> Result<Proof> {
-    Ok(match send(stream, requests).await {
-        true => Proof::Right(proof),
-        false => Proof::Gone,
-    })
+/// The client is in, and is told so with whatever it is told next.
+fn admit(startup: &mut Startup, requests: &[Request<'_>], proof: ServerProof) -> Proof {
+    for request in requests {
+        messages::request(&mut startup.unsent, request);
+    }
+    Proof::Right(proof)
 }
 
 /// Sends requests in one write; false if the client is not there to take them.

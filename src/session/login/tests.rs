@@ -79,7 +79,7 @@ async fn proxy(users: Users, tls: Option<&Authority>) -> Proxy {
         };
         let authenticated = authenticate(&mut startup, &users, None).await?;
         if authenticated.is_some() {
-            let mut greeting = Vec::new();
+            let mut greeting = std::mem::take(&mut startup.unsent);
             backend::parameter_status(&mut greeting, "server_version", "15.0");
             backend::parameter_status(&mut greeting, "TimeZone", "UTC");
             backend::parameter_status(&mut greeting, "TimeZone", "CET");
@@ -326,20 +326,44 @@ async fn tokio_postgres_is_told_about_wrong_passwords() {
     assert_eq!(error.code().unwrap().code(), "28P01");
 }
 
-/// A client on the other end of a socket, and its login.
-fn begin(method: AuthMethod) -> (UnixStream, JoinHandle<Result<Option<Authenticated>>>) {
-    let (client, far) = UnixStream::pair().unwrap();
-    let mut startup = Startup {
+fn startup(far: UnixStream) -> Startup {
+    Startup {
         stream: Stream::Unix(far),
         minor: 0,
         parameters: Vec::new(),
         user: "plain".to_owned(),
         database: "shop".to_owned(),
         binding: None,
-    };
+        unsent: Vec::new(),
+    }
+}
+
+/// A client on the other end of a socket, and its login.
+fn begin(method: AuthMethod) -> (UnixStream, JoinHandle<Result<Option<Authenticated>>>) {
+    let (client, far) = UnixStream::pair().unwrap();
+    let mut startup = startup(far);
     let users = users(method);
     let login = tokio::spawn(async move { authenticate(&mut startup, &users, None).await });
     (client, login)
+}
+
+#[tokio::test]
+async fn a_client_that_is_let_in_is_not_woken_twice() {
+    let (mut client, far) = UnixStream::pair().unwrap();
+    let mut startup = startup(far);
+    let users = users(AuthMethod::Trust);
+    let authenticated = authenticate(&mut startup, &users, None).await.unwrap();
+    assert!(authenticated.is_some());
+    assert_eq!(startup.unsent, b"R\0\0\0\x08\0\0\0\0");
+    // And hears both when it is turned away after all.
+    let error = Error::fatal(SqlState::INVALID_CATALOG_NAME, "no such database");
+    let (_, told) = tokio::join!(startup.tell(&error), async {
+        let mut told = vec![0; 10];
+        client.read_exact(&mut told).await.unwrap();
+        drop(client);
+        told
+    });
+    assert_eq!(told, b"R\0\0\0\x08\0\0\0\0E");
 }
 
 #[tokio::test]
