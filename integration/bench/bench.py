@@ -87,13 +87,10 @@ class Comparison:
     def floor(self):
         """What the kernel alone takes: a plain TCP proxy, and both poolers, in front of one server."""
         single, tcp = self.bench.shardwire([self.whole]), self.bench.haproxy(self.whole)
-        proxies = [tcp, self.bouncer, single]
-        for clients in (16, 200):
-            taken = in_turns(proxies, lambda proxy: pgbench(self.bench, proxy, POINT, "prepared", clients))
-            figures = {name: cpu for name, (cpu, _) in taken.items()}
-            work = f"one server, prepared, {clients} clients"
-            self.note(work, "µs CPU", None, figures, "haproxy")
-            self.note(work, "µs CPU", None, figures, "pgbouncer")
+        taken = in_turns([tcp, self.bouncer, single], lambda proxy: pgbench(self.bench, proxy, POINT, "prepared"))
+        figures = {name: cpu for name, (cpu, _) in taken.items()}
+        for other in ("haproxy", "pgbouncer"):
+            self.note("the same, one server behind it", "µs CPU", None, figures, other)
 
     def transactions(self):
         self.cpu("BEGIN; UPDATE; SELECT; END, 16 clients", 0.9, TRANSACTION)
