@@ -51,8 +51,8 @@ def table(rows, rounds, seconds, note):
 def picture(rows):
     """Bars of the ratios with their targets, as SVG."""
     rows = [row for row in rows if row.ratio is not None and row.target is not None]
-    width, left, line = 760, 300, 26
-    scale = (width - left - 70) / max(2.0, *(row.ratio for row in rows))
+    width, left, line = 800, 340, 26
+    scale = (width - left - 70) / max(2.0, *(max(row.ratio, abs(row.target)) for row in rows))
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{len(rows) * line + 50}" '
              'font-family="sans-serif" font-size="12">',
              '<rect width="100%" height="100%" fill="white"/>',
@@ -63,7 +63,8 @@ def picture(rows):
         colour = "#2a7f62" if row.is_met else "#c77d2e"
         tick = left + abs(row.target) * scale
         parts += [
-            f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{escape(row.work)}</text>',
+            f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{escape(row.work)}, '
+            f'<tspan fill="#777">{escape(row.unit)}</tspan></text>',
             f'<rect x="{left}" y="{y}" width="{row.ratio * scale:.1f}" height="18" fill="{colour}"/>',
             f'<line x1="{tick:.1f}" x2="{tick:.1f}" y1="{y - 2}" y2="{y + 20}" stroke="black" stroke-width="2"/>',
             f'<text x="{left + row.ratio * scale + 5:.1f}" y="{y + 14}">{row.ratio:.2f} '
