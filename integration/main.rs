@@ -37,6 +37,7 @@ mod leaks;
 mod listen;
 mod login;
 mod merge;
+mod nested;
 mod operators;
 mod participants;
 mod pipelines;

@@ -198,8 +198,56 @@ impl Generator {
         }
     }
 
+    /// Now and then a condition that ties a subquery by the shard key to the query around it.
+    pub fn tie(&mut self) -> Option<String> {
+        let (inner, around) = self.scopes.split_last()?;
+        let tie = format!("{} = {}", key_of(inner)?, key_of(around.last()?)?);
+        (self.local && self.chance(60)).then_some(tie)
+    }
+
+    /// The shard key is among those of a table.
+    fn among(&mut self) -> Option<String> {
+        let key = key_of(self.scopes.last()?)?;
+        let (table, columns) = self.pick(&[
+            (
+                "users",
+                vec![
+                    ("user_id".to_owned(), Kind::Int),
+                    ("age".to_owned(), Kind::Int),
+                ],
+            ),
+            (
+                "orders",
+                vec![
+                    ("user_id".to_owned(), Kind::Int),
+                    ("total".to_owned(), Kind::Num),
+                ],
+            ),
+        ]);
+        let alias = format!("k{}", self.depth);
+        self.depth += 1;
+        self.scopes.push(vec![Item {
+            alias: alias.clone(),
+            columns,
+            id: Vec::new(),
+        }]);
+        let condition = self.condition(1);
+        self.scopes.pop();
+        self.depth -= 1;
+        let word = self.pick(&["IN", "IN", "= ANY", "NOT IN"]);
+        Some(format!(
+            "{key} {word} (SELECT {alias}.user_id FROM {table} {alias} WHERE {condition})"
+        ))
+    }
+
     /// `EXISTS`, `IN` and their like.
     fn subquery_condition(&mut self) -> String {
+        if self.local
+            && self.chance(40)
+            && let Some(condition) = self.among()
+        {
+            return condition;
+        }
         let kind = self.kind();
         let not = self.pick(&["", "", "NOT "]);
         match self.below(7) {
@@ -233,4 +281,11 @@ pub fn row_id(items: &[Item]) -> String {
         .iter()
         .flat_map(|item| item.id.iter().map(|name| format!("{}.{name}", item.alias)));
     columns.collect::<Vec<_>>().join(", ")
+}
+
+/// A column that is the shard key of a table, or may be that.
+pub fn key_of(items: &[Item]) -> Option<String> {
+    let has_key = |item: &&Item| item.columns.iter().any(|(name, _)| name == "user_id");
+    let item = items.iter().find(has_key)?;
+    Some(format!("{}.user_id", item.alias))
 }

@@ -47,6 +47,8 @@ pub struct Generator {
     names: usize,
     /// How many more tables the query may read.
     budget: usize,
+    /// Most of it can be answered by each shard: its tables are tied by their keys.
+    pub local: bool,
     pub depth: usize,
 }
 
@@ -56,6 +58,7 @@ impl Generator {
         Generator {
             with_parameters: random.random_bool(0.3),
             budget: random.random_range(1..7),
+            local: random.random_bool(0.35),
             random,
             parameters: Vec::new(),
             scopes: Vec::new(),
@@ -300,13 +303,17 @@ impl Generator {
     fn unbound(&mut self, items: &mut Vec<Item>, links: &mut Vec<String>) -> String {
         let before = items.clone();
         let sql = self.source(items, true);
-        let pairs = pairs(&before, items.last().unwrap());
+        let pairs = self.pairs(&before, items.last().unwrap());
         if !pairs.is_empty() && self.chance(85) {
             let (one, other) = self.pick(&pairs);
             let operator = self.pick(&["=", "=", "=", "<>", "<"]);
             links.push(format!("{one} {operator} {other}"));
         }
         sql
+    }
+
+    fn pairs(&self, before: &[Item], item: &Item) -> Vec<(String, String)> {
+        pairs(before, item, self.local)
     }
 
     fn join(&mut self, left: String, items: &mut Vec<Item>) -> String {
@@ -322,7 +329,7 @@ impl Generator {
         let before = items.clone();
         let right = self.source(items, word == "JOIN" || word == "LEFT JOIN");
         let item = items.last().unwrap().clone();
-        let pairs = pairs(&before, &item);
+        let pairs = self.pairs(&before, &item);
         let Some((one, other)) = pairs.choose(&mut self.random).cloned() else {
             return format!("{left} {word} {right} ON {}", word == "JOIN");
         };
@@ -398,7 +405,10 @@ impl Generator {
 
     fn table(&mut self, items: &mut Vec<Item>) -> String {
         self.budget = self.budget.saturating_sub(1);
-        let table = &TABLES[self.below(TABLES.len())];
+        let table = match self.local && self.chance(95) {
+            true => &TABLES[self.pick(&[0, 0, 1, 1, 1, 5])],
+            false => &TABLES[self.below(TABLES.len())],
+        };
         let hidden = self.ctes.iter().any(|(name, _)| name == table.name);
         let taken = items.iter().any(|item| item.alias == table.name);
         let columns: Columns = table
@@ -485,7 +495,7 @@ fn column_of(items: &[Item], kind: Kind) -> Option<String> {
 }
 
 /// Columns on the left with those of an item that they could equal; those of one name more often.
-fn pairs(before: &[Item], item: &Item) -> Vec<(String, String)> {
+pub fn pairs(before: &[Item], item: &Item, local: bool) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     for left in before {
         for (one, kind) in &left.columns {
@@ -493,7 +503,11 @@ fn pairs(before: &[Item], item: &Item) -> Vec<(String, String)> {
                 if kind != other_kind || *kind == Kind::Json || *kind == Kind::Words {
                     continue;
                 }
-                let count = if one == other { 8 } else { 1 };
+                let count = match one == other {
+                    true if local && one == "user_id" => 150,
+                    true => 8,
+                    false => 1,
+                };
                 let pair = (
                     format!("{}.{one}", left.alias),
                     format!("{}.{other}", item.alias),

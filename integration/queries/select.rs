@@ -1,6 +1,6 @@
 //! Random `SELECT`s: lists, groups, windows.
 
-use super::expression::row_id;
+use super::expression::{key_of, row_id};
 use super::generate::{Columns, Generator, Item, Query};
 use super::schema::Kind;
 
@@ -30,6 +30,7 @@ impl Generator {
         for _ in 0..self.pick(&[0, 0, 1, 1, 2]) {
             conditions.push(self.condition(2));
         }
+        conditions.extend(self.tie());
         let grouped = self.chance(30);
         let (list, groups) = match grouped {
             true => self.grouped(want),
@@ -85,6 +86,12 @@ impl Generator {
                 self.named(&mut list, expression, *kind);
             }
             return list;
+        }
+        if self.local
+            && self.chance(60)
+            && let Some(key) = key_of(items)
+        {
+            list.push(key, "user_id", Kind::Int);
         }
         for _ in 0..1 + self.below(4) {
             let kind = self.kind();
@@ -170,6 +177,13 @@ impl Generator {
                 keys.push(self.value(kind, false));
             }
         } else {
+            if self.local
+                && self.chance(50)
+                && let Some(key) = self.scopes.last().and_then(|items| key_of(items))
+            {
+                keys.push(key.clone());
+                list.push(key, "user_id", Kind::Int);
+            }
             for _ in 0..self.pick(&[0, 1, 1, 1, 2, 3]) {
                 let kind = self.kind();
                 let key = self.value(kind, false);

@@ -1,8 +1,14 @@
 //! Names to relations and columns.
+//!
+//! A column of a subquery in `FROM`, or of a `WITH` that does not read itself, is a column too: `source` is the
+//! subquery, and `column` the number of its output. [`Bound::origin`] says what it is inside.
 
 use crate::catalog::Catalog;
 use crate::catalog::Lookup;
 use crate::catalog::Relation;
+use crate::plan::outputs;
+use crate::plan::outputs::Given;
+use crate::plan::outputs::Reader;
 use crate::sharding::ColumnType;
 use crate::sharding::KeyType;
 use crate::sql::analysis::Block;
@@ -23,6 +29,10 @@ pub(super) struct Bound<'a> {
     pub sources: Vec<Vec<BoundSource<'a>>>,
     /// For each block, the equalities that hold in it.
     pub equations: Vec<Vec<Equation<'a>>>,
+    /// For each block, who reads it.
+    pub readers: Vec<Reader>,
+    /// For each block, the columns that it gives; none if they are not all known.
+    pub outputs: Vec<Option<Vec<Given>>>,
 }
 
 /// What a source is.
@@ -30,7 +40,9 @@ pub(super) struct Bound<'a> {
 pub(super) enum BoundSource<'a> {
     /// A name, looked up.
     Named(Lookup<'a>),
-    /// A subquery, CTE, function or aliased join: its columns are not known.
+    /// A subquery or CTE.
+    Query(BlockId),
+    /// A function, an aliased join: its columns are not known.
     Opaque,
 }
 
@@ -55,6 +67,8 @@ pub(super) struct Equation<'a> {
 pub(super) enum Equal<'a> {
     Column(ColumnId),
     Values(&'a [Value]),
+    /// A column, by its number, of some row of a subquery.
+    Row(BlockId, usize),
 }
 
 impl<'a> BoundSource<'a> {
@@ -78,6 +92,7 @@ impl<'a> Bound<'a> {
                 sources
                     .map(|source| match &source.kind {
                         SourceKind::Opaque => BoundSource::Opaque,
+                        SourceKind::Query(block) => BoundSource::Query(*block),
                         SourceKind::Relation(name) => BoundSource::Named(catalog.relation(
                             name.schema.as_deref(),
                             &name.name,
@@ -91,7 +106,10 @@ impl<'a> Bound<'a> {
             facts,
             sources,
             equations: Vec::new(),
+            readers: outputs::readers(facts),
+            outputs: vec![None; facts.blocks.len()],
         };
+        bound.find_all_outputs();
         bound.equations = (0..facts.blocks.len())
             .map(|block| bound.equations_of(block))
             .collect();
@@ -116,8 +134,10 @@ impl<'a> Bound<'a> {
 
     /// The type of a column, if it could be a shard key.
     pub fn key_type(&self, id: ColumnId) -> Option<ColumnType> {
-        let relation = self.source(id.block, id.source)?.relation()?;
-        relation.columns.get(id.column)?.key_type
+        match self.source(id.block, id.source)? {
+            BoundSource::Query(block) => self.given(block, id.column)?.key_type,
+            source => source.relation()?.columns.get(id.column)?.key_type,
+        }
     }
 
     fn equations_of(&self, block: BlockId) -> Vec<Equation<'a>> {
@@ -131,6 +151,13 @@ impl<'a> Bound<'a> {
             };
             let equals = match &condition.equals {
                 Equals::Values(values) => Equal::Values(values),
+                Equals::Query { select, column } => {
+                    let mut blocks = self.facts.blocks.iter();
+                    match blocks.position(|block| block.select == Some(*select)) {
+                        Some(query) => Equal::Row(query, *column),
+                        None => continue,
+                    }
+                }
                 Equals::Column(other) => match self.resolve(block, other) {
                     Some(other) => Equal::Column(other),
                     None => continue,
@@ -201,6 +228,17 @@ impl<'a> Bound<'a> {
                     visible = outer.visible.clone();
                 }
             }
+        }
+    }
+
+    /// What a name means among a block's own sources.
+    pub fn lookup(&self, block: BlockId, column: &Column) -> Found {
+        let Some(facts) = self.facts.blocks.get(block) else {
+            return Found::Doubtful;
+        };
+        match column.qualifier.is_empty() {
+            true => self.unqualified(block, facts, &column.name, &column.visible),
+            false => self.qualified(block, facts, column, &column.visible),
         }
     }
 
@@ -300,15 +338,15 @@ impl<'a> Bound<'a> {
     }
 
     /// Whether the columns of a source are known.
-    fn is_known(&self, block: BlockId, source: usize) -> bool {
-        self.source(block, source)
-            .is_some_and(|source| source.relation().is_some())
-            && self
-                .facts
-                .blocks
-                .get(block)
-                .and_then(|facts| facts.sources.get(source))
-                .is_some_and(|source| !source.hidden)
+    pub fn is_known(&self, block: BlockId, source: usize) -> bool {
+        self.source(block, source).is_some_and(|bound| {
+            bound.relation().is_some() || self.names_of(block, source).is_some()
+        }) && self
+            .facts
+            .blocks
+            .get(block)
+            .and_then(|facts| facts.sources.get(source))
+            .is_some_and(|source| !source.hidden)
     }
 
     fn column_of(
@@ -318,20 +356,31 @@ impl<'a> Bound<'a> {
         source: usize,
         name: &str,
     ) -> Option<ColumnId> {
-        let relation = self.source(block, source)?.relation()?;
         let written = facts.sources.get(source)?;
         if written.hidden {
             return None;
         }
+        let bound = self.source(block, source)?;
+        let (count, own) = match bound {
+            BoundSource::Query(query) => {
+                let given = self.outputs.get(query)?.as_ref()?;
+                // A name that the alias takes away may be there twice.
+                let mut names = given.iter().enumerate().skip(written.columns.len());
+                let own = names.find(|(_, given)| given.name.as_deref() == Some(name));
+                (given.len(), own.map(|(column, _)| column))
+            }
+            _ => {
+                let relation = bound.relation()?;
+                let own = relation.column(name).map(|(column, _)| column);
+                (relation.columns.len(), own)
+            }
+        };
         let renamed = written.columns.iter().position(|column| column == name);
         let column = match renamed {
-            Some(column) if column < relation.columns.len() => column,
+            Some(column) if column < count => column,
             Some(_) => return None,
-            None => {
-                let (column, _) = relation.column(name)?;
-                // Its name is gone if the alias renames it.
-                (column >= written.columns.len()).then_some(column)?
-            }
+            // Its name is gone if the alias renames it.
+            None => own.filter(|column| *column >= written.columns.len())?,
         };
         Some(ColumnId {
             block,
@@ -362,7 +411,7 @@ impl<'a> Bound<'a> {
 }
 
 /// What a name means in one block.
-enum Found {
+pub(super) enum Found {
     Column(ColumnId),
     /// Nothing in this block: the one around it may have it.
     Nothing,

@@ -5,6 +5,8 @@
 //! nothing. So whatever an anchor's row is joined with is on its own shard. A source that an outer join
 //! may null-extend must stand opposite one that is sharded: each shard would add rows of its own for
 //! what has no match there.
+//!
+//! Sources may stand in subqueries: [`nested`] says what holds of those.
 
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::plan::bind::BoundSource;
 use crate::plan::bind::ColumnId;
+use crate::plan::nested;
 use crate::plan::proof::Prover;
 use crate::plan::query::Query;
 use crate::plan::refusal;
@@ -21,6 +24,7 @@ use crate::sharding::ShardSet;
 use crate::sql::analysis::Block;
 use crate::sql::analysis::BlockId;
 use crate::sql::analysis::JoinKind;
+use crate::sql::analysis::SourceKind;
 use crate::sql::analysis::Sources;
 
 /// The sharded sources of a query block, which never meet rows of other shards.
@@ -41,7 +45,7 @@ impl<'a> Joined<'a> {
         let mut sharded = Vec::new();
         for (block, source, bound) in query.bound.occurrences() {
             let relation = match bound {
-                BoundSource::Opaque => continue,
+                BoundSource::Query(_) | BoundSource::Opaque => continue,
                 BoundSource::Named(_) => bound.relation(),
             };
             match relation.map(|relation| &relation.location) {
@@ -53,7 +57,6 @@ impl<'a> Joined<'a> {
         let Some((_, _, placement)) = sharded.first() else {
             return Err(refusal::several_shards());
         };
-        let prover = Prover::new(query);
         let is_together = sharded
             .iter()
             .all(|(_, _, other)| placement.colocated_with(other));
@@ -61,30 +64,55 @@ impl<'a> Joined<'a> {
         for (block, source, _) in &sharded {
             keys.push(key_of(query, *block, *source).ok_or_else(refusal::several_shards)?);
         }
-        let tied = |key: &Vec<ColumnId>, to: &Vec<ColumnId>| {
-            key.len() == to.len()
-                && key
-                    .iter()
-                    .zip(to)
-                    .all(|(from, to)| prover.links(*from, *to))
+        let mut joined = Joined {
+            query,
+            prover: Prover::new(query),
+            placement: Arc::clone(placement),
+            key: Vec::new(),
         };
-        let anchor = keys
-            .iter()
-            .find(|anchor| is_together && keys.iter().all(|key| tied(key, anchor)));
-        let key = anchor.ok_or_else(|| refusal::combine("a join of sharded tables"))?;
+        let mut has_anchor = false;
+        for anchor in keys.iter().filter(|_| is_together) {
+            joined.key.clone_from(anchor);
+            if keys.iter().all(|key| joined.is_tied(key)) && nested::is_local(&joined) {
+                has_anchor = true;
+                break;
+            }
+        }
+        if !has_anchor {
+            return Err(refusal::combine("a join of sharded tables"));
+        }
+        let holds = nested::holders(query, sharded.iter().map(|(block, _, _)| *block));
         for (block, facts) in query.facts.blocks.iter().enumerate() {
             let is_sharded = |sources: &Sources| {
                 let mut all = sharded.iter();
+                let mut inner = facts.sources.iter().enumerate();
                 all.any(|(of, source, _)| *of == block && sources.contains(source))
+                    || inner.any(|(number, source)| match source.kind {
+                        SourceKind::Query(query) => {
+                            sources.contains(&number) && holds.contains(&query)
+                        }
+                        _ => false,
+                    })
             };
             check_joins(facts, is_sharded)?;
         }
-        Ok(Joined {
-            key: key.clone(),
-            placement: Arc::clone(placement),
-            prover,
-            query,
-        })
+        Ok(joined)
+    }
+
+    /// Whether rows with this key matter only where it equals the anchor's.
+    fn is_tied(&self, key: &[ColumnId]) -> bool {
+        let mut both = key.iter().zip(&self.key);
+        key.len() == self.key.len() && both.all(|(from, to)| self.prover.links(*from, *to))
+    }
+
+    /// The query.
+    pub fn query(&self) -> &'a Query<'a> {
+        self.query
+    }
+
+    /// The block of the anchor.
+    pub fn block(&self) -> BlockId {
+        self.key.first().map_or(0, |column| column.block)
     }
 
     /// Where its rows are.

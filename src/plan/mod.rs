@@ -23,6 +23,8 @@ mod insert;
 mod keyed;
 pub mod merge;
 mod names;
+mod nested;
+mod outputs;
 pub mod own;
 mod parameters;
 mod proof;

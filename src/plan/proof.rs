@@ -7,10 +7,18 @@
 //! combination they take part in, one of the links fails, and it fails too when T is null-extended
 //! instead, since equality is never true of NULL. Equalities of the blocks around T's hold for every
 //! row that survives there, so they count as well.
+//!
+//! A column of a subquery in `FROM` is what it is inside, in every row of it. Whoever asks for some rows of a
+//! subquery only asks for those of its sources, if a condition on the column may as well stand inside
+//! ([`Bound::holds_inside`]); a `WITH` that is named twice is asked for by each. The same holds for `IN`,
+//! of which only rows with the value looked for can make it true.
+//!
+//! [`Bound::holds_inside`]: crate::plan::bind::Bound::holds_inside
 
 use std::sync::Arc;
 
 use crate::catalog::Relation;
+use crate::plan::bind::BoundSource;
 use crate::plan::bind::ColumnId;
 use crate::plan::bind::Equal;
 use crate::plan::bind::Equation;
@@ -19,10 +27,12 @@ use crate::plan::keyed::KeySource;
 use crate::plan::keyed::KeyValue;
 use crate::plan::keyed::Part;
 use crate::plan::keyed::Proof;
+use crate::plan::outputs::Reader;
 use crate::plan::query::Query;
 use crate::sharding::ColumnType;
 use crate::sharding::KeyType;
 use crate::sharding::KeyUse;
+use crate::sql::analysis::BlockId;
 use crate::sql::analysis::BlockKind;
 use crate::sql::analysis::CastType;
 use crate::sql::analysis::Cell;
@@ -33,6 +43,21 @@ use crate::sql::token::TokenKind;
 
 /// More combinations of values than this are not looked at in each execution.
 const COMBINATIONS: usize = 10_000;
+
+/// How deep proofs follow one `WITH` into another that are each named twice.
+const DEPTH: usize = 3;
+
+/// What a column equals in every row that matters.
+struct Reached<'a> {
+    /// Columns, itself first.
+    columns: Vec<ColumnId>,
+    /// Columns among them that are equal to one of these values.
+    values: Vec<(ColumnId, &'a [Value])>,
+    /// Columns inside subqueries that are read by several.
+    shared: Vec<ColumnId>,
+    /// The blocks whose equalities hold.
+    blocks: Vec<BlockId>,
+}
 
 /// Finds proofs in one query.
 pub(super) struct Prover<'a> {
@@ -77,100 +102,202 @@ impl<'a> Prover<'a> {
 
     /// The values that a column can have: those of the shortest list it is linked to.
     fn part(&self, column: ColumnId) -> Option<Part> {
-        let mut linked = vec![column];
-        let mut best: Option<Part> = None;
+        self.part_within(column, 0)
+    }
+
+    fn part_within(&self, column: ColumnId, depth: usize) -> Option<Part> {
+        let column_type = self.query.bound.key_type(column)?;
+        let reached = self.reach(column);
+        let listed = reached.values.iter().filter_map(|(at, values)| {
+            let column_type = self.query.bound.key_type(*at)?;
+            self.values(values, column_type)
+        });
+        // What a WITH that is named twice says of its own rows.
+        let shared = reached.shared.iter().filter(|_| depth < DEPTH);
+        let shared = shared.filter_map(|inside| self.part_within(*inside, depth + 1));
+        let best = listed.chain(shared).min_by_key(|part| part.values.len());
+        best.filter(|part| same_family(part.column.key_type, column_type.key_type))
+    }
+
+    /// Whether rows of the source of `column` matter only where it equals `to`.
+    pub fn links(&self, column: ColumnId, to: ColumnId) -> bool {
+        column == to || self.reach(column).columns.contains(&to)
+    }
+
+    /// All that a column equals in every row that matters.
+    fn reach(&self, column: ColumnId) -> Reached<'a> {
+        let mut reached = Reached {
+            columns: vec![column],
+            values: Vec::new(),
+            shared: Vec::new(),
+            blocks: Vec::new(),
+        };
+        self.enter(column.block, &mut reached);
         let mut next = 0;
-        while let Some(at) = linked.get(next).copied() {
+        while let Some(at) = reached.columns.get(next).copied() {
             next += 1;
-            let column_type = self.query.bound.key_type(at)?;
-            for equation in self.usable(column, at) {
+            if let Some(column_type) = self.query.bound.key_type(at) {
+                self.step_aside(column, (at, column_type), &mut reached);
+                self.step_in(at, &mut reached);
+                self.step_out(at, column_type, &mut reached);
+            }
+        }
+        reached
+    }
+
+    /// Takes in a block and those around it.
+    fn enter(&self, block: BlockId, reached: &mut Reached<'_>) {
+        let mut next = Some(block);
+        while let Some(block) = next {
+            if !reached.blocks.contains(&block) {
+                reached.blocks.push(block);
+            }
+            let outer = self.query.facts.blocks.get(block);
+            let outer = outer.and_then(|block| block.outer.as_ref());
+            next = outer
+                .map(|outer| outer.block)
+                .filter(|outer| *outer < block);
+        }
+    }
+
+    /// Follows the equalities of the blocks that were taken in.
+    fn step_aside(
+        &self,
+        column: ColumnId,
+        (at, column_type): (ColumnId, ColumnType),
+        reached: &mut Reached<'a>,
+    ) {
+        for block in reached.blocks.clone() {
+            for equation in self.usable(block, column, at) {
                 let other = match (equation.column == at, equation.equals) {
                     (true, Equal::Values(values)) => {
-                        let part = self.values(values, column_type);
-                        let length =
-                            |part: &Option<Part>| part.as_ref().map(|part| part.values.len());
-                        if part.is_some() && (best.is_none() || length(&part) < length(&best)) {
-                            best = part;
-                        }
+                        reached.values.push((at, values));
                         continue;
+                    }
+                    (true, Equal::Row(query, number)) => {
+                        let Some(inside) = self.query.bound.origin(query, number) else {
+                            continue;
+                        };
+                        if !reached.blocks.contains(&query) {
+                            reached.blocks.push(query);
+                        }
+                        inside
                     }
                     (true, Equal::Column(other)) => other,
                     (false, Equal::Column(other)) if other == at => equation.column,
                     _ => continue,
                 };
-                let links = self
-                    .query
-                    .bound
-                    .key_type(other)
-                    .is_some_and(|other| same_family(other.key_type, column_type.key_type));
-                if links && !linked.contains(&other) {
-                    linked.push(other);
-                }
+                self.note(other, column_type, reached);
             }
         }
-        best
     }
 
-    /// Whether rows of the source of `column` matter only where it equals `to`.
-    pub fn links(&self, column: ColumnId, to: ColumnId) -> bool {
-        let mut linked = vec![column];
-        let mut next = 0;
-        while let Some(at) = linked.get(next).copied() {
-            if at == to {
-                return true;
+    /// From a subquery's column to what it is inside. Of a row of a `WITH` that is named twice nothing else
+    /// may be known by way of the other.
+    fn step_in(&self, at: ColumnId, reached: &mut Reached<'_>) {
+        let bound = &self.query.bound;
+        let Some(BoundSource::Query(query)) = bound.source(at.block, at.source) else {
+            return;
+        };
+        let Some(inside) = bound.origin(query, at.column) else {
+            return;
+        };
+        if bound.reader(query) == Reader::Several {
+            reached.shared.push(inside);
+            return;
+        }
+        if !reached.blocks.contains(&query) {
+            reached.blocks.push(query);
+        }
+        if !reached.columns.contains(&inside) {
+            reached.columns.push(inside);
+        }
+    }
+
+    /// From a column inside a subquery to that of its rows, where only rows that are asked for matter.
+    fn step_out(&self, at: ColumnId, column_type: ColumnType, reached: &mut Reached<'_>) {
+        let bound = &self.query.bound;
+        if bound.outputs_of(at).next().is_none() || !bound.holds_inside(at) {
+            return;
+        }
+        for number in bound.outputs_of(at) {
+            if let Some(outside) = self.outside(at.block, number) {
+                self.enter(outside.block, reached);
+                self.note(outside, column_type, reached);
             }
-            next += 1;
-            let Some(column_type) = self.query.bound.key_type(at) else {
-                continue;
-            };
-            for equation in self.usable(column, at) {
-                let other = match equation.equals {
-                    Equal::Column(other) if equation.column == at => other,
-                    Equal::Column(other) if other == at => equation.column,
-                    _ => continue,
+        }
+        // Only rows with the value that is looked for change what `IN` says.
+        for (block, equations) in bound.equations.iter().enumerate() {
+            for equation in equations {
+                let Equal::Row(query, number) = equation.equals else {
+                    continue;
                 };
-                let is_key = self.query.bound.key_type(other);
-                let is_key =
-                    is_key.is_some_and(|other| same_family(other.key_type, column_type.key_type));
-                if is_key && !linked.contains(&other) {
-                    linked.push(other);
+                if query == at.block && bound.origin(query, number) == Some(at) {
+                    self.enter(block, reached);
+                    self.note(equation.column, column_type, reached);
                 }
             }
         }
-        false
     }
 
-    /// The equalities of column `at` that may restrict the table of `column`, to which it is linked.
+    /// The column of the source that a block is whose column has this number; its rows may pass through set
+    /// operations.
+    fn outside(&self, mut block: BlockId, column: usize) -> Option<ColumnId> {
+        let bound = &self.query.bound;
+        loop {
+            match bound.reader(block) {
+                Reader::Source(block, source) => {
+                    return Some(ColumnId {
+                        block,
+                        source,
+                        column,
+                    });
+                }
+                Reader::Arm(of) => {
+                    let facts = self.query.facts.blocks.get(of)?;
+                    bound.given_type(of, column)?;
+                    // A set operation stands before its arms, so this ends.
+                    if facts.clauses.cuts() || of >= block {
+                        return None;
+                    }
+                    block = of;
+                }
+                Reader::Several | Reader::Other => return None,
+            }
+        }
+    }
+
+    /// Takes in a column of the same kind of type.
+    fn note(&self, other: ColumnId, column_type: ColumnType, reached: &mut Reached<'_>) {
+        let other_type = self.query.bound.key_type(other);
+        let is_alike =
+            other_type.is_some_and(|other| same_family(other.key_type, column_type.key_type));
+        if is_alike && !reached.columns.contains(&other) {
+            reached.columns.push(other);
+        }
+    }
+
+    /// The equalities of a block that may restrict the source of `column`, which is linked to `at`.
     ///
     /// A column that is linked to another is not null where the other is not: then its own source is
     /// not null-extended, and the equalities that restrict that source hold.
-    fn usable(&self, column: ColumnId, at: ColumnId) -> impl Iterator<Item = &Equation<'a>> {
-        let facts = self.query.facts;
-        let mut next = Some(column.block);
-        let blocks = std::iter::from_fn(move || {
-            let block = next?;
-            let outer = facts
-                .blocks
-                .get(block)
-                .and_then(|block| block.outer.as_ref());
-            next = outer
-                .map(|outer| outer.block)
-                .filter(|outer| *outer < block);
-            Some(block)
-        });
-        blocks.flat_map(move |block| {
-            let equations = self.query.bound.equations.get(block);
-            let equations = equations.map(Vec::as_slice).unwrap_or_default();
-            equations
-                .iter()
-                .filter(move |equation| match &equation.restricts {
-                    None => true,
-                    Some(sources) => {
-                        (block == column.block && sources.contains(&column.source))
-                            || (block == at.block && sources.contains(&at.source))
-                    }
-                })
-        })
+    fn usable(
+        &self,
+        block: BlockId,
+        column: ColumnId,
+        at: ColumnId,
+    ) -> impl Iterator<Item = &Equation<'a>> {
+        let equations = self.query.bound.equations.get(block);
+        let equations = equations.map(Vec::as_slice).unwrap_or_default();
+        equations
+            .iter()
+            .filter(move |equation| match &equation.restricts {
+                None => true,
+                Some(sources) => {
+                    (block == column.block && sources.contains(&column.source))
+                        || (block == at.block && sources.contains(&at.source))
+                }
+            })
     }
 
     /// The values as a part of a key of this type; none if one of them proves nothing.

@@ -150,7 +150,7 @@ fn is_named(source: &Source, qualifier: &[String]) -> bool {
     let name = match (&source.alias, &source.kind) {
         (Some(alias), _) => Some(alias),
         (None, SourceKind::Relation(name)) => Some(&name.name),
-        (None, SourceKind::Opaque) => None,
+        (None, SourceKind::Query(_) | SourceKind::Opaque) => None,
     };
     match qualifier {
         [] => true,
@@ -164,7 +164,7 @@ fn is_named(source: &Source, qualifier: &[String]) -> bool {
                         .as_ref()
                         .is_none_or(|written| written == schema)
             }
-            SourceKind::Opaque => false,
+            SourceKind::Query(_) | SourceKind::Opaque => false,
         },
         _ => false,
     }

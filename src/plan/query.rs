@@ -322,7 +322,7 @@ impl<'a> Query<'a> {
         match inserts.next() {
             Some(target) => match &target.kind {
                 SourceKind::Relation(name) => refusal::insert_several(&name.name),
-                SourceKind::Opaque => refusal::several_shards(),
+                SourceKind::Query(_) | SourceKind::Opaque => refusal::several_shards(),
             },
             None if self.facts.modifies() || self.facts.blocks.len() > 1 => {
                 refusal::several_shards()
@@ -362,7 +362,7 @@ impl<'a> Query<'a> {
         let mut sources = self.facts.blocks.iter().flat_map(|block| &block.sources);
         let names_settings = sources.any(|source| match &source.kind {
             SourceKind::Relation(name) => name.name == "pg_settings",
-            SourceKind::Opaque => false,
+            SourceKind::Query(_) | SourceKind::Opaque => false,
         });
         match names_settings && self.facts.modifies() {
             true => SessionUse::SET_CONFIG,

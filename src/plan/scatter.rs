@@ -6,6 +6,7 @@ use crate::plan::colocation::Joined;
 use crate::plan::effects::Effects;
 use crate::plan::merge;
 use crate::plan::merge::Merge;
+use crate::plan::nested;
 use crate::plan::query::Query;
 use crate::plan::refusal;
 use crate::sharding::ShardSet;
@@ -29,9 +30,15 @@ const SERVED: [Clauses; 8] = [
 /// # Errors
 /// What it has that needs more than that.
 pub(super) fn shards(query: &Query<'_>) -> Result<(ShardSet, Option<Merge>)> {
-    let [block] = query.facts.blocks.as_slice() else {
-        return Err(refusal::combine("subqueries, WITH or set operations"));
+    let Some(block) = query.facts.blocks.get(query.facts.top) else {
+        return Err(refusal::several_shards());
     };
+    if query.facts.blocks.len() > 1 {
+        if block.kind != BlockKind::Select {
+            return Err(refusal::combine("subqueries, WITH or set operations"));
+        }
+        nested::check(query)?;
+    }
     match &block.kind {
         BlockKind::Update(assigned) => {
             if let Some(relation) = query.bound.source(0, 0).and_then(BoundSource::relation) {
@@ -58,7 +65,8 @@ pub(super) fn shards(query: &Query<'_>) -> Result<(ShardSet, Option<Merge>)> {
     if query.facts.system_columns {
         return Err(refusal::differs("system columns"));
     }
-    if block.sources.iter().any(|source| source.sampled) {
+    let mut sources = query.facts.blocks.iter().flat_map(|block| &block.sources);
+    if sources.any(|source| source.sampled) {
         return Err(refusal::differs("TABLESAMPLE"));
     }
     let joined = Joined::new(query)?;

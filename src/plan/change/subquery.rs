@@ -185,7 +185,8 @@ fn depends_by(query: &Query<'_>, range: &Range<usize>, reference: &Reference) ->
     if let Some(column) = query.bound.resolve(reference.block, &reference.column) {
         let block = query.facts.blocks.get(column.block);
         let source = block.and_then(|block| block.sources.get(column.source));
-        let is_inside = source.is_some_and(|source| contains(query, range, source.offset));
+        let is_inside = source.is_some_and(|source| contains(query, range, source.offset))
+            || block.is_some_and(|block| contains(query, range, block.select));
         return if is_inside { Depends::No } else { Depends::Yes };
     }
     if let Some(qualifier) = reference.column.qualifier.last() {

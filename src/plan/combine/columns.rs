@@ -114,7 +114,7 @@ impl Names {
             .filter_map(|source| match (&source.alias, &source.kind) {
                 (Some(alias), _) => Some(alias),
                 (None, SourceKind::Relation(name)) => Some(&name.name),
-                (None, SourceKind::Opaque) => None,
+                (None, SourceKind::Query(_) | SourceKind::Opaque) => None,
             })
             .any(|name| is_whole_row(query, name) || self.starred.contains(name))
     }

@@ -21,7 +21,7 @@ impl Query<'_> {
         let last = self.token_at(source.offset?)?;
         let has_schema = match &source.kind {
             SourceKind::Relation(name) => name.schema.is_some(),
-            SourceKind::Opaque => return None,
+            SourceKind::Query(_) | SourceKind::Opaque => return None,
         };
         let is_dot = |index: usize| {
             let token = self.tokens.get(index);

@@ -142,7 +142,7 @@ fn may_run_in_parts(query: &Query<'_>, target: usize, known: &[Range<u32>]) -> b
 /// Whether every shard has all the rows of a source.
 fn is_everywhere(source: BoundSource<'_>) -> bool {
     match source {
-        BoundSource::Opaque => true,
+        BoundSource::Query(_) | BoundSource::Opaque => true,
         BoundSource::Named(Lookup::Relation(relation)) => {
             matches!(relation.location, Location::Replicated) && !relation.hazards.row_security
         }

@@ -51,7 +51,7 @@ impl Builder<'_> {
     /// The merge of groups whose rows are on several shards.
     pub fn groups(mut self, joined: &Joined<'_>) -> Result<Merge> {
         let outline = self.outline;
-        let clauses = self.query.facts.blocks.first().map(|block| block.clauses);
+        let clauses = self.top().map(|block| block.clauses);
         let clauses = clauses.unwrap_or_default();
         if clauses.has(Clauses::WINDOW) {
             return Err(refusal::combine("a window function over groups"));
@@ -111,15 +111,15 @@ impl Builder<'_> {
 
     fn finish_groups(mut self, grouping: Grouping, order: Vec<SortKey>) -> Result<Merge> {
         let outline = self.outline;
-        if !outline.order_clause.is_empty() {
+        if !outline.places.order_clause.is_empty() {
             self.changes
-                .push(Change::new(outline.order_clause.clone(), Vec::new()));
+                .push(Change::new(outline.places.order_clause.clone(), Vec::new()));
         }
         let cut = self.counts()?;
-        if !outline.limit_clause.is_empty() {
+        if !outline.places.limit_clause.is_empty() {
             let kept = Piece::Text(cut.parameters().into());
             self.changes
-                .push(Change::new(outline.limit_clause.clone(), vec![kept]));
+                .push(Change::new(outline.places.limit_clause.clone(), vec![kept]));
         }
         let mut merge = self.finish(order, cut)?;
         merge.grouping = Some(grouping);

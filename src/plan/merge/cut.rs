@@ -49,7 +49,7 @@ impl Builder<'_> {
     /// The rows that the client gets. The shards' limit takes the place of the client's.
     pub fn cut(&mut self) -> Result<Cut> {
         let cut = self.counts()?;
-        let clause = self.outline.limit_clause.clone();
+        let clause = self.outline.places.limit_clause.clone();
         if !clause.is_empty() {
             let pieces = vec![Piece::Text(cut.of_shard().into())];
             self.changes.push(Change::new(clause, pieces));

@@ -6,7 +6,6 @@ use crate::plan::colocation::Joined;
 use crate::plan::effects::is_shard_id;
 use crate::sql::analysis::Clauses;
 use crate::sql::analysis::Column;
-use crate::sql::analysis::SourceKind;
 use crate::sql::analysis::outline::Distinct;
 use crate::sql::analysis::outline::Expression;
 use crate::sql::analysis::outline::Form;
@@ -28,7 +27,7 @@ impl Builder<'_> {
     /// Whether every group, and every row that `DISTINCT` keeps, is made of rows of one shard.
     pub fn reach(&self, joined: &Joined<'_>, has_aggregate: bool) -> Result<Reach> {
         let outline = self.outline;
-        let clauses = self.query.facts.blocks.first().map(|block| block.clauses);
+        let clauses = self.top().map(|block| block.clauses);
         let clauses = clauses.unwrap_or_default();
         if !outline.group_by.is_empty() {
             let is_shards = outline.group_by.iter().any(|key| self.is_shard_id(key));
@@ -116,10 +115,7 @@ impl Builder<'_> {
 
     /// The column that a name of the select list stands for, if no source can have one of that name.
     fn column_named(&self, column: &Column) -> Option<ColumnId> {
-        let block = self.query.facts.blocks.first()?;
-        let mut sources = block.sources.iter();
-        let is_known = sources.all(|source| !matches!(source.kind, SourceKind::Opaque));
-        if !is_known || !column.qualifier.is_empty() {
+        if !self.knows_sources() || !column.qualifier.is_empty() {
             return None;
         }
         match &self.list.as_ref()?.named(&column.name)??.form {

@@ -59,7 +59,7 @@ impl Builder<'_> {
             });
         }
         self.changes
-            .push(Change::new(self.outline.having_clause.clone(), kept));
+            .push(Change::new(self.outline.places.having_clause.clone(), kept));
         Ok(tests)
     }
 

@@ -1,5 +1,8 @@
 //! The columns that a select list gives, wildcards expanded.
 
+use std::collections::HashSet;
+
+use crate::catalog::TableColumn;
 use crate::plan::query::Query;
 use crate::sql::analysis::Block;
 use crate::sql::analysis::Column;
@@ -71,7 +74,8 @@ impl List {
 
 /// The columns of `*` or `qualifier.*`.
 fn expanded(query: &Query<'_>, qualifier: &[String]) -> Option<Vec<ListColumn>> {
-    let block = query.facts.blocks.first()?;
+    let top = query.facts.top;
+    let block = query.facts.blocks.get(top)?;
     let mut columns = Vec::new();
     let mut found = 0;
     // Merged columns come first, and once.
@@ -86,9 +90,12 @@ fn expanded(query: &Query<'_>, qualifier: &[String]) -> Option<Vec<ListColumn>> 
             [_] => continue,
             _ => return None,
         }
-        let relation = query.bound.source(0, index)?.relation()?;
-        for (number, column) in relation.columns.iter().enumerate() {
-            let label = source.columns.get(number).unwrap_or(&column.name);
+        let names = match query.bound.source(top, index)?.relation() {
+            Some(relation) => relation.columns.iter().map(column_name).collect(),
+            None => distinct(query.bound.names_of(top, index)?)?,
+        };
+        for (number, known) in names.iter().enumerate() {
+            let label = source.columns.get(number).unwrap_or(known);
             let written = format!("{}.{}", quote_identifier(name), quote_identifier(label));
             columns.push(ListColumn {
                 label: Some(label.clone()),
@@ -104,6 +111,16 @@ fn expanded(query: &Query<'_>, qualifier: &[String]) -> Option<Vec<ListColumn>> 
     (qualifier.is_empty() || found == 1).then_some(columns)
 }
 
+fn column_name(column: &TableColumn) -> String {
+    column.name.clone()
+}
+
+/// Names that each mean one column; none if two are alike.
+fn distinct(names: Vec<String>) -> Option<Vec<String>> {
+    let known: HashSet<&String> = names.iter().collect();
+    (known.len() == names.len()).then_some(names)
+}
+
 /// The name of a source in its block; none if it is not visible.
 fn name_of<'a>(block: &Block, source: &'a Source) -> Option<&'a str> {
     // A `*` of an aliased join has no merges of its own here.
@@ -113,6 +130,6 @@ fn name_of<'a>(block: &Block, source: &'a Source) -> Option<&'a str> {
     match (&source.alias, &source.kind) {
         (Some(alias), _) => Some(alias),
         (None, SourceKind::Relation(name)) => Some(&name.name),
-        (None, SourceKind::Opaque) => None,
+        (None, SourceKind::Query(_) | SourceKind::Opaque) => None,
     }
 }

@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::plan::colocation::Joined;
 use crate::plan::effects::Effects;
+use crate::plan::nested;
 use crate::plan::query::Query;
 use crate::plan::refusal;
 use crate::sql::analysis::Clauses;
@@ -93,10 +94,11 @@ impl SortKey {
 /// # Errors
 /// Why there is none.
 pub(super) fn of(query: &Query<'_>, joined: &Joined<'_>) -> Result<Option<Merge>> {
-    let Some(block) = query.facts.blocks.first() else {
+    let top = query.facts.top;
+    let Some(block) = query.facts.blocks.get(top) else {
         return Err(refusal::several_shards());
     };
-    if !joined.holds_windows(block, 0) {
+    if !joined.holds_windows(block, top) {
         return Err(refusal::combine(
             "a window that is not partitioned by the shard key",
         ));
@@ -107,7 +109,11 @@ pub(super) fn of(query: &Query<'_>, joined: &Joined<'_>) -> Result<Option<Merge>
     }
     let outline = outlined(query)?;
     let builder = Builder::new(query, &outline);
-    match builder.reach(joined, has_aggregate)? {
+    let reach = builder.reach(joined, has_aggregate)?;
+    if !matches!(reach, Reach::Shard) && builder.has_sublinks() {
+        return Err(refusal::combine("groups and subqueries in expressions"));
+    }
+    match reach {
         Reach::Groups => return builder.groups(joined).map(Some),
         Reach::Distinct => return builder.distinct().map(Some),
         Reach::Shard => {}
@@ -129,7 +135,9 @@ pub(super) fn forms(query: &Query<'_>) -> Option<Vec<Form>> {
 /// Whether a query calls an aggregate, or what may be one, that is no window function.
 fn has_aggregate(query: &Query<'_>) -> bool {
     let mut calls = query.facts.calls.iter().zip(&query.calls);
-    calls.any(|(call, effects)| !call.windowed && effects.any(Effects::AGGREGATE))
+    calls.any(|(call, effects)| {
+        call.block == query.facts.top && !call.windowed && effects.any(Effects::AGGREGATE)
+    })
 }
 
 fn outlined(query: &Query<'_>) -> Result<Outline> {
@@ -157,6 +165,19 @@ impl<'a> Builder<'a> {
             hidden: Vec::new(),
             changes: Vec::new(),
         }
+    }
+
+    /// Whether there are subqueries in expressions elsewhere than in `FROM` and `WHERE`.
+    fn has_sublinks(&self) -> bool {
+        let body = self.query.body;
+        let start = body
+            .get(self.outline.places.list_end)
+            .map_or(0, |token| token.start);
+        let last = self.outline.places.rows_end.checked_sub(1);
+        let end = last
+            .and_then(|last| body.get(last))
+            .map_or(0, |token| token.end);
+        nested::has_sublinks(self.query, &(start..end))
     }
 
     /// The client's columns.
@@ -193,7 +214,7 @@ impl<'a> Builder<'a> {
             added.push(Piece::Text(format!(") AS \"?shardwire {index}?\"").into()));
         }
         if !added.is_empty() {
-            let at = self.outline.list_end;
+            let at = self.outline.places.list_end;
             self.changes.push(Change::new(at..at, added));
         }
         Ok(Merge {

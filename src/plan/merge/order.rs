@@ -2,8 +2,11 @@
 
 use crate::catalog::TableColumn;
 use crate::error::Result;
+use crate::plan::bind::BoundSource;
 use crate::plan::bind::ColumnId;
 use crate::plan::query::Query;
+use crate::sql::analysis::Block;
+use crate::sql::analysis::BlockId;
 use crate::sql::analysis::Column;
 use crate::sql::analysis::Name;
 use crate::sql::analysis::SourceKind;
@@ -144,7 +147,7 @@ impl Builder<'_> {
         Ok(match known {
             Some(column) => column.deterministic,
             None => {
-                let occurrences = self.query.bound.occurrences();
+                let occurrences = self.query.bound.occurrences().filter(is_not_query);
                 let mut relations = occurrences.map(|(_, _, source)| source.relation());
                 !has_collation(self.query)
                     && relations.all(|relation| {
@@ -162,12 +165,18 @@ impl Builder<'_> {
 
     /// Whether the columns of all sources are known.
     pub fn knows_sources(&self) -> bool {
-        let mut occurrences = self.query.bound.occurrences();
-        occurrences.all(|(_, _, source)| source.relation().is_some())
+        let top = self.query.facts.top;
+        let sources = self.top().map_or(0, |block| block.sources.len());
+        (0..sources).all(|source| self.query.bound.is_known(top, source))
+    }
+
+    /// The block whose rows are the answer.
+    pub fn top(&self) -> Option<&Block> {
+        self.query.facts.blocks.get(self.query.facts.top)
     }
 
     fn table_column(&self, column: &Column) -> Option<&TableColumn> {
-        let id = self.column(column)?;
+        let id = self.query.bound.base(self.column(column)?)?;
         let relation = self.query.bound.source(id.block, id.source)?.relation()?;
         relation.columns.get(id.column)
     }
@@ -189,12 +198,13 @@ impl Builder<'_> {
 
     /// The column of a table that a name means.
     pub fn column(&self, column: &Column) -> Option<ColumnId> {
-        let block = self.query.facts.blocks.first()?;
+        let top = self.query.facts.top;
+        let block = self.query.facts.blocks.get(top)?;
         let column = Column {
             visible: 0..block.sources.len(),
             ..column.clone()
         };
-        self.query.bound.resolve(0, &column)
+        self.query.bound.resolve(top, &column)
     }
 }
 
@@ -208,6 +218,11 @@ fn has_collation(query: &Query<'_>) -> bool {
     tokens.any(|token| token.is_word(query.request.text, "collate"))
 }
 
+/// Whether it is no subquery: those are made of others.
+fn is_not_query((_, _, source): &(BlockId, usize, BoundSource<'_>)) -> bool {
+    !matches!(source, BoundSource::Query(_))
+}
+
 /// Whether every string that a query can make is ordered by its bytes.
 fn is_all_bytewise(query: &Query<'_>) -> bool {
     let sources = query.facts.blocks.iter().flat_map(|block| &block.sources);
@@ -215,8 +230,13 @@ fn is_all_bytewise(query: &Query<'_>) -> bool {
     query.request.catalog.is_bytewise()
         && !has_collation(query)
         && !sources.into_iter().any(|source| is_opaque(&source.kind))
-        && query.bound.occurrences().all(|(_, _, source)| {
-            let relation = source.relation();
-            relation.is_some_and(|relation| relation.columns.iter().all(|column| column.bytewise))
-        })
+        && query
+            .bound
+            .occurrences()
+            .filter(is_not_query)
+            .all(|(_, _, source)| {
+                let relation = source.relation();
+                relation
+                    .is_some_and(|relation| relation.columns.iter().all(|column| column.bytewise))
+            })
 }

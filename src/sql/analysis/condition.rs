@@ -5,9 +5,13 @@ use sqlparser::ast::CastKind;
 use sqlparser::ast::DataType;
 use sqlparser::ast::ExactNumberInfo;
 use sqlparser::ast::Expr;
+use sqlparser::ast::Query;
+use sqlparser::ast::SetExpr;
 use sqlparser::ast::TimezoneInfo;
 use sqlparser::ast::UnaryOperator;
 use sqlparser::ast::Value as ParsedValue;
+
+use crate::sql::parse;
 
 use super::CastType;
 use super::Column;
@@ -54,11 +58,18 @@ impl Walker<'_> {
                     compare_op: BinaryOperator::Eq,
                     right,
                     ..
-                } => {
-                    if let Expr::Array(array) = plain(right) {
+                } => match plain(right) {
+                    Expr::Array(array) => {
                         found.extend(self.membership(left, &array.elem, scope));
                     }
-                }
+                    Expr::Subquery(query) => self.among(left, query, scope, &mut found),
+                    _ => {}
+                },
+                Expr::InSubquery {
+                    expr,
+                    subquery,
+                    negated: false,
+                } => self.among(expr, subquery, scope, &mut found),
                 _ => {}
             }
         }
@@ -116,6 +127,28 @@ impl Walker<'_> {
             .map(|item| self.value(plain(item)))
             .collect::<Option<Vec<Value>>>()?;
         (!values.is_empty()).then_some((column, Equals::Values(values)))
+    }
+
+    /// `left` is equal to a row of a subquery.
+    fn among(&self, left: &Expr, query: &Query, scope: &Scope, found: &mut Vec<(Column, Equals)>) {
+        let SetExpr::Select(select) = query.body.as_ref() else {
+            return;
+        };
+        let line = select.select_token.0.span.start.line;
+        let (None, Some(select)) = (&query.with, parse::offset(line, self.tokens)) else {
+            return;
+        };
+        let left = plain(left);
+        let sides = match left {
+            Expr::Tuple(sides) => sides.as_slice(),
+            other => std::slice::from_ref(other),
+        };
+        for (number, side) in sides.iter().enumerate() {
+            if let Some(side) = column(plain(side), scope) {
+                let column = number;
+                found.push((side, Equals::Query { select, column }));
+            }
+        }
     }
 
     /// The constant or parameter that an expression is.

@@ -23,6 +23,10 @@ pub struct Facts {
     pub references: Vec<Reference>,
     /// The conditions of `WHERE` and `ON`.
     pub conjunctions: Vec<Conjunction>,
+    /// The block whose rows are the answer: that behind a `WITH`.
+    pub top: BlockId,
+    /// It has a `WITH RECURSIVE`.
+    pub recursive: bool,
 }
 
 /// A column named in an expression.
@@ -84,6 +88,35 @@ pub struct Block {
     pub partitions: Vec<Vec<Column>>,
     /// Offset of its `SELECT`.
     pub select: Option<u32>,
+    /// Its columns.
+    pub outputs: Vec<Output>,
+    /// The keys of its `GROUP BY`, as far as each is a column or a number.
+    pub groups: Vec<GroupKey>,
+    /// The arms of a set operation.
+    pub arms: Vec<BlockId>,
+}
+
+/// An entry of a select list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// One column.
+    One {
+        /// Its name; none if it is not known.
+        name: Option<String>,
+        /// The column that it is, if it is one as it stands.
+        column: Option<Column>,
+    },
+    /// `*`, or `table.*`.
+    Wildcard(Vec<String>),
+}
+
+/// A key of `GROUP BY` that all grouping sets have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupKey {
+    /// A column, or the name of one of the answer.
+    Column(Column),
+    /// The number of a column of the answer, from 1.
+    Number(usize),
 }
 
 /// The kinds of blocks.
@@ -173,7 +206,9 @@ pub struct Source {
 pub enum SourceKind {
     /// A relation of the catalogue.
     Relation(Name),
-    /// Something else: a subquery, a CTE, a function, an aliased join.
+    /// A subquery, or a CTE that is not recursive.
+    Query(BlockId),
+    /// Something else: a function, an aliased join, a recursive CTE.
     Opaque,
 }
 
@@ -246,6 +281,13 @@ pub enum Equals {
     Column(Column),
     /// One of these values (`=`, `IN`).
     Values(Vec<Value>),
+    /// A column of a row of a subquery (`IN`, `= ANY`).
+    Query {
+        /// Offset of its `SELECT`.
+        select: u32,
+        /// The number of the column, from 0.
+        column: usize,
+    },
 }
 
 /// A column as it is named.
@@ -355,6 +397,8 @@ impl Clauses {
     pub const INTO: Clauses = Clauses(512);
     /// `WITHIN GROUP`, or `FILTER`, `DISTINCT`, `ORDER BY` inside a call: an aggregate for certain.
     pub const AGGREGATE: Clauses = Clauses(1024);
+    /// `DISTINCT ON`, besides [`Clauses::DISTINCT`].
+    pub const DISTINCT_ON: Clauses = Clauses(2048);
 
     /// All of them with the words to name them by.
     const NAMES: [(Clauses, &'static str); 11] = [
@@ -381,6 +425,13 @@ impl Clauses {
         self.0 & clauses.0 == clauses.0
     }
 
+    /// Whether which rows there are, or are locked, depends on more than each of them: `LIMIT`, `OFFSET`,
+    /// `FOR UPDATE`.
+    pub fn cuts(self) -> bool {
+        let cuts = [Clauses::LIMIT, Clauses::OFFSET, Clauses::LOCKING];
+        cuts.iter().any(|clause| self.has(*clause))
+    }
+
     /// Those that are not among `others`.
     #[must_use]
     pub fn without(self, others: &[Clauses]) -> Clauses {
@@ -405,7 +456,7 @@ impl Facts {
             .flat_map(|block| &block.sources)
             .filter_map(|source| match &source.kind {
                 SourceKind::Relation(name) => Some(name),
-                SourceKind::Opaque => None,
+                SourceKind::Query(_) | SourceKind::Opaque => None,
             })
     }
 

@@ -141,8 +141,8 @@ impl Walker<'_> {
                 } else {
                     self.block(block)?.outer.clone()
                 };
-                self.query(subquery, outer)?;
-                self.add_source(block, SourceKind::Opaque, alias.as_ref())?;
+                let query = self.query(subquery, outer)?;
+                self.add_source(block, SourceKind::Query(query), alias.as_ref())?;
             }
             TableFactor::Function {
                 name: function,
@@ -234,14 +234,16 @@ impl Walker<'_> {
             self.arguments(&args.args, left)?;
             return self.add_source(block, SourceKind::Opaque, alias.as_ref());
         }
-        let cte = relation.schema.is_none() && self.ctes.contains(&relation.name);
-        if cte {
-            let alias_of_cte = alias.is_none().then(|| relation.name.clone());
-            self.add_source(block, SourceKind::Opaque, alias.as_ref())?;
-            if let (Some(name), Some(source)) =
-                (alias_of_cte, self.block(block)?.sources.last_mut())
-            {
-                source.alias = Some(name);
+        let mut ctes = self.ctes.iter().rev();
+        let cte = ctes.find(|cte| relation.schema.is_none() && cte.name == relation.name);
+        if let Some(cte) = cte {
+            let kind = cte.block.map_or(SourceKind::Opaque, SourceKind::Query);
+            let columns = cte.columns.clone();
+            self.add_source(block, kind, alias.as_ref())?;
+            if let Some(source) = self.block(block)?.sources.last_mut() {
+                source.alias.get_or_insert(relation.name);
+                let renamed = source.columns.len().min(columns.len());
+                source.columns.extend(columns.into_iter().skip(renamed));
             }
             return Ok(());
         }

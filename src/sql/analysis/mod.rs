@@ -36,11 +36,13 @@ pub use facts::Condition;
 pub use facts::Conjunction;
 pub use facts::Equals;
 pub use facts::Facts;
+pub use facts::GroupKey;
 pub use facts::Insert;
 pub use facts::JoinKind;
 pub use facts::Merge;
 pub use facts::Name;
 pub use facts::OuterJoin;
+pub use facts::Output;
 pub use facts::Place;
 pub use facts::Reference;
 pub use facts::Rows;
@@ -73,7 +75,10 @@ pub fn analyse(text: &str, tokens: &[Token]) -> Result<Facts, Stopped> {
         depth: 0,
     };
     match walker.statement(&tree.statement, None) {
-        Ok(_) => Ok(walker.facts),
+        Ok(top) => {
+            walker.facts.top = top;
+            Ok(walker.facts)
+        }
         Err(reason) => Err(Stopped {
             reason,
             offset: None,
@@ -86,9 +91,18 @@ struct Walker<'a> {
     tokens: &'a [Token],
     facts: Facts,
     /// The CTEs in scope, innermost last.
-    ctes: Vec<String>,
+    ctes: Vec<Cte>,
     overriding_user: bool,
     depth: usize,
+}
+
+/// A CTE that is in scope.
+struct Cte {
+    name: String,
+    /// Its query; none while it may be one that reads itself.
+    block: Option<BlockId>,
+    /// The names that it gives its first columns.
+    columns: Vec<String>,
 }
 
 impl Walker<'_> {

@@ -55,8 +55,23 @@ pub struct Outline {
     pub offset: Quantity,
     /// `WITH TIES`.
     pub with_ties: bool,
+    /// Where its clauses stand.
+    pub places: Places,
+}
+
+/// Where the clauses of a `SELECT` stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// `SELECT` itself.
+    pub select: usize,
+    /// Where the list begins, behind `DISTINCT` and the like.
+    pub list_start: usize,
     /// From `SELECT` to the last token before `FROM`, without the list.
     pub list_end: usize,
+    /// Where `FROM` and `WHERE` end.
+    pub rows_end: usize,
+    /// What stands behind `GROUP BY`, or behind the rows if there is none.
+    pub rest: usize,
     /// `HAVING` and its condition.
     pub having_clause: Range<usize>,
     /// `ORDER BY` and its keys.
@@ -194,15 +209,21 @@ impl Reader<'_> {
             items,
             distinct,
             group_by,
-            having_clause: whole(&clauses.having, 1),
             having: clauses.having.clone(),
             order_by,
             limit,
             offset,
             with_ties,
-            list_end: clauses.list().end,
-            order_clause: whole(&clauses.order_by, 2),
-            limit_clause: clauses.limit.clone(),
+            places: Places {
+                select: clauses.select,
+                list_start: clauses.list().start,
+                list_end: clauses.list().end,
+                rows_end: clauses.rows_end,
+                rest: clauses.rest,
+                having_clause: whole(&clauses.having, 1),
+                order_clause: whole(&clauses.order_by, 2),
+                limit_clause: clauses.limit.clone(),
+            },
         })
     }
 

@@ -15,6 +15,7 @@ use sqlparser::ast::SelectFlavor;
 use sqlparser::ast::SelectItem;
 use sqlparser::ast::SelectItemQualifiedWildcardKind;
 use sqlparser::ast::SetExpr;
+use sqlparser::ast::Value;
 use sqlparser::ast::Values;
 use sqlparser::ast::WildcardAdditionalOptions;
 use sqlparser::ast::With;
@@ -25,11 +26,17 @@ use crate::sql::parse::StopReason;
 use super::BlockId;
 use super::BlockKind;
 use super::Clauses;
+use super::Cte;
+use super::GroupKey;
 use super::Name;
+use super::Output;
 use super::Scope;
 use super::Walk;
 use super::Walker;
 use super::absent;
+use super::condition::column;
+use super::condition::plain;
+use super::parts;
 
 impl Walker<'_> {
     /// Walks a query; the block that holds its top.
@@ -58,11 +65,12 @@ impl Walker<'_> {
 
     pub(super) fn with(&mut self, with: &With, outer: Option<Scope>) -> Walk {
         if with.recursive {
-            let names = with
-                .cte_tables
-                .iter()
-                .map(|cte| cte.alias.name.value.clone());
-            self.ctes.extend(names);
+            self.facts.recursive = true;
+            self.ctes.extend(with.cte_tables.iter().map(|cte| Cte {
+                name: cte.alias.name.value.clone(),
+                block: None,
+                columns: Vec::new(),
+            }));
         }
         for cte in &with.cte_tables {
             self.facts.ctes.push(cte.alias.name.value.clone());
@@ -70,9 +78,14 @@ impl Walker<'_> {
                 cte.from.is_none() && cte.alias.at.is_none(),
                 "a CTE of another dialect",
             )?;
-            self.query(&cte.query, outer.clone())?;
+            let block = self.query(&cte.query, outer.clone())?;
             if !with.recursive {
-                self.ctes.push(cte.alias.name.value.clone());
+                let columns = cte.alias.columns.iter();
+                self.ctes.push(Cte {
+                    name: cte.alias.name.value.clone(),
+                    block: Some(block),
+                    columns: columns.map(|column| column.name.value.clone()).collect(),
+                });
             }
         }
         Ok(())
@@ -165,7 +178,8 @@ impl Walker<'_> {
         arms.push(rest);
         self.deeper()?;
         for arm in arms.into_iter().rev() {
-            self.set_expression(arm, outer.clone())?;
+            let arm = self.set_expression(arm, outer.clone())?;
+            self.block(block)?.arms.push(arm);
         }
         self.shallower();
         Ok(block)
@@ -189,6 +203,7 @@ impl Walker<'_> {
         self.from(&select.from, block)?;
         let scope = self.everything(block)?;
         self.select_items(&select.projection, &scope)?;
+        self.block(block)?.outputs = outputs(&select.projection, &scope);
         if let Some(selection) = &select.selection {
             self.terms(selection, &scope, None);
             self.conditions(selection, &scope, None)?;
@@ -197,6 +212,7 @@ impl Walker<'_> {
         match &select.distinct {
             Some(Distinct::On(keys)) => {
                 self.clause(block, Clauses::DISTINCT)?;
+                self.clause(block, Clauses::DISTINCT_ON)?;
                 self.expressions(keys, &scope)?;
             }
             Some(Distinct::Distinct) => self.clause(block, Clauses::DISTINCT)?,
@@ -244,6 +260,8 @@ impl Walker<'_> {
         if !keys.is_empty() || !modifiers.is_empty() {
             self.clause(scope.block, Clauses::GROUP_BY)?;
         }
+        let groups = keys.iter().filter_map(|key| group_key(key, scope));
+        self.block(scope.block)?.groups = groups.collect();
         self.expressions(keys, scope)?;
         for modifier in modifiers {
             match modifier {
@@ -276,6 +294,45 @@ impl Walker<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The columns of a select list.
+fn outputs(items: &[SelectItem], scope: &Scope) -> Vec<Output> {
+    let outputs = items.iter().map(|item| match item {
+        SelectItem::UnnamedExpr(expression) => {
+            let column = column(plain(expression), scope);
+            Output::One {
+                name: column.as_ref().map(|column| column.name.clone()),
+                column,
+            }
+        }
+        SelectItem::ExprWithAlias { expr, alias } => Output::One {
+            name: Some(alias.value.clone()),
+            column: column(plain(expr), scope),
+        },
+        SelectItem::Wildcard(_) => Output::Wildcard(Vec::new()),
+        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+            let parts = parts(name).unwrap_or_default();
+            let names = parts.iter().map(|part| part.value.clone());
+            Output::Wildcard(names.collect())
+        }
+        // The fields of a value: any number of columns.
+        SelectItem::QualifiedWildcard(..) | SelectItem::ExprWithAliases { .. } => {
+            Output::Wildcard(vec![String::new(); 3])
+        }
+    });
+    outputs.collect()
+}
+
+/// A key of `GROUP BY` that is a column or a number.
+fn group_key(key: &Expr, scope: &Scope) -> Option<GroupKey> {
+    match plain(key) {
+        Expr::Value(value) => match &value.value {
+            Value::Number(digits, _) => digits.parse().ok().map(GroupKey::Number),
+            _ => None,
+        },
+        other => column(other, scope).map(GroupKey::Column),
     }
 }
 

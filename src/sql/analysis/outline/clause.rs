@@ -16,6 +16,12 @@ pub(super) struct Clauses {
     pub order_by: Option<Range<usize>>,
     /// `LIMIT`, `OFFSET` and `FETCH` with all their words.
     pub limit: Range<usize>,
+    /// `SELECT`.
+    pub select: usize,
+    /// Where `FROM` and `WHERE` end.
+    pub rows_end: usize,
+    /// Where what stands behind `GROUP BY` begins; the same if there is none.
+    pub rest: usize,
 }
 
 impl Clauses {
@@ -23,13 +29,28 @@ impl Clauses {
     pub fn find(text: &str, tokens: &[Token]) -> Option<Clauses> {
         let words = Words { text, tokens };
         let marks = words.marks()?;
-        let mut clauses = Clauses::default();
+        let is_behind = |(_, mark): &&(usize, Mark)| !matches!(mark, Mark::Select | Mark::Rows);
+        let rows_end = marks
+            .iter()
+            .find(is_behind)
+            .map_or(tokens.len(), |(at, _)| *at);
+        let mut clauses = Clauses {
+            rows_end,
+            rest: rows_end,
+            ..Clauses::default()
+        };
         let mut marks = marks.iter().peekable();
         while let Some(&(at, mark)) = marks.next() {
             let end = marks.peek().map_or(tokens.len(), |(next, _)| *next);
             match mark {
-                Mark::Select => clauses.list = words.list(at + 1..end, &mut clauses.distinct_on)?,
-                Mark::GroupBy => clauses.group_by = Some(words.group(at + 2..end)),
+                Mark::Select => {
+                    clauses.select = at;
+                    clauses.list = words.list(at + 1..end, &mut clauses.distinct_on)?;
+                }
+                Mark::GroupBy => {
+                    clauses.group_by = Some(words.group(at + 2..end));
+                    clauses.rest = end;
+                }
                 Mark::Having => clauses.having = Some(at + 1..end),
                 Mark::OrderBy => clauses.order_by = Some(at + 2..end),
                 Mark::Limit => {
@@ -41,7 +62,7 @@ impl Clauses {
                     };
                     clauses.limit = is_next.then_some(start..end)?;
                 }
-                Mark::Other => {}
+                Mark::Rows | Mark::Other => {}
             }
         }
         (!clauses.list.is_empty()).then_some(clauses)
@@ -84,6 +105,8 @@ enum Mark {
     Having,
     OrderBy,
     Limit,
+    /// `FROM`, `WHERE`, `INTO`.
+    Rows,
     Other,
 }
 
@@ -149,14 +172,16 @@ impl Words<'_> {
             Mark::OrderBy
         } else if is("limit") || is("offset") || is("fetch") {
             Mark::Limit
-        } else if is("where") || is("window") || is("for") || is("into") {
+        } else if is("where") || is("into") {
+            Mark::Rows
+        } else if is("window") || is("for") {
             Mark::Other
         } else if is("from") {
             // IS DISTINCT FROM, ROWS FROM.
             if before("distinct") || before("rows") {
                 return Some(None);
             }
-            Mark::Other
+            Mark::Rows
         } else if is("union") || is("intersect") || is("except") {
             return None;
         } else {
