@@ -279,9 +279,11 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             };
             // A branch that is ahead of its siblings' descriptions reads on until it holds a row, or the
             // end of none. Anything else at the front is a message that has come in part.
-            let front = branch.socket().input.bytes().first();
-            let is_ahead = !self.is_released && matches!(front, Some(b'D' | b'C' | b'I' | b's'));
-            let is_early = front == Some(&b'D') && !may_pass(&self.order, index);
+            let front = branch.socket().input.bytes().first().copied();
+            let has_failed = front == Some(b'E') && branch.description.is_some();
+            let is_ahead = !self.is_released
+                && (has_failed || matches!(front, Some(b'D' | b'C' | b'I' | b's')));
+            let is_early = front == Some(b'D') && !may_pass(&self.order, index);
             let waits = waits
                 || is_early
                 || self
@@ -395,6 +397,10 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 return Ok(true);
             }
             b'C' | b'I' | b's' if !self.is_released => return Ok(false),
+            // The client hears of the columns first, as from one server.
+            b'E' if !self.is_released && branch.description.is_some() && self.failure.is_none() => {
+                return Ok(false);
+            }
             b'N' if self.copied.is_some() || self.told == Told::Silence => {}
             b'N' => out.push(frame),
             b'E' => {
