@@ -27,6 +27,7 @@ mod drivers;
 mod encodings;
 mod faults;
 mod feed;
+mod gathered;
 mod harness;
 mod hostile;
 mod implicit;

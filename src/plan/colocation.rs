@@ -110,6 +110,11 @@ impl<'a> Joined<'a> {
         self.query
     }
 
+    /// The key columns of the anchor.
+    pub fn key(&self) -> &[ColumnId] {
+        &self.key
+    }
+
     /// The block of the anchor.
     pub fn block(&self) -> BlockId {
         self.key.first().map_or(0, |column| column.block)

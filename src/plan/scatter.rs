@@ -30,6 +30,15 @@ const SERVED: [Clauses; 8] = [
 /// # Errors
 /// What it has that needs more than that.
 pub(super) fn shards(query: &Query<'_>) -> Result<(ShardSet, Option<Merge>)> {
+    let joined = joined(query)?;
+    Ok((joined.shards(), merge::of(query, &joined)?))
+}
+
+/// The sharded sources of a query that each shard can run over its own rows.
+///
+/// # Errors
+/// What it has that needs more than that.
+pub(super) fn joined<'a>(query: &'a Query<'a>) -> Result<Joined<'a>> {
     let Some(block) = query.facts.blocks.get(query.facts.top) else {
         return Err(refusal::several_shards());
     };
@@ -69,8 +78,7 @@ pub(super) fn shards(query: &Query<'_>) -> Result<(ShardSet, Option<Merge>)> {
     if sources.any(|source| source.sampled) {
         return Err(refusal::differs("TABLESAMPLE"));
     }
-    let joined = Joined::new(query)?;
-    Ok((joined.shards(), merge::of(query, &joined)?))
+    Joined::new(query)
 }
 
 fn check_calls(query: &Query<'_>) -> Result<()> {

@@ -172,6 +172,14 @@ impl Tree<'_> {
 
     fn combine(&self, combine: &Combine, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Combine")?;
+        if let Some((words, shards, proof)) = combine.gathered() {
+            write!(f, "\n  {words}, from {}", self.set(shards))?;
+            if let Some(proof) = proof {
+                write!(f, ", ")?;
+                write_proof(proof, f)?;
+            }
+            return Ok(());
+        }
         for part in combine.parts() {
             write!(f, "\n  {} (", part.relation)?;
             write!(f, "{})", part.columns.join(", "))?;

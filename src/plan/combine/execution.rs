@@ -8,6 +8,7 @@ use crate::plan::Arguments;
 use crate::plan::combine::Combine;
 use crate::plan::combine::Fragment;
 use crate::plan::combine::Place;
+use crate::plan::combine::Unfinished;
 use crate::plan::keyed;
 use crate::plan::own::tokens_of;
 use crate::sharding::ShardIndex;
@@ -32,6 +33,8 @@ pub struct Execution {
     pub relations: Vec<Intermediate>,
     /// It was not parsed: whoever runs it sees to it that it reads nothing else.
     pub is_unread: bool,
+    /// What `text` will be, if the types of the only relation decide on it.
+    pub unfinished: Option<Unfinished>,
 }
 
 /// An intermediate relation.
@@ -45,6 +48,8 @@ pub struct Intermediate {
     pub source: String,
     /// The query on the hub that gives its columns and their types.
     pub columns: String,
+    /// The names of its columns, as SQL, if they are those of `query`.
+    pub names: Vec<String>,
     /// The query that gives its rows on each shard.
     pub query: String,
     /// The client's parameters, from 0, that are `$1`, `$2` … in `query`.
@@ -140,6 +145,7 @@ impl Combine {
             hub: self.hub,
             relations,
             is_unread: self.is_unread,
+            unfinished: None,
         })
     }
 
@@ -159,15 +165,15 @@ impl Combine {
 }
 
 /// A text of the planned shape.
-struct Written<'a> {
-    text: &'a str,
-    tokens: &'a [Token],
+pub(super) struct Written<'a> {
+    pub text: &'a str,
+    pub tokens: &'a [Token],
     /// None of its constants means another moment on each server.
-    is_timeless: bool,
+    pub is_timeless: bool,
 }
 
 impl Written<'_> {
-    fn tokens(&self, range: &Range<usize>) -> Result<&[Token]> {
+    pub fn tokens(&self, range: &Range<usize>) -> Result<&[Token]> {
         let tokens = self.tokens.get(range.clone());
         tokens.filter(|tokens| !tokens.is_empty()).ok_or_else(|| {
             let message = "the statement is not of the shape that was planned";
@@ -176,7 +182,7 @@ impl Written<'_> {
     }
 
     /// The bytes of some tokens.
-    fn bytes(&self, range: &Range<usize>) -> Result<Range<u32>> {
+    pub fn bytes(&self, range: &Range<usize>) -> Result<Range<u32>> {
         let tokens = self.tokens(range)?;
         let start = tokens.first().map_or(0, |token| token.start);
         Ok(start..tokens.last().map_or(start, |token| token.end))
@@ -239,6 +245,7 @@ impl Fragment {
                 quote_identifier(&self.relation)
             ),
             columns,
+            names: Vec::new(),
             query,
             parameters,
             shards,
@@ -253,7 +260,7 @@ impl Fragment {
 }
 
 /// Appends a term whose parameters are numbered anew.
-fn push_term(
+pub(super) fn push_term(
     query: &mut String,
     written: &Written<'_>,
     term: &Range<usize>,

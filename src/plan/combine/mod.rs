@@ -23,6 +23,7 @@
 mod check;
 pub(super) mod columns;
 mod execution;
+mod gathered;
 mod places;
 pub(super) mod terms;
 pub(super) mod unread;
@@ -52,11 +53,13 @@ use crate::sql::analysis::BlockId;
 use crate::sql::analysis::Source;
 
 use columns::Names;
+use gathered::Gathered;
 use terms::Terms;
 
 pub use execution::Execution;
 pub use execution::Intermediate;
 pub use execution::KeyLink;
+pub use gathered::Unfinished;
 
 /// A query that a hub finishes.
 #[derive(Clone, Debug)]
@@ -71,6 +74,8 @@ pub struct Combine {
     schemas: Vec<Range<usize>>,
     /// It was not parsed: see [`unread`].
     is_unread: bool,
+    /// What each shard does instead of sending its rows, where types allow it.
+    gathered: Option<Box<Gathered>>,
 }
 
 /// What the shards are asked for one intermediate relation.
@@ -149,6 +154,12 @@ impl Combine {
         })
     }
 
+    /// What each shard does of it, and where, to be shown.
+    pub(super) fn gathered(&self) -> Option<(&'static str, &ShardSet, Option<&Proof>)> {
+        let gathered = self.gathered.as_ref()?;
+        Some((gathered.words(), &gathered.shards, gathered.proof.as_ref()))
+    }
+
     /// The shard that the hub must be of, if any.
     pub fn hub(&self) -> Option<ShardIndex> {
         self.hub
@@ -196,6 +207,7 @@ fn combine(query: &Query<'_>, refused: &Error) -> Result<Combine> {
             hub: None,
             schemas: Vec::new(),
             is_unread: false,
+            gathered: None,
         },
         is_sharded: false,
         places: Vec::new(),
@@ -213,6 +225,7 @@ fn combine(query: &Query<'_>, refused: &Error) -> Result<Combine> {
     check::whole_rows(query, &builder.names)?;
     builder.link();
     builder.combine.schemas = columns::schemas(query)?;
+    builder.combine.gathered = gathered::find(query).map(Box::new);
     Ok(builder.combine)
 }
 

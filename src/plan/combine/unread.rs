@@ -117,6 +117,7 @@ pub(in crate::plan) fn plan(part: Part<'_>) -> Option<Combine> {
             hub: None,
             schemas: Vec::new(),
             is_unread: true,
+            gathered: None,
         },
     };
     reader.read()?;

@@ -38,13 +38,13 @@ use super::order::Meant;
 
 /// An aggregate call and its tokens.
 pub(super) struct Aggregate {
-    name: String,
+    pub name: String,
     /// All of it.
-    tokens: Range<usize>,
+    pub tokens: Range<usize>,
     /// What follows its name.
-    rest: Range<usize>,
-    argument: Range<usize>,
-    distinct: bool,
+    pub rest: Range<usize>,
+    pub argument: Range<usize>,
+    pub distinct: bool,
 }
 
 impl Builder<'_> {
@@ -127,7 +127,7 @@ impl Builder<'_> {
     }
 
     /// Whether an expression may have several rows of its own.
-    fn returns_sets(&self) -> bool {
+    pub fn returns_sets(&self) -> bool {
         let request = self.query.request;
         let mut calls = self.query.facts.calls.iter();
         calls.any(|call| {
@@ -164,7 +164,7 @@ impl Builder<'_> {
     }
 
     /// What a key of `GROUP BY` means: a name is first that of a column of a table.
-    fn meant_by_group(&self, key: &Expression) -> Result<Option<Meant>> {
+    pub fn meant_by_group(&self, key: &Expression) -> Result<Option<Meant>> {
         let unclear = || refusal::combine("GROUP BY a name that may mean several things");
         match &key.form {
             Form::Number(number) => self.ordinal(number),

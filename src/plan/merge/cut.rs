@@ -99,7 +99,7 @@ fn computed(clause: &str) -> Error {
 
 impl Cut {
     /// The limit clause of a shard. Every parameter of the client's stays in it.
-    fn of_shard(&self) -> String {
+    pub(super) fn of_shard(&self) -> String {
         match (self.limit, self.offset) {
             (None, None) => "LIMIT ALL".to_owned(),
             (Some(Count::Number(limit)), None) => format!("LIMIT {limit}"),

@@ -15,6 +15,8 @@ pub mod grouping;
 mod having;
 mod list;
 mod order;
+pub mod partial;
+mod partial_groups;
 
 use std::fmt;
 
@@ -39,6 +41,7 @@ use list::List;
 
 pub use cut::Cut;
 pub use cut::Window;
+pub use partial::Partial;
 
 /// The most hidden columns of a merge.
 pub const LARGEST_HIDDEN: usize = 64;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::Error;
-use crate::exec::combine::request::{self, Described};
+use crate::exec::combine::request::{self, Described, Parameter};
 use crate::exec::description;
+use crate::exec::merge::row;
 use crate::plan::{Access, Execution};
 use crate::pool::Lease;
 use crate::session::combine::{Asked, failed};
@@ -14,7 +15,7 @@ use crate::session::copy_out::describable;
 use crate::session::held::Seat;
 use crate::session::lease::unless_cancelled;
 use crate::session::{Session, Stop};
-use crate::sharding::ShardIndex;
+use crate::sharding::{Format, ShardIndex};
 use crate::sql::literal::quote_literal;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
@@ -113,7 +114,7 @@ impl Session {
     /// Leases a hub, gives it the session's settings and asks it about the client's statement.
     pub(super) async fn open_hub(
         &mut self,
-        execution: &Execution,
+        execution: &mut Execution,
         asked: &Asked<'_>,
     ) -> Result<Hub, Stop> {
         let count = self.database.config.shards.len().max(1);
@@ -147,7 +148,7 @@ impl Session {
     async fn prepare_hub(
         &mut self,
         hub: &mut Hub,
-        execution: &Execution,
+        execution: &mut Execution,
         asked: &Asked<'_>,
     ) -> Result<(), Stop> {
         let (settings, opening) = match &self.transaction {
@@ -170,8 +171,12 @@ impl Session {
         let text = self.encoded(describable(asked.plan, asked.text, asked.text))?;
         self.describe_on(hub, (&text, asked.types), &mut described)
             .await?;
+        if execution.unfinished.is_some() {
+            self.make_table(hub, execution, &described).await?;
+        }
         let mut tables = String::new();
-        for relation in &execution.relations {
+        let made = execution.relations.iter();
+        for relation in made.filter(|relation| relation.names.is_empty()) {
             tables.push_str(&format!(
                 "CREATE TEMP TABLE {} ON COMMIT DROP AS {} WITH NO DATA;\n",
                 relation.name, relation.columns
@@ -198,7 +203,8 @@ impl Session {
             check_reads(hub).await?;
         } else if let Err(Stop::Statement(error)) = over {
             // What GROUP BY leaves out may depend on a primary key, which the copies lack.
-            if error.code() != SqlState::GROUPING_ERROR {
+            let is_gathered = execution.unfinished.is_some();
+            if error.code() != SqlState::GROUPING_ERROR || is_gathered {
                 return Err(error.into());
             }
             add_keys(hub, execution).await?;
@@ -214,6 +220,54 @@ impl Session {
             }
         }
         hub.described = described;
+        Ok(())
+    }
+
+    /// Makes the table of what each shard sends, and the statement over it, on which its types decide.
+    async fn make_table(
+        &self,
+        hub: &mut Hub,
+        execution: &mut Execution,
+        described: &Described,
+    ) -> Result<(), Stop> {
+        let Some(relation) = execution.relations.first() else {
+            return Ok(());
+        };
+        let (name, names) = (&relation.name, relation.names.join(", "));
+        let sql = format!(
+            "CREATE TEMP TABLE {name} ({names}) ON COMMIT DROP AS {} WITH NO DATA",
+            relation.query
+        );
+        let parameters = relation.parameters.iter().map(|index| {
+            let type_oid = described.types.get(*index).copied().unwrap_or(0);
+            (type_oid, Format::Text, None)
+        });
+        let parameters: Vec<Parameter<'_>> = parameters.collect();
+        let text = self.encoded(&sql)?;
+        let mut messages = Vec::new();
+        request::write_fragment(&mut messages, &text, &parameters);
+        hub.lease.unnamed = None;
+        let mut nothing = |_, _: &[u8]| {};
+        hub.lease
+            .ask(&messages, &mut nothing)
+            .await
+            .map_err(failed)?;
+        // A domain that is never null may be, behind an outer join.
+        let sql = format!("{DOMAINS} AND a.attrelid = 'pg_temp.{name}'::pg_catalog.regclass");
+        if hub.lease.value(&sql).await.map_err(failed)?.is_some() {
+            return Err(other_types().into());
+        }
+        let mut table = Described::default();
+        let text = self.encoded(&relation.columns)?;
+        self.describe_on(hub, (&text, &[]), &mut table).await?;
+        let frame = table.rows.pop().unwrap_or_default();
+        let (columns, _) = row::described(frame::body(&frame), usize::MAX)?;
+        let types: Vec<u32> = columns.iter().map(|one| one.type_oid).collect();
+        let unfinished = execution.unfinished.as_ref();
+        let text = unfinished
+            .map(|unfinished| unfinished.text(&types))
+            .transpose()?;
+        execution.text = text.flatten().ok_or_else(other_types)?;
         Ok(())
     }
 
@@ -264,6 +318,11 @@ SELECT pg_catalog.string_agg('CREATE TEMP TABLE ' || c.relname || ' (' || (SELEC
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) || ') ON COMMIT DROP', '; ') \
 FROM pg_catalog.pg_class c WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() \
 AND pg_catalog.left(c.relname, 10) = 'shardwire_'";
+
+/// A column of a relation that is of a domain.
+const DOMAINS: &str = "\
+SELECT pg_catalog.min(a.attname::text) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+WHERE t.typtype = 'd' AND a.attnum > 0";
 
 /// A relation of users that the transaction has had to do with, other than temporary ones: whoever parses
 /// a statement locks what it names.

@@ -8,27 +8,29 @@
 //!   errors are PostgreSQL's, the types of its parameters are those that PostgreSQL infers, and its columns
 //!   must have the same types over the copies.
 //! - Outside a transaction, all that one shard sends for a statement is of one snapshot.
+//! - Where each shard can do a part of the work itself, the hub gets its groups or rows. Whether the types allow
+//!   that is known once the hub has made a table for them; if not, whole relations are copied.
 //! - Shards are leased in their order, the hub after them. So many statements at most do so at once that
 //!   there is a second connection to a server for each; further ones wait before they lease any.
 
 mod explained;
 mod hub;
+mod texts;
 
 use std::time::Instant;
 
 use futures_util::future::join_all;
 
 use crate::backend::connection::{Failed, lost};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::exec::combine::load::{Load, Trouble};
 use crate::exec::combine::request::{self, Described, Parameter};
 use crate::exec::scatter::{Ended, Failure, Scatter};
-use crate::plan::{Arguments, Execution, Intermediate, Parameters, Plan};
+use crate::plan::{Execution, Intermediate, Parameters, Plan};
 use crate::pool::Lease;
 use crate::session::combine::hub::{Hub, Keys};
 use crate::session::control::{Signal, shutdown};
 use crate::session::copy_out::{copy_out, describable};
-use crate::session::database::Database;
 use crate::session::held::Held;
 use crate::session::prepared::Portal;
 use crate::session::scatter::{Joins, LARGEST_SETTLING, ScatterPortal};
@@ -36,7 +38,6 @@ use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{Format, ShardSet};
 use crate::sql::shape::Literal;
 use crate::sql::statement::Statement;
-use crate::sqlstate::SqlState;
 use crate::wire::backend::{Status, command_complete, no_data, portal_suspended};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
@@ -192,27 +193,28 @@ impl Session {
         let is_joined = joins != Joins::Not;
         self.database.metrics.combine.inc();
         let mut execution = self.execution(asked, is_joined)?;
+        let gathering = self.gathering(asked)?;
         let mut shards = ShardSet::new();
-        for relation in &execution.relations {
+        let relations = gathering.iter().flat_map(|gathering| &gathering.relations);
+        for relation in execution.relations.iter().chain(relations) {
             shards.union(&relation.shards);
         }
         let _turn = self.take_turn().await?;
         let gathered = self.gather(&shards, joins, &[]).await?;
         let mut shards: Vec<Ended<Held>> = gathered.into_iter().map(unused).collect();
-        let begins = !is_joined && execution.relations.len() > 1;
-        let mut filled = match begins {
-            true => run_on_each(&mut shards, SNAPSHOT).await,
-            false => Ok(()),
-        };
-        let mut hub = None;
-        if filled.is_ok() {
-            filled = match self.open_hub(&execution, asked).await {
-                Ok(opened) => {
-                    let hub = hub.insert(opened);
-                    self.fill(hub, &mut shards, &mut execution, asked).await
+        let (mut hub, mut filled, mut begins) = (None, Ok(()), false);
+        match self.open_either(&mut execution, gathering, asked).await {
+            Ok(opened) => {
+                begins = !is_joined && execution.relations.len() > 1;
+                if begins {
+                    filled = run_on_each(&mut shards, SNAPSHOT).await;
                 }
-                Err(stop) => Err(stop),
-            };
+                let hub = hub.insert(opened);
+                if filled.is_ok() {
+                    filled = self.fill(hub, &mut shards, &mut execution, asked).await;
+                }
+            }
+            Err(stop) => filled = Err(stop),
         }
         if begins {
             // One that fails is closed.
@@ -236,24 +238,6 @@ impl Session {
         };
         self.close_hub(hub).await;
         finished
-    }
-
-    /// The texts of one execution.
-    fn execution(&self, asked: &Asked<'_>, is_joined: bool) -> Result<Execution> {
-        let arguments = Arguments {
-            text: asked.text,
-            literals: asked.literals,
-            parameters: asked.parameters(),
-            encoding: self.settings.context().encoding,
-        };
-        let lex = Database::lex_options(self.settings.context());
-        match asked.plan.combine() {
-            Some(combine) => combine.execution(&arguments, lex, is_joined),
-            None => Err(Error::new(
-                SqlState::INTERNAL_ERROR,
-                "a statement without a plan for a hub was sent to one",
-            )),
-        }
     }
 
     /// Fills the intermediate relations.
