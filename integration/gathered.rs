@@ -144,3 +144,62 @@ fn groups_are_shipped_and_not_rows() {
     let copies = shipped("SELECT title, sum(score) FROM users GROUP BY title ORDER BY title");
     assert!(copies[0].contains("Copy users"), "{copies:?}");
 }
+
+#[test]
+fn what_each_shard_sends_is_counted() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    let mut lines = |sql: &str| {
+        let plan = raw.rows(&format!("EXPLAIN (ANALYZE, COSTS OFF) {sql}"));
+        plan.concat()
+    };
+    let total = |plan: &[String], what: &str| {
+        let counts = plan.iter().filter_map(|line| {
+            let count = line
+                .strip_prefix("->  shard ")?
+                .split(' ')
+                .find_map(|word| word.strip_prefix(what))?;
+            count.parse::<u64>().ok()
+        });
+        let counts: Vec<u64> = counts.collect();
+        assert_eq!(counts.len(), 2, "{plan:?}");
+        counts.iter().sum::<u64>()
+    };
+    // What is merged, what is grouped, and what is concatenated.
+    let plan = lines("SELECT user_id FROM users ORDER BY user_id LIMIT 5");
+    assert!(plan[0].starts_with("Limit 5"), "{plan:?}");
+    assert_eq!(total(&plan, "rows="), 10);
+    let plan = lines("SELECT ok, count(*), sum(total) FROM orders GROUP BY ok");
+    assert_eq!(total(&plan, "rows="), 4);
+    let plan = lines("SELECT u.name FROM users u JOIN orders o USING (user_id) WHERE u.age = 3");
+    assert!(
+        total(&plan, "rows=") > 10 && total(&plan, "bytes=") > 100,
+        "{plan:?}"
+    );
+    assert!(
+        plan.iter()
+            .any(|line| line.starts_with("->  plan of shard")),
+        "{plan:?}"
+    );
+    assert!(
+        plan.iter().any(|line| line.contains("Execution Time")),
+        "{plan:?}"
+    );
+    let plan = lines("SELECT user_id FROM users WHERE user_id = 5");
+    assert!(
+        !plan.iter().any(|line| line.starts_with("->  shard")),
+        "{plan:?}"
+    );
+    // Its rows are not kept: the answer is larger than a query may use.
+    let sql = "SELECT repeat('x', 1000000) FROM users a, countries, generate_series(1, 20)";
+    let plan = lines(sql);
+    assert_eq!(total(&plan, "rows="), 80 * 3 * 20);
+    raw.query("BEGIN");
+    raw.query("INSERT INTO users (user_id, code) VALUES (1000, 'x')");
+    let plan = raw
+        .rows("EXPLAIN ANALYZE SELECT user_id FROM users")
+        .concat();
+    assert_eq!(total(&plan, "rows="), 81);
+    raw.query("ROLLBACK");
+    assert_eq!(raw.rows("SELECT count(*) FROM users"), [["80"]]);
+}

@@ -336,6 +336,9 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 if !self.hold(index, header.frame_bytes)? {
                     return Ok(());
                 }
+                if let Some(branch) = self.branches.get_mut(index) {
+                    branch.bytes += header.frame_bytes as u64;
+                }
                 self.emit(out)?;
                 continue;
             }
@@ -420,6 +423,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             b's' | b'C' => {
                 branch.is_suspended |= header.tag == b's';
                 branch.affected += affected(frame::body(frame));
+                branch.clock.note_end();
                 branch.tag = tag(frame::body(frame));
                 self.merger.iter_mut().for_each(|merger| merger.end(index));
                 self.order.iter_mut().for_each(|order| order.end(index));

@@ -52,7 +52,8 @@ impl Session {
         let mut rows = None;
         if self.explains(&named.plan) {
             let body = named.prepared.sql();
-            let explained = self.explain(&named.plan, &target, (body, &named.prepared.literals))?;
+            let explained =
+                self.explain(&named.plan, &target, (body, &named.prepared.literals), &[])?;
             (shard, rows) = (explained.shard, Some(explained.rows));
         } else if target == Target::Combine {
             return self.combine_named(&named).await.map(|()| true);

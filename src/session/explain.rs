@@ -40,13 +40,13 @@ impl Session {
         if target == Target::Combine || !self.explains(plan) {
             return Ok((target, Box::default()));
         }
-        let explained = self.explain(plan, &target, written)?;
+        let explained = self.explain(plan, &target, written, &[])?;
         let target = explained.shard.map_or(Target::Any, Target::One);
         Ok((target, explained.rows))
     }
 
     /// What the proxy says about an EXPLAIN of a statement with this target; `written` is its text and
-    /// the literals in it.
+    /// the literals in it, `measured` are lines of what each shard has sent.
     ///
     /// # Errors
     /// `0A000` for several shards' plan in a format other than text.
@@ -55,6 +55,7 @@ impl Session {
         plan: &Plan,
         target: &Target,
         written: (&str, &[Literal]),
+        measured: &[String],
     ) -> Result<Explained> {
         let Statement::Explain(explain) = &plan.statement else {
             let shard = match target {
@@ -107,6 +108,9 @@ impl Session {
             .collect();
         for line in plan.tree(&names).to_string().lines() {
             let line = spell_out(line, written);
+            data_row(&mut rows, [Some(line.as_bytes())].into_iter());
+        }
+        for line in measured {
             data_row(&mut rows, [Some(line.as_bytes())].into_iter());
         }
         if let Some(shard) = shard {

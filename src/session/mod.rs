@@ -61,6 +61,7 @@ mod local;
 pub mod login;
 mod loss;
 mod many;
+mod measure;
 mod merge;
 pub mod metrics;
 mod named;

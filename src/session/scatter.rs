@@ -475,7 +475,18 @@ impl Session {
                     return Poll::Ready(Err(Stop::Session(shutdown())));
                 }
                 let polled = match &mut self.unit.captured {
-                    Some(captured) => scatter.poll(cx, captured),
+                    Some(captured) => {
+                        let polled = scatter.poll(cx, captured);
+                        let is_dropped = self.unit.measured.is_some() && !captured.is_empty();
+                        if is_dropped {
+                            captured.consume(captured.len());
+                        }
+                        // Room again for rows that had to wait for it.
+                        if is_dropped && polled.is_pending() {
+                            continue;
+                        }
+                        polled
+                    }
                     None => scatter.poll(cx, &mut self.client.socket.output),
                 };
                 if polled.is_ready() {
@@ -518,6 +529,8 @@ impl Session {
                 status,
                 ..
             } = one;
+            let sent = (one.affected, one.bytes, one.took);
+            self.note_share(held.shard, sent);
             answered.affected += one.affected;
             answered.each.push(one.affected);
             answered.is_suspended |= one.is_suspended;

@@ -287,6 +287,7 @@ fn ended(connection: Held, status: Option<Status>) -> Ended<Held> {
         is_suspended: false,
         description: None,
         bytes: 0,
+        took: std::time::Duration::ZERO,
     }
 }
 

@@ -7,10 +7,10 @@ use crate::backend::report;
 use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Parameters, Plan, SessionUse, Target};
 use crate::session::effect::Effect;
-use crate::session::explain::Explained;
 use crate::session::held::Held;
 use crate::session::insert::names_parameters;
 use crate::session::local::Local;
+use crate::session::measure::Measured;
 use crate::session::pseudo::Expanded;
 use crate::session::replies::{Effects, Expect};
 use crate::session::rewrite::Rewritten;
@@ -134,8 +134,7 @@ impl Session {
             return self.query_in_steps(text, plan, &target).await;
         }
         if is_shown {
-            let explained = self.explain(plan, &target, (text, &self.shape.literals))?;
-            return self.query_explain(frame, plan, (explained, text)).await;
+            return self.query_explain(frame, plan, (&target, text)).await;
         }
         if stored::asks(plan) {
             let shard = stored::shard(&target)?;
@@ -185,8 +184,14 @@ impl Session {
         &mut self,
         frame: &[u8],
         plan: &Plan,
-        (explained, text): (Explained, &str),
+        (target, text): (&Target, &str),
     ) -> Result<(), Stop> {
+        let lines = match Box::pin(self.measured(plan, target, text)).await? {
+            Measured::Lines(lines) => lines,
+            Measured::OnHub => return self.combine_query(text, plan).await,
+        };
+        let written = (text, &*self.shape.literals);
+        let explained = self.explain(plan, target, written, &lines)?;
         self.count_route(explained.shard);
         self.unit.make_final();
         self.hold(self.need(plan, explained.shard, text)).await?;

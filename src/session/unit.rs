@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::net::buffer::Buffer;
 use crate::session::heal::Stale;
+use crate::session::measure::Share;
 use crate::session::replies::Expect;
 use crate::session::rewrite::Rewritten;
 
@@ -33,9 +34,17 @@ pub struct Unit {
     pub has_settings: bool,
     /// Where rows go that the client is not to get at once.
     pub captured: Option<Buffer>,
-    /// How many units have ended.
+    /// What shards have sent, while that is counted and the rows are dropped.
+    pub measured: Option<Vec<Share>>,
+    past: Past,
+}
+
+/// The units before.
+#[derive(Debug, Default)]
+struct Past {
+    /// How many have ended.
     ended: u64,
-    /// When the one before this began.
+    /// When the last of them began.
     before: Option<Instant>,
 }
 
@@ -118,19 +127,19 @@ impl Unit {
         self.has_failed = false;
         self.has_settings = false;
         self.rewritten = None;
-        self.before = self.began.or(self.before);
-        self.ended += u64::from(self.began.is_some());
+        self.past.before = self.began.or(self.past.before);
+        self.past.ended += u64::from(self.began.is_some());
         self.began.take()
     }
 
     /// How many units have ended.
     pub fn ended(&self) -> u64 {
-        self.ended
+        self.past.ended
     }
 
     /// When this unit began, or the one before it if the client has not asked for anything since.
     pub fn latest(&self) -> Option<Instant> {
-        self.began.or(self.before)
+        self.began.or(self.past.before)
     }
 }
 

@@ -144,6 +144,7 @@ impl<C: BorrowMut<Lease>> Lane<C> {
         let is_quiet = socket.input.is_empty() && socket.output.is_empty();
         Ended {
             bytes: 0,
+            took: std::time::Duration::ZERO,
             status: self.status.filter(|_| is_quiet),
             is_bound: true,
             affected: self.affected,

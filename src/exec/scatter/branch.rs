@@ -2,7 +2,7 @@
 
 use std::borrow::BorrowMut;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
@@ -33,6 +33,21 @@ pub(super) struct Branch<C> {
     pub(super) dropping: usize,
     /// Bytes of its rows that have passed or begun to.
     pub(super) bytes: u64,
+    /// How long it takes.
+    pub(super) clock: Clock,
+}
+
+/// When a part began, and how long it took to the end of its rows.
+#[derive(Debug)]
+pub(super) struct Clock {
+    began: Instant,
+    took: Duration,
+}
+
+impl Clock {
+    pub(super) fn note_end(&mut self) {
+        self.took = self.began.elapsed();
+    }
 }
 
 impl<C: BorrowMut<Lease>> Branch<C> {
@@ -50,6 +65,10 @@ impl<C: BorrowMut<Lease>> Branch<C> {
             status: None,
             dropping: 0,
             bytes: 0,
+            clock: Clock {
+                began: Instant::now(),
+                took: Duration::ZERO,
+            },
         }
     }
 
@@ -72,6 +91,7 @@ impl<C: BorrowMut<Lease>> Branch<C> {
             is_suspended: self.is_suspended,
             description: self.description,
             bytes: self.bytes,
+            took: self.clock.took,
             connection: self.connection,
         }
     }
@@ -205,4 +225,6 @@ pub struct Ended<C> {
     pub description: Option<Vec<u8>>,
     /// Bytes of its rows that have passed.
     pub bytes: u64,
+    /// How long it took to the end of its rows.
+    pub took: Duration,
 }

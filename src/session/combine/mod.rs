@@ -526,6 +526,7 @@ pub(super) fn unused((_, connection): (String, Held)) -> Ended<Held> {
         is_suspended: false,
         description: None,
         bytes: 0,
+        took: std::time::Duration::ZERO,
     }
 }
 
