@@ -61,6 +61,11 @@ const GATHERED: &[&str] = &[
     "SELECT title, rank() OVER (PARTITION BY user_id ORDER BY name) FROM users ORDER BY title DESC, user_id LIMIT 3",
     "SELECT user_id, title, count(*) FROM users GROUP BY user_id ORDER BY title, user_id LIMIT 3",
     "SELECT 1 / (age - 5), title FROM users ORDER BY title",
+    "SELECT count(DISTINCT x), min(x) = max(x) FROM (SELECT now() AS x FROM users) t",
+    "SELECT count(*), min(now()) = max(current_timestamp), max(localtimestamp) - min(localtimestamp) FROM orders",
+    "SELECT status, count(*) FROM orders WHERE day < current_date AND day > now() - interval '1000 years' GROUP BY status ORDER BY status",
+    "SELECT order_id, user_id, pg_catalog.now() > day, transaction_timestamp() = now() FROM orders WHERE day < CURRENT_DATE ORDER BY order_id",
+    "SELECT title, now() IS NULL AS n FROM users WHERE now() > '2020-01-01' ORDER BY title, n, user_id LIMIT 3",
 ];
 
 /// Served over whole copies, because types or clauses don't allow more.
@@ -141,6 +146,12 @@ fn groups_are_shipped_and_not_rows() {
         "{copies:?}"
     );
     assert!(copies[0].contains("(rows=10 "), "{copies:?}");
+    let copies = shipped("SELECT count(*) FROM orders WHERE day > now() - interval '1000 years'");
+    assert!(
+        copies[0].contains("groups that each shard makes"),
+        "{copies:?}"
+    );
+    assert!(copies[0].contains("(rows=2 "), "{copies:?}");
     let copies = shipped("SELECT title, sum(score) FROM users GROUP BY title ORDER BY title");
     assert!(copies[0].contains("Copy users"), "{copies:?}");
 }

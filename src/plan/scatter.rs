@@ -30,15 +30,16 @@ const SERVED: [Clauses; 8] = [
 /// # Errors
 /// What it has that needs more than that.
 pub(super) fn shards(query: &Query<'_>) -> Result<(ShardSet, Option<Merge>)> {
-    let joined = joined(query)?;
+    let joined = joined(query, Effects::NONE)?;
     Ok((joined.shards(), merge::of(query, &joined)?))
 }
 
-/// The sharded sources of a query that each shard can run over its own rows.
+/// The sharded sources of a query that each shard can run over its own rows, if somebody sees to calls with
+/// these effects.
 ///
 /// # Errors
 /// What it has that needs more than that.
-pub(super) fn joined<'a>(query: &'a Query<'a>) -> Result<Joined<'a>> {
+pub(super) fn joined<'a>(query: &'a Query<'a>, seen_to: Effects) -> Result<Joined<'a>> {
     let Some(block) = query.facts.blocks.get(query.facts.top) else {
         return Err(refusal::several_shards());
     };
@@ -67,7 +68,7 @@ pub(super) fn joined<'a>(query: &'a Query<'a>) -> Result<Joined<'a>> {
     if let Some(clause) = clauses.without(&SERVED).first_name() {
         return Err(refusal::combine(clause));
     }
-    check_calls(query)?;
+    check_calls(query, seen_to)?;
     if query.facts.object_ids {
         return Err(refusal::differs("object identifiers"));
     }
@@ -81,10 +82,10 @@ pub(super) fn joined<'a>(query: &'a Query<'a>) -> Result<Joined<'a>> {
     Joined::new(query)
 }
 
-fn check_calls(query: &Query<'_>) -> Result<()> {
+fn check_calls(query: &Query<'_>, seen_to: Effects) -> Result<()> {
     for (call, effects) in query.facts.calls.iter().zip(&query.calls) {
         let name = &call.name.name;
-        let allowed = Effects::AGGREGATE | Effects::WINDOW | Effects::SHARD;
+        let allowed = Effects::AGGREGATE | Effects::WINDOW | Effects::SHARD | seen_to;
         if effects.any(Effects::WINDOW) && !call.windowed && !effects.any(Effects::AGGREGATE) {
             return Err(refusal::combine("a window function"));
         }

@@ -11,6 +11,7 @@ use crate::plan::combine::Execution;
 use crate::plan::combine::Intermediate;
 use crate::plan::combine::execution::Written;
 use crate::plan::combine::execution::push_term;
+use crate::plan::effects::Effects;
 use crate::plan::keyed;
 use crate::plan::keyed::Proof;
 use crate::plan::merge::Partial;
@@ -26,10 +27,15 @@ use crate::sql::splice::splice;
 use crate::sql::token::LexOptions;
 use crate::sql::token::slice;
 
+/// What stands in the shards' query for the hub's `now()`, until that is known.
+pub const NOW: &str = "\"?shardwire now?\"";
+
 /// A query of which each shard does its part.
 #[derive(Clone, Debug)]
 pub(in crate::plan) struct Gathered {
     partial: Partial,
+    /// Calls that ask for the time, which is the hub's: their tokens, and what it is cast to.
+    moments: Vec<(Range<usize>, &'static str)>,
     /// The shards that have its rows.
     pub shards: ShardSet,
     /// What restricts it to some of them.
@@ -50,19 +56,68 @@ pub struct Unfinished {
 
 /// Finds how each shard does its part, if it can.
 pub(super) fn find(query: &Query<'_>) -> Option<Gathered> {
-    let joined = scatter::joined(query).ok()?;
+    let joined = scatter::joined(query, Effects::CLOCK).ok()?;
     let partial = partial::of(query, &joined).ok()?;
+    let moments = moments(query)?;
     let anchor = joined.key().first()?;
     let relation = query.bound.source(anchor.block, anchor.source);
     let relation = relation.and_then(BoundSource::relation)?;
     Some(Gathered {
         partial,
+        moments,
         shards: joined.shards(),
         proof: Prover::new(query).prove(relation, anchor.block, anchor.source),
     })
 }
 
+/// The calls that ask for the time; none if one of them can't be told.
+fn moments(query: &Query<'_>) -> Option<Vec<(Range<usize>, &'static str)>> {
+    let text = query.request.text;
+    let is = |at: usize, symbol: &str| {
+        let token = query.tokens.get(at);
+        token.is_some_and(|token| token.is_symbol(text, symbol))
+    };
+    let calls = query.facts.calls.iter().zip(&query.calls);
+    let asking = calls.filter(|(_, effects)| effects.any(Effects::CLOCK));
+    let found = asking.map(|(call, _)| {
+        let at = query.token_at(call.offset?)?;
+        let start = match &call.name.schema {
+            Some(schema) if schema == "pg_catalog" => at.checked_sub(2)?,
+            Some(_) => return None,
+            None => at,
+        };
+        let has_parentheses = is(at + 1, "(");
+        let cast = match (call.name.name.as_str(), has_parentheses) {
+            ("now" | "transaction_timestamp", true) => "timestamptz",
+            ("current_timestamp", false) => "timestamptz",
+            ("current_date", false) => "date",
+            ("localtimestamp", false) => "timestamp",
+            _ => return None,
+        };
+        let is_whole = !has_parentheses || is(at + 2, ")");
+        is_whole.then_some((start..at + 1 + 2 * usize::from(has_parentheses), cast))
+    });
+    found.collect()
+}
+
 impl Gathered {
+    /// Some tokens of the shards' query as they are, but for calls that ask for the time.
+    fn copied(&self, written: &Written<'_>, range: &Range<usize>) -> Result<String> {
+        let mut inside: Vec<_> = self.moments.iter().collect();
+        inside.retain(|(tokens, _)| range.start <= tokens.start && tokens.end <= range.end);
+        inside.sort_by_key(|(tokens, _)| tokens.start);
+        let bytes = written.bytes(range)?;
+        let (mut copied, mut at) = (String::new(), bytes.start);
+        for (tokens, cast) in inside {
+            let call = written.bytes(tokens)?;
+            copied.push_str(slice(written.text, at..call.start));
+            copied.push_str(&format!("{NOW}::pg_catalog.{cast}"));
+            at = call.end;
+        }
+        copied.push_str(slice(written.text, at..bytes.end));
+        Ok(copied)
+    }
+
     /// What each shard makes, for people.
     pub fn words(&self) -> &'static str {
         match (self.partial.is_grouped, self.partial.is_cut) {
@@ -101,11 +156,11 @@ impl Combine {
         for (one, other) in &partial.alike {
             is_alike &= words(one)? == words(other)?;
         }
-        if !is_alike || keyed::names_moment(arguments) {
+        if !is_alike || keyed::names_moment(arguments) || text.contains(NOW) {
             return Ok(None);
         }
         let of_shard = partial.of_shard.iter().map(|part| match part {
-            Part::Copy(range) => Ok(slice(text, written.bytes(range)?).to_owned()),
+            Part::Copy(range) => gathered.copied(&written, range),
             part => Ok(part.sql(&[]).unwrap_or_default()),
         });
         let of_shard = of_shard.collect::<Result<Vec<String>>>()?.join(" ");

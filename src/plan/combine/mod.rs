@@ -59,6 +59,7 @@ use terms::Terms;
 pub use execution::Execution;
 pub use execution::Intermediate;
 pub use execution::KeyLink;
+pub use gathered::NOW;
 pub use gathered::Unfinished;
 
 /// A query that a hub finishes.

@@ -10,6 +10,7 @@
 //! - On the hub the list, `HAVING`, windows, `ORDER BY` and `LIMIT` are the client's, with a column of the table
 //!   in the place of each key and each aggregate. Nothing else of the client's tables is named there, or there is
 //!   no such plan.
+//! - Whoever runs it sees to it that `now()` is the same for all of them.
 //! - Rows: the client's rows with its sort keys behind them, cut off by each shard where the client cuts them off.
 
 use std::ops::Range;

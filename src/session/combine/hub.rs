@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::exec::combine::request::{self, Described, Parameter};
 use crate::exec::description;
 use crate::exec::merge::row;
-use crate::plan::{Access, Execution};
+use crate::plan::{Access, Execution, NOW};
 use crate::pool::Lease;
 use crate::session::combine::{Asked, failed};
 use crate::session::copy_out::describable;
@@ -230,9 +230,18 @@ impl Session {
         execution: &mut Execution,
         described: &Described,
     ) -> Result<(), Stop> {
-        let Some(relation) = execution.relations.first() else {
+        let Some(relation) = execution.relations.first_mut() else {
             return Ok(());
         };
+        if relation.query.contains(NOW) {
+            // What all shards take for now is the hub's, which is the answer's.
+            let now = hub.lease.value(MICROSECONDS).await.map_err(failed)?;
+            let now = format!(
+                "('epoch'::pg_catalog.timestamptz + '{} microseconds'::pg_catalog.interval)",
+                now.unwrap_or_default()
+            );
+            relation.query = relation.query.replace(NOW, &now);
+        }
         let (name, names) = (&relation.name, relation.names.join(", "));
         let sql = format!(
             "CREATE TEMP TABLE {name} ({names}) ON COMMIT DROP AS {} WITH NO DATA",
@@ -318,6 +327,10 @@ SELECT pg_catalog.string_agg('CREATE TEMP TABLE ' || c.relname || ' (' || (SELEC
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) || ') ON COMMIT DROP', '; ') \
 FROM pg_catalog.pg_class c WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() \
 AND pg_catalog.left(c.relname, 10) = 'shardwire_'";
+
+/// When the transaction began, in microseconds.
+const MICROSECONDS: &str =
+    "SELECT (extract(epoch FROM pg_catalog.now()) * 1000000)::pg_catalog.int8";
 
 /// A column of a relation that is of a domain.
 const DOMAINS: &str = "\
