@@ -341,16 +341,34 @@ fn a_small_side_restricts_a_large_one() {
         "SELECT count(*) FROM small s FULL JOIN large l ON l.small_id = s.n",
         "SELECT count(*) FROM small s JOIN large l ON l.small_id = s.n WHERE s.kind = 'nothing'",
         "SELECT count(*) FROM small s, large l, large m WHERE l.small_id = s.id AND m.note = l.note AND s.id = 5 AND m.id < 100",
+        "SELECT count(*), sum(l.id) FROM large l WHERE l.small_id IN (SELECT id FROM small WHERE kind = 'a')",
+        "SELECT count(*) FROM large l WHERE l.small_id IN (SELECT n FROM small WHERE kind = 'a' AND id = l.id)",
+        "SELECT count(*) FROM large l WHERE NOT l.small_id IN (SELECT id FROM small WHERE kind = 'a')",
+        "SELECT count(*) FROM large l WHERE l.small_id = ANY (SELECT n FROM small GROUP BY n HAVING count(*) > 5)",
+        "SELECT count(*) FROM large l JOIN (SELECT id AS k, n FROM small WHERE kind = 'b') s ON s.k = l.small_id",
+        "WITH s AS (SELECT * FROM small WHERE kind = 'a') SELECT count(*) FROM s JOIN large l ON l.small_id = s.id",
+        "WITH s AS (SELECT * FROM small WHERE kind = 'a') SELECT count(*) FROM s JOIN s t ON t.n = s.n JOIN large l ON l.small_id = t.id",
+        "WITH l AS (SELECT * FROM large) SELECT count(*) FROM l a JOIN small s ON s.id = a.small_id AND s.kind = 'a', l b WHERE b.id < 9",
+        "SELECT count(*) FROM (SELECT small_id FROM large ORDER BY id LIMIT 50) l JOIN small s ON s.id = l.small_id WHERE s.kind = 'a'",
+        "SELECT count(*) FROM (SELECT small_id, rank() OVER (ORDER BY id) r FROM large) l JOIN small s ON s.id = l.small_id WHERE s.kind = 'a' AND l.r < 100",
+        "SELECT s.id, l.m FROM small s LEFT JOIN (SELECT small_id, max(id) m FROM large GROUP BY small_id) l ON l.small_id = s.n WHERE s.kind = 'a' ORDER BY 1",
+        "SELECT s.id, l.c FROM small s JOIN (SELECT note, small_id, count(*) c FROM large GROUP BY GROUPING SETS ((note), (small_id))) l ON l.small_id = s.n WHERE s.kind = 'a' ORDER BY 1",
+        "SELECT count(*) FROM small s WHERE s.kind = 'a' AND s.n IN (SELECT small_id FROM large WHERE note LIKE '%3')",
+        "SELECT count(*) FROM small s WHERE s.kind = 'a' AND (s.id, s.n) IN (SELECT small_id, id FROM large)",
+        "SELECT count(*) FROM (SELECT small_id FROM large UNION ALL SELECT id FROM small) l JOIN small s ON s.id = l.small_id WHERE s.kind = 'a'",
     ] {
         pair.same(sql);
     }
-    let sql = "EXPLAIN ANALYZE SELECT count(*) FROM large l JOIN small s ON s.id = l.small_id WHERE s.kind = 'a'";
-    let plan: Vec<String> = pair.proxy.rows(sql).concat();
-    let line = plan
-        .iter()
-        .find(|line| line.contains("Copy large"))
-        .unwrap();
-    assert!(line.contains("rows=400 "), "{plan:?}");
+    for sql in [
+        "SELECT count(*) FROM large l JOIN small s ON s.id = l.small_id WHERE s.kind = 'a'",
+        "SELECT count(*) FROM large l WHERE l.small_id IN (SELECT id FROM small WHERE kind = 'a')",
+        "SELECT count(*) FROM large l JOIN (SELECT id AS k FROM small WHERE kind = 'a') s ON s.k = l.small_id",
+        "SELECT sum(c) FROM (SELECT small_id, count(*) c FROM large GROUP BY small_id) l JOIN small s ON s.id = l.small_id WHERE s.kind = 'a'",
+    ] {
+        let plan: Vec<String> = pair.proxy.rows(&format!("EXPLAIN ANALYZE {sql}")).concat();
+        let line = plan.iter().find(|line| line.contains("Copy large"));
+        assert!(line.unwrap().contains("rows=400 "), "{plan:?}");
+    }
 }
 
 #[test]

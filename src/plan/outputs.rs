@@ -147,6 +147,10 @@ impl Bound<'_> {
     /// Finds the columns of all blocks.
     pub fn find_all_outputs(&mut self) {
         let count = self.facts.blocks.len();
+        // Nobody reads the only one.
+        if count == 1 {
+            return;
+        }
         let mut is_done = vec![false; count];
         for block in 0..count {
             self.find_outputs(block, &mut is_done);

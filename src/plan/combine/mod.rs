@@ -14,7 +14,8 @@
 //!   the side that an outer join may null-extend it must also be untrue of nulls.
 //! - Where a condition of its block equates a column of an occurrence with one of another, only rows with a
 //!   value that the other one's copy has can take part: a null-extended row does not meet it either.
-//!   So the keys of a copy that is small may restrict what is copied next.
+//!   So the keys of a copy that is small may restrict what is copied next. The same holds through a subquery in
+//!   `FROM` whose rows a condition may as well restrict inside, and for `IN`.
 //! - A plan serves every text of its shape: it knows tokens by their place, and never the value of a
 //!   constant.
 //! - Functions are called by the hub alone, once for each row as PostgreSQL does it; those in pushed
@@ -43,6 +44,7 @@ use crate::plan::bind::ColumnId;
 use crate::plan::bind::Equal;
 use crate::plan::keyed::Proof;
 use crate::plan::keyed::Spread;
+use crate::plan::outputs::Reader;
 use crate::plan::proof::Prover;
 use crate::plan::query::FIRST_SHARD;
 use crate::plan::query::Query;
@@ -341,16 +343,30 @@ impl Builder<'_> {
 
     /// Finds the equalities by which fragments that stand in one place restrict each other.
     fn link(&mut self) {
-        for (block, equations) in self.query.bound.equations.iter().enumerate() {
+        let bound = &self.query.bound;
+        for (block, equations) in bound.equations.iter().enumerate() {
             for equation in equations {
-                let Equal::Column(other) = equation.equals else {
-                    continue;
+                let restricts = equation.restricts.as_ref();
+                let applies = |own: ColumnId| {
+                    own.block == block
+                        && restricts.is_none_or(|sources| sources.contains(&own.source))
                 };
-                for (own, other) in [(equation.column, other), (other, equation.column)] {
-                    let restricts = equation.restricts.as_ref();
-                    let applies = own.block == block
-                        && restricts.is_none_or(|sources| sources.contains(&own.source));
-                    if applies {
+                let (one, other) = match equation.equals {
+                    Equal::Values(_) => continue,
+                    Equal::Column(other) => (equation.column, other),
+                    Equal::Row(query, number) => {
+                        let Some(inside) = bound.origin(query, number) else {
+                            continue;
+                        };
+                        // Only rows with the value that is looked for change what `IN` says.
+                        if bound.holds_inside(inside) {
+                            self.link_columns(inside, equation.column);
+                        }
+                        (equation.column, inside)
+                    }
+                };
+                for (own, other) in [(one, other), (other, one)] {
+                    if applies(own) {
                         self.link_columns(own, other);
                     }
                 }
@@ -358,7 +374,25 @@ impl Builder<'_> {
         }
     }
 
+    /// The column of a relation that a column is, if only rows of the relation matter with a value that is asked
+    /// for.
+    fn sunk(&self, mut column: ColumnId) -> Option<ColumnId> {
+        let bound = &self.query.bound;
+        while let BoundSource::Query(query) = bound.source(column.block, column.source)? {
+            let inside = bound.origin(query, column.column)?;
+            let is_alone = matches!(bound.reader(query), Reader::Source(..));
+            if !is_alone || !bound.holds_inside(inside) {
+                return None;
+            }
+            column = inside;
+        }
+        Some(column)
+    }
+
     fn link_columns(&mut self, own: ColumnId, other: ColumnId) {
+        let (Some(own), Some(other)) = (self.sunk(own), self.query.bound.base(other)) else {
+            return;
+        };
         let fragment_of = |column: ColumnId| {
             let mut places = self.places.iter();
             let place = places.find(|(at, _)| *at == (column.block, column.source));
