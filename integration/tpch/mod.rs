@@ -2,6 +2,7 @@
 //!
 //! `TPCH_SCALE` in the environment is another number of orders in thousands: 150 is scale 0.1.
 
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use crate::harness::Cluster;
@@ -9,6 +10,9 @@ use crate::harness::compare::Pair;
 
 /// Orders in thousands; 15 is scale 0.01.
 const SCALE: &str = "15";
+
+/// For queries on more rows.
+const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// The most memory that the proxy may ever have had.
 const MOST_MEMORY_KIB: u64 = 256 * 1024;
@@ -31,8 +35,14 @@ fn all_queries_give_what_one_server_gives() {
         .start();
     let process = cluster.process().pid();
     let mut pair = Pair::new(&cluster);
-    for sql in include_str!("queries.sql").lines() {
+    if env::var("TPCH_SCALE").is_ok() {
+        pair.proxy.set_patience(PATIENCE);
+        pair.oracle.set_patience(PATIENCE);
+    }
+    for (number, sql) in include_str!("queries.sql").lines().enumerate() {
+        let began = Instant::now();
         pair.once(sql);
+        println!("query {} on both: {:?}", number + 1, began.elapsed());
         assert!(
             !pair.oracle.rows(sql).is_empty(),
             "{sql}\ngives nothing to compare"
