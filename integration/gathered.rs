@@ -61,6 +61,8 @@ const GATHERED: &[&str] = &[
     "SELECT title, rank() OVER (PARTITION BY user_id ORDER BY name) FROM users ORDER BY title DESC, user_id LIMIT 3",
     "SELECT user_id, title, count(*) FROM users GROUP BY user_id ORDER BY title, user_id LIMIT 3",
     "SELECT 1 / (age - 5), title FROM users ORDER BY title",
+    "SELECT 2, title, count(*) FROM users GROUP BY 1, title ORDER BY 2",
+    "SELECT (age + 1), abs(age + 1), (age + 1)::text, count(DISTINCT name) FROM users GROUP BY (age + 1) ORDER BY 1",
     "SELECT count(DISTINCT x), min(x) = max(x) FROM (SELECT now() AS x FROM users) t",
     "SELECT count(*), min(now()) = max(current_timestamp), max(localtimestamp) - min(localtimestamp) FROM orders",
     "SELECT status, count(*) FROM orders WHERE day < current_date AND day > now() - interval '1000 years' GROUP BY status ORDER BY status",
@@ -77,6 +79,8 @@ const COPIED: &[&str] = &[
     "SELECT country, sum(DISTINCT age) FROM users GROUP BY country ORDER BY country",
     "SELECT title, count(*) FROM users GROUP BY ROLLUP (title) ORDER BY title",
     "SELECT u.code, o.order_id FROM orders o LEFT JOIN users u USING (user_id) ORDER BY u.title, order_id",
+    "SELECT NOT (age > 3), NOT (age > 3) IS NULL, count(DISTINCT name) FROM users GROUP BY NOT (age > 3) ORDER BY 1",
+    "SELECT - (age), - (age) :: text, count(DISTINCT name) FROM users GROUP BY - (age) ORDER BY 1",
     "SELECT ROW(title, age) FROM users ORDER BY title, user_id LIMIT 3",
     "SELECT title, sum(age) OVER (ORDER BY user_id) FROM users ORDER BY title, user_id",
 ];

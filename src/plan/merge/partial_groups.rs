@@ -36,7 +36,8 @@ struct Groups<'a, 'b> {
     /// Partial results, each a column of the shards' query.
     results: Vec<Vec<Part>>,
     alike: Vec<(Range<usize>, Range<usize>)>,
-    /// The tokens that by themselves are keys of `ORDER BY` or `DISTINCT ON` and name columns of the answer.
+    /// The tokens that by themselves are keys of `ORDER BY` or `DISTINCT ON` and name or number columns of the
+    /// answer.
     labels: Vec<usize>,
 }
 
@@ -124,15 +125,21 @@ impl Builder<'_> {
     /// Whether an expression means the same wherever it stands: a call, or one in parentheses.
     fn is_atom(&self, tokens: &Range<usize>) -> bool {
         let text = self.query.request.text;
-        let open = match self.is_symbol(tokens.start, "(") {
-            true => tokens.start,
-            false => tokens.start + 1,
+        let start = self.query.body.get(tokens.start).map(|token| token.start);
+        let mut calls = self.query.facts.calls.iter();
+        let open = if self.is_symbol(tokens.start, "(") {
+            tokens.start
+        } else if calls.any(|call| call.offset.is_some() && call.offset == start) {
+            tokens.start + 1
+        } else {
+            // `NOT (a)` and the like bind less tightly than what may follow.
+            return false;
         };
         let close = own::arguments(text, self.query.body, open + 1);
         self.is_symbol(open, "(") && close.is_some_and(|(end, _)| end == tokens.end)
     }
 
-    /// The places of keys that name columns of the answer.
+    /// The places of keys that name or number columns of the answer.
     fn labels(&self) -> Result<Vec<usize>> {
         let order = self.outline.order_by.iter().map(|key| &key.expression);
         let distinct = match &self.outline.distinct {
@@ -141,8 +148,13 @@ impl Builder<'_> {
         };
         let mut labels = Vec::new();
         for key in order.chain(distinct) {
-            let Form::Column(column) = &key.form else {
-                continue;
+            let column = match &key.form {
+                Form::Column(column) => column,
+                Form::Number(_) => {
+                    labels.push(self.bare(key.tokens.clone()).start);
+                    continue;
+                }
+                _ => continue,
             };
             if column.qualifier.is_empty()
                 && self
@@ -164,7 +176,12 @@ impl Groups<'_, '_> {
         let mut at = range.start;
         while at < range.end {
             if let Some((key, end)) = self.key_at(at, &range) {
-                out.push(Made::text(&column_name(key)));
+                // Its parentheses may be those of a call.
+                let name = match self.builder.is_symbol(at, "(") {
+                    true => format!("({})", column_name(key)),
+                    false => column_name(key),
+                };
+                out.push(Made::text(&name));
                 at = end;
                 continue;
             }
@@ -189,6 +206,9 @@ impl Groups<'_, '_> {
 
     /// The key that stands at a token, and where it ends.
     fn key_at(&mut self, at: usize, range: &Range<usize>) -> Option<(usize, usize)> {
+        if self.labels.contains(&at) {
+            return None;
+        }
         let builder = self.builder;
         let query = builder.query;
         let start = query.body.get(at)?.start;
@@ -200,7 +220,6 @@ impl Groups<'_, '_> {
             let end = at + 2 * reference.column.qualifier.len() + 1;
             let is_it = |key: &Key| key.column.is_some() && key.column == column;
             let found = self.keys.iter().position(is_it);
-            let found = found.filter(|_| !self.labels.contains(&at));
             if let Some(found) = found.filter(|_| end <= range.end) {
                 return Some((found, end));
             }
