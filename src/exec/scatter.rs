@@ -160,6 +160,13 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
         self
     }
 
+    /// As [`Scatter::of_query`], of one that has begun.
+    pub fn answer_query(&mut self) {
+        if self.told == Told::All {
+            self.told = Told::Columns;
+        }
+    }
+
     /// Has the rows merged.
     #[must_use]
     pub fn merged(mut self, merger: Option<Merger>) -> Scatter<C> {

@@ -14,7 +14,7 @@ mod change;
 mod colocation;
 mod combine;
 pub mod copy;
-mod defaults;
+pub mod defaults;
 mod definition;
 mod effects;
 mod feed;

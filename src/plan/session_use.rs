@@ -36,6 +36,9 @@ impl SessionUse {
     /// It names a relation that the catalogue does not know: somebody may just have made it.
     pub const UNKNOWN_NAMES: SessionUse = SessionUse(1024);
 
+    /// It has sequences start anew when its transaction is committed: nobody else sees it before.
+    pub const RESTARTS_SEQUENCE: SessionUse = SessionUse(2048);
+
     /// Whether every use in `other` is in this set.
     pub fn contains(self, other: SessionUse) -> bool {
         self.0 & other.0 == other.0
@@ -74,6 +77,7 @@ impl fmt::Display for SessionUse {
             (SessionUse::DRAWS_SEQUENCE, "draws sequence"),
             (SessionUse::READS_SEQUENCE, "reads sequence"),
             (SessionUse::SETS_SEQUENCE, "sets sequence"),
+            (SessionUse::RESTARTS_SEQUENCE, "restarts sequence"),
             (SessionUse::TEMPORARY_TABLES, "temporary tables"),
             (SessionUse::NOT_PREPARABLE, "not preparable"),
             (SessionUse::ONLY_LOCKS, "only locks"),

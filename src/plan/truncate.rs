@@ -1,7 +1,10 @@
-//! `TRUNCATE` and `LOCK` of tables that are on several shards: every shard does it.
+//! `TRUNCATE` and `LOCK` of tables that are on several shards: every shard that has rows of one does it.
 //!
-//! A shard has tables of the same names as every other, and what hangs on them: with `CASCADE` each
-//! truncates the same.
+//! What holds:
+//! - A shard has tables of the same names as every other, and what hangs on them. So `CASCADE` goes to every
+//!   shard: each truncates the same, and where a table has no rows that does nothing.
+//! - Numbers come from the first shard's sequences, or from those of a table's home. `RESTART IDENTITY` goes
+//!   to every shard, and sets sequences as the transaction's end.
 
 use crate::catalog::Location;
 use crate::catalog::Lookup;
@@ -9,6 +12,7 @@ use crate::error::Result;
 use crate::plan::Access;
 use crate::plan::Route;
 use crate::plan::SessionUse;
+use crate::plan::names::cascades;
 use crate::plan::query::Planned;
 use crate::plan::query::check_hazards;
 use crate::plan::statement::Part;
@@ -24,7 +28,10 @@ pub(super) fn plan(part: Part<'_>) -> Option<Planned> {
     Some(Planned {
         route,
         access: Access::Write,
-        session: SessionUse::NONE,
+        session: match restarts(part) {
+            true => SessionUse::RESTARTS_SEQUENCE,
+            false => SessionUse::NONE,
+        },
         own: Box::default(),
         pseudo: Box::default(),
         listed: Box::default(),
@@ -48,12 +55,27 @@ fn shards(part: Part<'_>) -> Option<Result<ShardSet>> {
         match &relation.location {
             Location::Sharded(placement) => shards.union(placement.shards()),
             Location::Replicated => shards.union(&ShardSet::all(catalog.shards().len())),
-            Location::Home(_) | Location::Unserved(_) => return None,
+            Location::Home(shard) => {
+                shards.insert(*shard);
+            }
+            Location::Unserved(_) => return None,
         }
         hazard = hazard.and_then(|()| check_hazards(relation));
     }
+    if !shards.is_empty() && (cascades(part) || (restarts(part) && shards.single().is_none())) {
+        shards.union(&ShardSet::all(catalog.shards().len()));
+    }
     let several = !shards.is_empty() && shards.single().is_none();
     several.then(|| hazard.map(|()| shards))
+}
+
+/// Whether it has sequences start anew.
+fn restarts(part: Part<'_>) -> bool {
+    let text = part.request.text;
+    let mut words = part.tokens.windows(2);
+    words.any(|pair| {
+        matches!(pair, [one, other] if one.is_word(text, "restart") && other.is_word(text, "identity"))
+    })
 }
 
 /// The tables that stand behind the verb, each with its schema; none if they can't be read.

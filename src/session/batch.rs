@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::session::executed::Execution;
 use crate::session::prepared::Prepared;
 use crate::session::scatter::ScatterPortal;
 use crate::session::wording::Rewrite;
@@ -25,6 +26,8 @@ pub struct Batch {
     pub(super) explanation: Box<[u8]>,
     /// A portal over several shards.
     pub(super) scatter: Option<ScatterPortal>,
+    /// What the Query at hand runs as if it were of the extended protocol.
+    pub(super) execution: Option<Execution>,
     /// What was changed in the text of the statement at hand.
     pub(super) rewrite: Option<Rewrite>,
     /// The prepared statement that the Query at hand runs, and nothing else.

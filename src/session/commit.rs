@@ -265,6 +265,7 @@ impl Session {
         self.memory.cursors.end(is_committed);
         self.memory.may_have_drawn = false;
         self.statements.clear_portals();
+        self.end_sequences(false);
         if self.memory.definitions.end() {
             self.database.note_change();
         }

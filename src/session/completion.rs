@@ -113,10 +113,7 @@ impl Session {
                 self.settings.commit();
             }
             self.memory.cursors.end(!self.unit.has_failed);
-            if self.memory.sets_sequence {
-                self.database.topology.drop_blocks();
-                self.memory.sets_sequence = is_due;
-            }
+            self.end_sequences(is_due);
             if self.memory.definitions.end() {
                 self.database.note_change();
             }

@@ -21,9 +21,12 @@ use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::ShardSet;
 use crate::sqlstate::SqlState;
 use crate::wire::backend::{command_complete, no_data};
+use crate::wire::buffer::message;
+use crate::wire::frame;
 
 /// A COPY whose data the client is about to send.
 pub(super) struct CopyAtHand {
+    copy: Arc<CopyIn>,
     copying: Copying<Held>,
     /// It is a Query, which ends with it.
     is_query: bool,
@@ -94,11 +97,16 @@ impl Session {
         copy: &Arc<CopyIn>,
         portal: Option<&ScatterPortal>,
     ) -> Result<(), Stop> {
+        self.check_supplied(copy)?;
         let joins = self.check_scatter(plan, &copy.shards).await?;
+        let supplied = self.supply_first(copy).await?;
         let most_bytes = self.database.limits.max_message_bytes;
         let most_bytes = usize::try_from(most_bytes).unwrap_or(usize::MAX);
         let encoding = self.settings.context().encoding;
-        let splitter = copy.splitter(encoding, most_bytes)?;
+        let mut splitter = copy.splitter(encoding, most_bytes)?;
+        if let Some(splitter) = &mut splitter {
+            splitter.supply(supplied)?;
+        }
         let text = copy.text(text);
         let text = self.encoded(&text)?.into_owned();
         let gathered = self.gather(&copy.shards, joins, &[]).await?;
@@ -122,9 +130,13 @@ impl Session {
             Some(Ok(response)) => {
                 match &copy.doubt {
                     Some(doubt) => copying.refuse(doubt.clone()),
-                    None => self.client.socket.output.push(&response),
+                    None => {
+                        let response = without_first(&response, copy.supplied.len());
+                        self.client.socket.output.push(&response);
+                    }
                 }
                 self.client.copying = Some(Box::new(CopyAtHand {
+                    copy: Arc::clone(copy),
                     copying,
                     is_query: portal.is_none(),
                 }));
@@ -136,20 +148,30 @@ impl Session {
     /// Takes the data of the COPY that has begun, and ends it.
     pub(super) async fn run_copy(&mut self, at_hand: CopyAtHand) -> Result<(), Stop> {
         let CopyAtHand {
+            copy,
             mut copying,
             is_query,
         } = at_hand;
-        let control = &self.registered.control;
-        let client = &mut self.client.socket;
-        let outcome = std::future::poll_fn(|cx| {
-            if control.poll_told(cx) == Signal::Terminate {
-                return Poll::Ready(Outcome::Gone);
+        let outcome = loop {
+            let control = &self.registered.control;
+            let client = &mut self.client.socket;
+            let outcome = std::future::poll_fn(|cx| {
+                if control.poll_told(cx) == Signal::Terminate {
+                    return Poll::Ready(Outcome::Gone);
+                }
+                copying.poll(cx, client)
+            });
+            match outcome.await {
+                Outcome::Wants(rows) => match self.supply_rows(&copy, rows).await {
+                    Ok(values) => copying.supply(values),
+                    Err(error) => copying.exhaust(error),
+                },
+                other => break other,
             }
-            copying.poll(cx, client)
-        })
-        .await;
+        };
+        self.put_back(&copy, copying.left());
         match outcome {
-            Outcome::Gone => Err(Stop::Gone),
+            Outcome::Gone | Outcome::Wants(_) => Err(Stop::Gone),
             Outcome::OutOfPlace(error) => Err(Stop::Session(error)),
             Outcome::Failed(failure) => self.copy_failed(copying, failure),
             Outcome::Copied(rows) => {
@@ -172,9 +194,38 @@ impl Session {
     }
 }
 
+/// A CopyInResponse without its first columns.
+fn without_first(response: &[u8], columns: usize) -> Vec<u8> {
+    let body = frame::body(response);
+    let (Some((head, rest)), true) = (body.split_first_chunk::<3>(), columns > 0) else {
+        return response.to_vec();
+    };
+    let kept = rest.get(columns * 2..).unwrap_or_default();
+    let count = u16::try_from(kept.len() / 2).unwrap_or(u16::MAX);
+    let mut out = Vec::with_capacity(response.len());
+    message(&mut out, b'G', |out| {
+        out.push(head[0]);
+        out.extend_from_slice(&count.to_be_bytes());
+        out.extend_from_slice(kept);
+    });
+    out
+}
+
 fn unplanned() -> Error {
     Error::new(
         SqlState::INTERNAL_ERROR,
         "a COPY of one shard was sent to several",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_asked_for_its_own_columns() {
+        let response = b"G\0\0\0\x0d\x01\0\x03\0\x01\0\x01\0\x01";
+        assert_eq!(without_first(response, 2), b"G\0\0\0\x09\x01\0\x01\0\x01");
+        assert_eq!(without_first(response, 0), response);
+    }
 }

@@ -83,6 +83,11 @@ impl Definitions {
         std::mem::take(&mut self.is_open)
     }
 
+    /// Whether the transaction at hand has changed what others see once it is committed.
+    pub fn has_changed(&self) -> bool {
+        self.is_open
+    }
+
     /// Everything temporary is gone, and the server has forgotten all statements.
     pub fn discard(&mut self) {
         self.private = 0;
@@ -111,7 +116,10 @@ impl Session {
             }
             Effect::RollbackTo(_) => self.memory.definitions.roll_back_part(),
             // The transaction may go on at once, with AND CHAIN or in the same message.
-            Effect::End => self.memory.definitions.end(),
+            Effect::End => {
+                self.end_sequences(false);
+                self.memory.definitions.end()
+            }
             Effect::DiscardAll => {
                 self.memory.definitions.discard();
                 false

@@ -56,7 +56,9 @@ impl Session {
                 self.explain(&named.plan, &target, (body, &named.prepared.literals), &[])?;
             (shard, rows) = (explained.shard, Some(explained.rows));
         } else if target == Target::Combine {
-            return self.combine_named(&named).await.map(|()| true);
+            return Box::pin(self.execute_in_steps(text, &named, hint))
+                .await
+                .map(|()| true);
         } else if let Target::Many(shards) = target {
             return self
                 .scatter_named(&sent, &named, (shards, rewrite))

@@ -140,6 +140,10 @@ impl Session {
             if self.local(&prepared.plan, text).await?.is_some() {
                 return self.bind_locally(&bind, prepared).await;
             }
+            if let Some(portal) = self.bind_execute(&prepared, &bind).await? {
+                self.batch.scatter = Some(portal);
+                return Ok(());
+            }
             let mut target = self.aim(&mut prepared, &bind)?;
             if target == Target::Fill {
                 (prepared, target) = self.bind_filled(&prepared, &bind).await?;
@@ -228,9 +232,7 @@ impl Session {
     /// ParseComplete for every Parse that waits: their errors come with their Bind.
     pub(super) fn acknowledge_pending(&mut self) -> Vec<u8> {
         let mut words = Vec::new();
-        for _ in 0..self.batch.drop_pending() {
-            parse_complete(&mut words);
-        }
+        (0..self.batch.drop_pending()).for_each(|_| parse_complete(&mut words));
         words
     }
 

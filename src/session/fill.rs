@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::catalog::SequenceName;
 use crate::error::{Error, Result};
 use crate::exec::scatter::Scatter;
+use crate::plan::defaults::{Form, evaluation};
 use crate::plan::{Arguments, Fill, Filled, Parameters, Plan, Target};
 use crate::pool::Lease;
 use crate::session::announce::plain_bind;
@@ -15,9 +16,9 @@ use crate::session::pseudo::Expanded;
 use crate::session::rewrite::Rewritten;
 use crate::session::scatter::{Joins, describe_and_execute};
 use crate::session::study::Study;
-use crate::session::{Session, Stop};
+use crate::session::{Sequences, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
-use crate::sql::literal::quote_literal;
+use crate::sql::literal::{quote_identifier, quote_literal};
 use crate::sql::shifts::Shifts;
 use crate::sql::splice::splice;
 use crate::sqlstate::SqlState;
@@ -138,12 +139,55 @@ impl Session {
     ) -> Result<Vec<i64>, Stop> {
         let most = self.database.limits.sequence_block;
         let topology = Arc::clone(&self.database.topology);
-        if self.memory.sets_sequence {
+        self.memory.has_drawn_here = true;
+        if self.sees_other_numbers() {
+            return self.drawn_within(sequence, count).await;
+        }
+        if self.memory.sequences != Sequences::Untouched {
             self.drain().await?;
             topology.drop_blocks();
         }
-        self.memory.has_drawn_here = true;
         Ok(topology.draw(sequence, count, most).await?)
+    }
+
+    /// Whether the transaction at hand may have made or restarted a sequence, of which nobody else knows yet.
+    pub(super) fn sees_other_numbers(&self) -> bool {
+        let changes =
+            self.memory.sequences == Sequences::Restarted || self.memory.definitions.has_changed();
+        changes && self.transaction != Transaction::Idle
+    }
+
+    /// The next numbers of a sequence as the transaction at hand sees it.
+    async fn drawn_within(
+        &mut self,
+        sequence: &SequenceName,
+        count: usize,
+    ) -> Result<Vec<i64>, Stop> {
+        let name = quote_literal(&format!(
+            "{}.{}",
+            quote_identifier(&sequence.schema),
+            quote_identifier(&sequence.name)
+        ));
+        let ask = format!(
+            "SELECT pg_catalog.nextval({name}::pg_catalog.regclass) \
+             FROM pg_catalog.generate_series(1, {count})"
+        );
+        let found = self.ask(&ShardSet::from_iter([FIRST_SHARD]), &ask).await?;
+        let numbers = found.into_iter().map(|one| one?.parse().ok());
+        let numbers: Option<Vec<i64>> = numbers.collect();
+        let numbers = numbers.filter(|numbers| numbers.len() == count);
+        numbers.ok_or_else(|| incomplete().into())
+    }
+
+    /// The transaction has ended: numbers that were taken ahead may be void. If more of the client's is
+    /// under way, so may those that are taken until that has ended.
+    pub(super) fn end_sequences(&mut self, is_due: bool) {
+        if self.memory.sequences != Sequences::Untouched {
+            self.database.topology.drop_blocks();
+            if !is_due {
+                self.memory.sequences = Sequences::Untouched;
+            }
+        }
     }
 
     /// Has the first shard evaluate the default of a table's column for some rows, in the client's
@@ -153,17 +197,17 @@ impl Session {
         (table, name): (&str, &str),
         count: usize,
     ) -> Result<Vec<Option<String>>, Stop> {
-        let (table, name) = (quote_literal(table), quote_literal(name));
-        // A time must not be read otherwise than it was written: JSON has it in ISO form.
-        let ask = format!(
-            "SELECT pg_catalog.format(CASE WHEN a.atttypid IN (1082, 1083, 1114, 1184, 1266) \
-             THEN 'SELECT pg_catalog.to_jsonb((%s)::%s) #>> ''{{}}''' ELSE 'SELECT ((%s)::%s)::pg_catalog.text' END \
-             || ' FROM pg_catalog.generate_series(1, {count})', coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), \
-             t.typdefault, 'NULL'), pg_catalog.format_type(a.atttypid, a.atttypmod)) \
-             FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
-             LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
-             WHERE a.attrelid = {table}::pg_catalog.regclass AND a.attname = {name}"
-        );
+        let written = self.evaluated_as((table, name), (count, Form::Text));
+        written.await
+    }
+
+    /// As [`Session::evaluated`], in a form.
+    pub(super) async fn evaluated_as(
+        &mut self,
+        (table, name): (&str, &str),
+        (count, form): (usize, Form),
+    ) -> Result<Vec<Option<String>>, Stop> {
+        let ask = evaluation(table, name, count, form);
         let first = ShardSet::from_iter([FIRST_SHARD]);
         let mut default = self.ask(&first, &ask).await?;
         let Some(Some(default)) = default.pop() else {
@@ -178,12 +222,22 @@ impl Session {
         shard: &ShardSet,
         sql: &str,
     ) -> Result<Vec<Option<String>>, Stop> {
+        self.ask_having(shard, sql, &[]).await
+    }
+
+    /// As [`Session::ask`], of a server that has the statements `needed`.
+    pub(super) async fn ask_having(
+        &mut self,
+        shard: &ShardSet,
+        sql: &str,
+        needed: &[Arc<Prepared>],
+    ) -> Result<Vec<Option<String>>, Stop> {
         self.drain().await?;
         if self.batch.is_sent() && self.transaction == Transaction::Idle {
             self.begin_implicit().await?;
         }
         let sql = self.encoded(sql)?.into_owned();
-        let gathered = self.gather(shard, Joins::Keeping, &[]).await?;
+        let gathered = self.gather(shard, Joins::Keeping, needed).await?;
         let request = |lease: &mut Lease| {
             lease.unnamed = None;
             let mut out = Vec::new();

@@ -32,7 +32,6 @@ use crate::sql::shape::Literal;
 use crate::sql::shifts::Shifts;
 use crate::sql::splice::edited;
 use crate::sqlstate::SqlState;
-use crate::wire::backend::command_complete;
 use crate::wire::buffer::message;
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
@@ -185,9 +184,7 @@ impl Session {
         }
         // It has run: what is left of its answer is its end.
         self.statements.put_portal(&portal.portal, Portal::Partial);
-        let mut words = captured.bytes().to_vec();
-        command_complete(&mut words, &tag);
-        self.say(words);
+        self.conclude(captured.bytes().to_vec(), &tag);
         Ok(())
     }
 

@@ -114,7 +114,9 @@ impl Session {
         let kept = bind.rest.len().saturating_sub(2 + bind.results.len());
         let mut rest = bind.rest.get(..kept).unwrap_or(&[]).to_vec();
         rest.extend_from_slice(&formats);
+        // It runs to its end at once: no portal of the client's name is left on the shards.
         let bind = Bind {
+            portal: b"",
             rest: &rest,
             ..bind
         };

@@ -42,6 +42,7 @@ mod effect;
 mod ending;
 mod exchange;
 mod execute;
+mod executed;
 mod explain;
 mod extended;
 mod failure;
@@ -94,6 +95,7 @@ pub mod start;
 mod statements;
 mod stored;
 mod study;
+mod supply;
 mod unit;
 mod view;
 mod whole;
@@ -185,6 +187,18 @@ impl Client {
     }
 }
 
+/// What a transaction has done to the numbers that are next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sequences {
+    /// Nothing.
+    #[default]
+    Untouched,
+    /// It has set some, at once and for all.
+    Set,
+    /// It has some start anew, which only its own connections see before it is committed.
+    Restarted,
+}
+
 /// What the session remembers between transactions.
 #[derive(Debug, Default)]
 struct Memory {
@@ -198,8 +212,8 @@ struct Memory {
     may_have_drawn: bool,
     /// The proxy has drawn from a sequence for it, of which no server connection knows.
     has_drawn_here: bool,
-    /// The transaction at hand has set a sequence.
-    sets_sequence: bool,
+    /// What the transaction at hand has done to sequences.
+    sequences: Sequences,
     /// It has made temporary tables.
     temporary_tables: bool,
     /// What definitions it has changed.

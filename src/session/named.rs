@@ -5,6 +5,7 @@
 //! have the statement first. Where `EXECUTE` runs is decided by the plan of the statement that it names,
 //! its arguments standing for the parameters. PREPARE is checked by a server like any statement.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -37,6 +38,12 @@ pub(super) struct Named {
     pub needs: Needs,
     /// As what it runs.
     pub plan: Arc<Plan>,
+    /// Where the arguments of an EXECUTE stand.
+    pub arguments: Vec<Range<u32>>,
+    /// As what those that are not constants would run by themselves.
+    pub computed: Option<Arc<Plan>>,
+    /// Arguments need a certain shard, and the statement may need another.
+    is_apart: bool,
     /// The arguments, if it is an EXECUTE.
     carried: Option<Carried>,
 }
@@ -46,17 +53,6 @@ impl Named {
     pub fn names(&self) -> (String, String) {
         let server = String::from_utf8_lossy(&self.prepared.server_name);
         (server.into_owned(), self.name.clone())
-    }
-
-    /// The arguments of an EXECUTE, as text.
-    pub fn arguments(&self) -> Vec<Option<&[u8]>> {
-        let Some(carried) = &self.carried else {
-            return Vec::new();
-        };
-        let values = Parameters::new(&carried.types, &[], &carried.values);
-        (0..carried.count)
-            .map(|index| values.value(index).flatten())
-            .collect()
     }
 }
 
@@ -82,28 +78,12 @@ pub(super) fn no_statement(name: &str) -> Error {
     )
 }
 
-/// That an EXECUTE can't be finished on a hub.
-fn filled() -> Error {
-    Error::refused(
-        "EXECUTE of an INSERT that leaves a shard key or a number to a default is not supported",
-        "Its rows need those values before they are sent to a shard.",
-        "Send the statement itself, or prepare it by the protocol's own messages.",
-    )
-}
-
-fn replicated() -> Error {
-    Error::refused(
-        "EXECUTE of a statement that writes to a replicated table is not supported",
-        "It runs on the first shard before the others.",
-        "Send the statement itself, or prepare it by the protocol's own messages.",
-    )
-}
-
+/// That an EXECUTE can't be explained, or stored, that takes several steps.
 fn combined() -> Error {
     Error::refused(
-        "EXECUTE of a query that needs rows of several shards is not supported",
-        "Its answer is not the concatenation of the shards' answers.",
-        "Send the query itself, or use a prepared statement of the protocol.",
+        "EXPLAIN of an EXECUTE that takes more than to send it to shards is not supported",
+        "Its arguments would have to be evaluated, and its rows taken apart or merged.",
+        "EXPLAIN the statement itself.",
     )
 }
 
@@ -184,6 +164,9 @@ impl Session {
             prepared,
             needs,
             plan: Arc::clone(plan),
+            arguments: Vec::new(),
+            computed: None,
+            is_apart: false,
             carried: None,
         })
     }
@@ -233,7 +216,7 @@ impl Session {
         self.identify(true, declared.key().as_bytes(), &[])
     }
 
-    fn plan_of(&self, text: &str, types: &[u32]) -> Result<(Arc<Plan>, Shape)> {
+    pub(super) fn plan_of(&self, text: &str, types: &[u32]) -> Result<(Arc<Plan>, Shape)> {
         let context = Arc::clone(self.settings.context());
         let mut shape = Shape::default();
         shape::scan(text.as_bytes(), Database::lex_options(&context), &mut shape)
@@ -286,9 +269,12 @@ impl Session {
             plan.own = Box::default();
             whole = Arc::new(plan);
         }
+        let (mut computed, mut is_apart) = (None, false);
         if !carried.computed.is_empty() {
-            let (computed, _) = self.plan_of(&format!("SELECT {}", carried.computed), &[])?;
-            whole = Arc::new(with_computed(&whole, &computed)?);
+            let (plan, _) = self.plan_of(&format!("SELECT {}", carried.computed), &[])?;
+            let (both, agree) = with_computed(&whole, &plan)?;
+            (whole, is_apart) = (Arc::new(both), !agree);
+            computed = Some(plan);
         }
         Ok(Named {
             edit: rename(executed.name_range, &prepared),
@@ -296,11 +282,15 @@ impl Session {
             needs: Needs::Present(Arc::clone(&prepared)),
             prepared,
             plan: whole,
+            arguments: executed.arguments,
+            computed,
+            is_apart,
             carried: Some(carried),
         })
     }
 
-    /// The shards that a statement with a name runs on.
+    /// The shards that a statement with a name runs on as it is; [`Target::Combine`] for an EXECUTE that takes
+    /// more than that (`session/executed.rs`).
     ///
     /// # Errors
     /// The refusal of the statement that it names.
@@ -331,44 +321,21 @@ impl Session {
             parameters: Parameters::new(&carried.types, &[], &carried.values),
             encoding: self.settings.context().encoding,
         };
-        let target = self.target(&named.plan, &arguments, hint.or(prepared.hint.as_deref()))?;
+        let target = self.target(&named.plan, &arguments, hint.or(prepared.hint.as_deref()));
+        let is_query = matches!(named.plan.statement, Statement::Query(_));
+        let is_refused = matches!(named.plan.route, Route::Refused(_));
+        let target = match target {
+            // The arguments that are not known yet may say where it runs.
+            Err(_) if is_query && !is_refused && !carried.is_known() => Target::Combine,
+            other => other?,
+        };
         let is_merged = named.plan.merge.is_some() || prepared.plan.merge.is_some();
-        if target == Target::Fill {
-            return Err(filled());
+        match target {
+            Target::One(_) | Target::Any if !named.is_apart => Ok(target),
+            Target::Many(_) if !is_merged && carried.computed.is_empty() => Ok(target),
+            _ if is_query => Ok(Target::Combine),
+            _ => Err(combined()),
         }
-        if target == Target::Replicated {
-            return Err(replicated());
-        }
-        let has_steps = matches!(target, Target::Combine | Target::Change | Target::Feed);
-        if has_steps || (is_merged && matches!(target, Target::Many(_))) {
-            return match self.may_be_combined(named, carried) {
-                true => Ok(Target::Combine),
-                false => Err(combined()),
-            };
-        }
-        if let Target::Rows(_) | Target::Computed = target {
-            return Err(Error::refused(
-                "EXECUTE of an INSERT of rows of several shards is not supported",
-                "Its rows would have to be taken apart on the way.",
-                "Send the INSERT itself, or use a prepared statement of the protocol.",
-            ));
-        }
-        if matches!(target, Target::Many(_)) && !carried.computed.is_empty() {
-            return Err(Error::refused(
-                "EXECUTE over several shards with arguments that are not constants is not supported",
-                "Each shard would compute them for itself.",
-                "Compute them first.",
-            ));
-        }
-        Ok(target)
-    }
-
-    /// Whether a hub can finish what an EXECUTE names, with its arguments as parameters.
-    fn may_be_combined(&self, named: &Named, carried: &Carried) -> bool {
-        matches!(named.plan.statement, Statement::Query(_))
-            && named.plan.change().is_none()
-            && named.plan.combine().is_some()
-            && carried.is_known()
     }
 
     /// Whether an EXECUTE has as many arguments as its statement has parameters.
@@ -400,9 +367,6 @@ impl Session {
             return Ok(None);
         };
         let target = self.target_of_named(&named, prepared.hint.as_deref())?;
-        if target == Target::Combine {
-            return Err(combined());
-        }
         let options = Database::lex_options(self.settings.context());
         let edits = std::slice::from_ref(&named.edit);
         let (sent, rewrite) = Rewrite::apply(text, options, edits, vec![named.names()])?;
@@ -504,28 +468,35 @@ fn wrapped(outer: &Plan, inner: &Plan, is_single: bool) -> Result<Plan> {
     Ok(plan)
 }
 
-/// A plan whose execution has arguments that are computed as `computed` says.
-fn with_computed(plan: &Plan, computed: &Plan) -> Result<Plan> {
+/// A plan whose execution has arguments that are computed as `computed` says, and whether one shard can do both.
+fn with_computed(plan: &Plan, computed: &Plan) -> Result<(Plan, bool)> {
     let mut plan = plan.clone();
     plan.session |= computed.session;
     if computed.access == Access::Write {
         plan.access = Access::Write;
     }
-    match (&plan.route, &computed.route) {
+    let agree = match (&plan.route, &computed.route) {
         (_, Route::Refused(error)) => return Err(error.clone()),
-        (_, Route::Any) => {}
-        (Route::Any, Route::Shard(shard)) => plan.route = Route::Shard(*shard),
-        (Route::Shard(one), Route::Shard(other)) if one == other => {}
-        _ => {
-            return Err(Error::refused(
-                "EXECUTE with arguments that need a certain shard is not supported",
-                "The statement may need another shard than what its arguments call.",
-                "Compute the arguments first.",
-            ));
+        (_, Route::Any) => true,
+        (Route::Any, Route::Shard(shard)) => {
+            plan.route = Route::Shard(*shard);
+            true
         }
-    }
-    Ok(plan)
+        (Route::Shard(one), Route::Shard(other)) => one == other,
+        (_, Route::Shard(_)) => false,
+        // PostgreSQL has no subqueries there.
+        _ => return Err(subquery()),
+    };
+    Ok((plan, agree))
 }
+
+fn subquery() -> Error {
+    Error::new(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "cannot use subquery in EXECUTE parameter",
+    )
+}
+
 /// A key in a comment before EXECUTE comes after the statement has been planned.
 fn planned_without_key() -> Error {
     Error::refused(

@@ -110,8 +110,12 @@ impl Session {
         self.perform(local, &portal.formats).await
     }
 
-    /// ParseComplete for every Parse that waits, and BindComplete for the kept portal.
+    /// ParseComplete for every Parse that waits, and BindComplete for the kept portal; nothing if the client
+    /// has sent neither.
     pub(super) fn acknowledge_bind(&mut self) {
+        if self.batch.execution.is_some() {
+            return;
+        }
         let mut words = self.acknowledge_pending();
         bind_complete(&mut words);
         self.say(words);

@@ -24,7 +24,6 @@ use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::shape::Literal;
 use crate::sqlstate::SqlState;
-use crate::wire::backend::command_complete;
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind};
 
@@ -62,7 +61,12 @@ impl Written<'_> {
     /// The client's own messages for a shard.
     fn request(&self, lease: &mut Lease, text: &[u8]) -> Vec<u8> {
         if let Some((prepared, bind)) = &self.portal {
-            return portal_request(lease, prepared, bind);
+            // It runs to its end at once: no portal of the client's name is left there.
+            let bind = Bind {
+                portal: b"",
+                ..*bind
+            };
+            return portal_request(lease, prepared, &bind);
         }
         lease.unnamed = None;
         let mut out = Vec::new();
@@ -104,7 +108,7 @@ impl Session {
             text: prepared.sql(),
             literals: &prepared.literals,
             portal: Some((prepared, bind)),
-            is_query: false,
+            is_query: self.batch.execution.is_some(),
             is_described: portal.is_described,
         };
         self.note_temporary(&prepared.plan);
@@ -112,9 +116,7 @@ impl Session {
         if u64::try_from(max_rows).is_ok_and(|most| most > 0 && answered.rows > most) {
             return Err(in_parts().into());
         }
-        let mut words = Vec::new();
-        command_complete(&mut words, &tag(&prepared.plan, &answered));
-        self.say(words);
+        self.conclude(Vec::new(), &tag(&prepared.plan, &answered));
         Ok(())
     }
 

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::plan::Placed;
+use crate::plan::{Placed, Plan};
 use crate::pool::Lease;
 use crate::session::prepared::Prepared;
+use crate::session::scatter::Answered;
+use crate::sql::statement::{QueryKind, Statement};
 use crate::wire::frontend::{self, Bind, Subject};
 
 /// How a statement runs over several shards.
@@ -57,4 +59,22 @@ pub(super) fn describe_and_execute(out: &mut Vec<u8>, portal: &[u8]) {
     frontend::write_subject(out, b'D', Subject::Portal, portal);
     frontend::write_execute(out, portal, 0);
     frontend::write_sync(out);
+}
+
+/// The command tag of a statement over several shards.
+pub(super) fn tag(plan: &Plan, answered: &Answered) -> String {
+    let query = match &plan.statement {
+        Statement::Query(query) => query,
+        Statement::Truncate => return "TRUNCATE TABLE".to_owned(),
+        Statement::Lock => return "LOCK TABLE".to_owned(),
+        _ => return format!("SELECT {}", answered.rows),
+    };
+    let word = match query.kind {
+        QueryKind::Insert => "INSERT 0",
+        QueryKind::Update => "UPDATE",
+        QueryKind::Delete => "DELETE",
+        QueryKind::Merge => "MERGE",
+        _ => return format!("SELECT {}", answered.rows),
+    };
+    format!("{word} {}", answered.affected)
 }

@@ -23,7 +23,7 @@ use crate::session::route::Need;
 use crate::session::stored;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
-use crate::sql::statement::{QueryKind, Statement};
+use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::txn::commit::Work;
@@ -32,7 +32,7 @@ use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
 pub(super) use crate::session::requests::{
-    Way, describe_and_execute, portal_request, statement_and_bind,
+    Way, describe_and_execute, portal_request, statement_and_bind, tag,
 };
 
 /// How long shards may take to stop after one has failed; then their connections are closed.
@@ -176,9 +176,18 @@ impl Session {
 
     /// Runs the kept portal.
     pub(super) async fn execute_scatter(&mut self, max_rows: i32) -> Result<(), Stop> {
-        let Some(portal) = self.batch_scatter().take() else {
-            return Ok(());
-        };
+        match self.batch_scatter().take() {
+            Some(portal) => self.run_portal(portal, max_rows).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Runs a portal.
+    pub(super) async fn run_portal(
+        &mut self,
+        portal: ScatterPortal,
+        max_rows: i32,
+    ) -> Result<(), Stop> {
         if max_rows > 0 && self.is_kept_whole(&portal) {
             return self.execute_whole(portal, max_rows).await;
         }
@@ -206,6 +215,7 @@ impl Session {
         if let Some(define) = portal.prepared.plan.define() {
             return Box::pin(self.execute_define(&portal, define)).await;
         }
+        self.note_temporary(&portal.prepared.plan);
         let merge = portal.prepared.plan.merge.as_ref();
         if max_rows > 0 && merge.is_none() {
             return self.execute_in_parts(portal, max_rows).await;
@@ -222,14 +232,16 @@ impl Session {
         let needed = needed(&portal.prepared);
         let gathered = self.gather(&portal.shards, joins, &needed).await?;
         self.acknowledge_bind();
-        let bind = Bind::read(frame::body(&portal.bind))?;
+        // It runs to its end at once: no portal of the client's name is left on the shards.
+        let bind = Bind {
+            portal: b"",
+            ..Bind::read(frame::body(&portal.bind))?
+        };
         let request = |lease: &mut Lease| portal_request(lease, &portal.prepared, &bind);
         let scatter = Scatter::start(gathered, request, portal.is_described, HIGH_WATER_BYTES);
         let scatter = scatter.expecting(self.expected(bind.statement));
         let answered = self.drive(scatter).await?;
-        let mut words = Vec::new();
-        command_complete(&mut words, &tag(&portal.prepared.plan, &answered));
-        self.say(words);
+        self.conclude(Vec::new(), &tag(&portal.prepared.plan, &answered));
         Ok(())
     }
 
@@ -468,6 +480,9 @@ impl Session {
         scatter: &mut Scatter<C>,
     ) -> Result<Result<u64, Failure>, Stop> {
         self.unit.make_final();
+        if self.batch.execution.is_some() {
+            scatter.answer_query();
+        }
         let end = std::future::poll_fn(|cx| {
             loop {
                 // Whoever is told to end has its shards cancelled behind that.
@@ -577,22 +592,4 @@ impl Session {
             }
         }
     }
-}
-
-/// The command tag of a statement over several shards.
-pub(super) fn tag(plan: &Plan, answered: &Answered) -> String {
-    let query = match &plan.statement {
-        Statement::Query(query) => query,
-        Statement::Truncate => return "TRUNCATE TABLE".to_owned(),
-        Statement::Lock => return "LOCK TABLE".to_owned(),
-        _ => return format!("SELECT {}", answered.rows),
-    };
-    let word = match query.kind {
-        QueryKind::Insert => "INSERT 0",
-        QueryKind::Update => "UPDATE",
-        QueryKind::Delete => "DELETE",
-        QueryKind::Merge => "MERGE",
-        _ => return format!("SELECT {}", answered.rows),
-    };
-    format!("{word} {}", answered.affected)
 }

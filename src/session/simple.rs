@@ -17,7 +17,7 @@ use crate::session::rewrite::Rewritten;
 use crate::session::route::Need;
 use crate::session::stored;
 use crate::session::study::Study;
-use crate::session::{Session, Stop};
+use crate::session::{Sequences, Session, Stop};
 use crate::sql::shifts::Shifts;
 use crate::sql::statement::{QueryKind, Statement};
 use crate::sql::token::slice;
@@ -233,8 +233,12 @@ impl Session {
     pub(super) fn note_temporary(&mut self, plan: &Plan) {
         self.memory.temporary_tables |= plan.session.contains(SessionUse::TEMPORARY_TABLES);
         self.note_notify(plan);
-        if plan.session.contains(SessionUse::SETS_SEQUENCE) {
-            self.memory.sets_sequence = true;
+        if plan.session.contains(SessionUse::RESTARTS_SEQUENCE) {
+            self.memory.sequences = Sequences::Restarted;
+        } else if plan.session.contains(SessionUse::SETS_SEQUENCE)
+            && self.memory.sequences == Sequences::Untouched
+        {
+            self.memory.sequences = Sequences::Set;
         }
         // UPDATE and DELETE write without drawing from sequences; of anything else it is not known.
         let draws = match &plan.statement {

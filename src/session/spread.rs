@@ -187,12 +187,11 @@ impl Session {
     }
 
     pub(super) fn say_part(&mut self, rows: u64, is_suspended: bool) {
-        let mut words = Vec::new();
-        if is_suspended {
-            portal_suspended(&mut words);
-        } else {
-            command_complete(&mut words, &format!("SELECT {rows}"));
+        if !is_suspended {
+            return self.conclude(Vec::new(), &format!("SELECT {rows}"));
         }
+        let mut words = Vec::new();
+        portal_suspended(&mut words);
         self.say(words);
     }
 }

@@ -1,5 +1,5 @@
 //! Queries that are merged or finished by a hub, for clients that take the rows in parts: portals with row
-//! limits, cursors; and those that EXECUTE names.
+//! limits, and cursors.
 //!
 //! What holds:
 //! - Such a query runs to its end at once, inside the client's transaction: its rows are those that there
@@ -17,7 +17,6 @@ use crate::session::cursors::Rows;
 use crate::session::heal::changed;
 use crate::session::kept::Captured;
 use crate::session::local::Answer;
-use crate::session::named::Named;
 use crate::session::scatter::{ScatterPortal, Way};
 use crate::session::{Session, Stop};
 use crate::sharding::Format;
@@ -197,24 +196,6 @@ impl Session {
             }
             _ => Vec::new(),
         }
-    }
-
-    /// Runs an EXECUTE of a query that is merged or finished by a hub: its arguments are the parameters.
-    pub(super) async fn combine_named(&mut self, named: &Named) -> Result<(), Stop> {
-        self.rest_pinned();
-        let prepared = &named.prepared;
-        let values = named.arguments();
-        let parameters: Vec<Parameter<'_>> = values
-            .iter()
-            .map(|value| (0, Format::Text, *value))
-            .collect();
-        let mut bound = Vec::new();
-        request::write_bind(&mut bound, &parameters, &[]);
-        let bind = Bind::read(frame::body(&bound))?;
-        let written = (prepared.sql(), &*prepared.literals);
-        let ran = self.combine_captured(&named.plan, written, (&prepared.types, bind));
-        let rows = Box::pin(ran).await?;
-        self.end_query(&format!("SELECT {rows}")).await
     }
 }
 

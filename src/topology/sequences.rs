@@ -16,6 +16,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::catalog::SequenceName;
 use crate::error::{Error, Result};
+use crate::plan::defaults::{Form, evaluation};
 use crate::sql::literal::{quote_identifier, quote_literal};
 use crate::sqlstate::SqlState;
 use crate::topology::{Control, Topology};
@@ -130,6 +131,48 @@ impl Topology {
         sequence: &SequenceName,
         (needed, size): (usize, u32),
     ) -> Result<Vec<i64>> {
+        self.connect(line).await?;
+        let sql = taking(sequence, needed, size);
+        Ok(numbers(&asked(line, &sql).await?))
+    }
+
+    /// What the default of a table's column gives for some rows, on the first shard, in a transaction of its
+    /// own, whose commit is flushed before anything is given out.
+    ///
+    /// # Errors
+    /// As [`Topology::draw`].
+    pub async fn evaluate(
+        &self,
+        (table, column): (&str, &str),
+        (count, form): (usize, Form),
+    ) -> Result<Vec<Option<String>>> {
+        let mut line = self.sequences.line.lock().await;
+        self.connect(&mut line).await?;
+        let ask = evaluation(table, column, count, form);
+        let found = values(&asked(&mut line, &ask).await?);
+        let Some(Some(sql)) = found.into_iter().next() else {
+            return Err(unreachable("the default is unknown"));
+        };
+        let found = values(&asked(&mut line, &lasting(&sql)).await?);
+        match found.len() == count {
+            true => Ok(found),
+            false => Err(unreachable("it gave fewer values than were asked for")),
+        }
+    }
+
+    /// Puts numbers back that were drawn and not used.
+    pub fn put_back(&self, sequence: &SequenceName, numbers: Vec<i64>) {
+        let mut blocks = self.sequences.blocks();
+        // If its block is gone, it may have been set meanwhile.
+        if let Some(block) = blocks.get_mut(sequence) {
+            for number in numbers.into_iter().rev() {
+                block.numbers.push_front(number);
+            }
+        }
+    }
+
+    /// Connects to the first shard's primary, unless there is a connection to it.
+    async fn connect(&self, line: &mut Option<(usize, Control)>) -> Result<()> {
         let primary = self.shards().get(FIRST_SHARD).and_then(|set| set.primary());
         let index = primary.map(|primary| primary.index);
         let index = index.ok_or_else(|| unreachable("it has no primary"))?;
@@ -143,29 +186,31 @@ impl Topology {
                 control.map_err(|error| unreachable(&error.to_string()))?,
             ));
         }
-        let Some((_, control)) = line else {
-            return Err(unreachable("there is no connection"));
-        };
-        let sql = taking(sequence, needed, size);
-        let taken = tokio::time::timeout(PATIENCE, control.client().simple_query(&sql)).await;
-        match taken {
-            Ok(Ok(messages)) => Ok(numbers(&messages)),
-            Ok(Err(error)) => {
-                // It is in a failed transaction, or gone.
-                *line = None;
-                Err(told(&error))
-            }
-            Err(_) => {
-                *line = None;
-                Err(unreachable("it did not answer in time"))
-            }
+        Ok(())
+    }
+}
+
+/// Asks the first shard.
+async fn asked(line: &mut Option<(usize, Control)>, sql: &str) -> Result<Vec<SimpleQueryMessage>> {
+    let Some((_, control)) = line else {
+        return Err(unreachable("there is no connection"));
+    };
+    let answer = tokio::time::timeout(PATIENCE, control.client().simple_query(sql)).await;
+    match answer {
+        Ok(Ok(messages)) => Ok(messages),
+        Ok(Err(error)) => {
+            // It is in a failed transaction, or gone.
+            *line = None;
+            Err(told(&error))
+        }
+        Err(_) => {
+            *line = None;
+            Err(unreachable("it did not answer in time"))
         }
     }
 }
 
-/// Takes `needed` numbers at least, and up to `size` as long as there are. The message that is logged makes
-/// the commit wait until all that was logged before is on disk, also what another session has logged ahead
-/// for this sequence.
+/// Takes `needed` numbers at least, and up to `size` as long as there are.
 fn taking(sequence: &SequenceName, needed: usize, size: u32) -> String {
     let name = format!(
         "{}.{}",
@@ -174,14 +219,22 @@ fn taking(sequence: &SequenceName, needed: usize, size: u32) -> String {
     );
     let name = quote_literal(&name);
     let more = usize::try_from(size).unwrap_or(usize::MAX).max(needed);
-    format!(
-        "BEGIN; SET LOCAL synchronous_commit = on; \
-         SELECT pg_catalog.nextval({name}::pg_catalog.regclass) AS number FROM pg_catalog.generate_series(1, \
+    lasting(&format!(
+        "SELECT pg_catalog.nextval({name}::pg_catalog.regclass) AS number FROM pg_catalog.generate_series(1, \
          (SELECT CASE WHEN s.seqcycle THEN {more} ELSE greatest({needed}, least({more}, pg_catalog.trunc(( \
          CASE WHEN s.seqincrement > 0 THEN s.seqmax ELSE s.seqmin END::numeric - \
          coalesce(pg_catalog.pg_sequence_last_value(s.seqrelid), s.seqstart::numeric - s.seqincrement)) \
          / s.seqincrement))) END FROM pg_catalog.pg_sequence s \
-         WHERE s.seqrelid = {name}::pg_catalog.regclass)::int); \
+         WHERE s.seqrelid = {name}::pg_catalog.regclass)::int)"
+    ))
+}
+
+/// A query that may draw numbers, in a transaction that is on disk when it has been answered. The message that
+/// is logged makes the commit wait until all that was logged before is on disk, also what another session has
+/// logged ahead for a sequence.
+fn lasting(query: &str) -> String {
+    format!(
+        "BEGIN; SET LOCAL synchronous_commit = on; {query}; \
          SELECT pg_catalog.pg_logical_emit_message(true, 'shardwire', ''); COMMIT"
     )
 }
@@ -194,6 +247,17 @@ fn numbers(messages: &[SimpleQueryMessage]) -> Vec<i64> {
         _ => None,
     };
     messages.iter().filter_map(number).collect()
+}
+
+/// The values of the column `value`.
+fn values(messages: &[SimpleQueryMessage]) -> Vec<Option<String>> {
+    let value = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) if row.columns().first()?.name() == "value" => {
+            Some(row.get(0).map(str::to_owned))
+        }
+        _ => None,
+    };
+    messages.iter().filter_map(value).collect()
 }
 
 /// A server's error as the client gets it.

@@ -61,6 +61,39 @@ pub(super) fn moved(frame: &[u8], table: &str, line: Option<u64>, shard: &str) -
     out
 }
 
+/// The frame with the line that its CONTEXT shows as `cut` leaves it.
+pub(super) fn trimmed(
+    frame: &[u8],
+    table: &str,
+    cut: impl for<'a> Fn(&'a [u8]) -> &'a [u8],
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(frame.len());
+    let tag = frame.first().copied().unwrap_or(b'E');
+    let mut reader = Reader::new(frame::body(frame));
+    message(&mut out, tag, |body| {
+        while let Ok(code) = reader.u8() {
+            let Some(value) = (code != 0).then(|| reader.cstring().ok()).flatten() else {
+                break;
+            };
+            body.push(code);
+            let end = digits(value, table)
+                .filter(|_| code == b'W')
+                .map(|(_, end)| end);
+            let shown = end.and_then(|end| value.split_at_checked(end));
+            let shown =
+                shown.and_then(|(before, rest)| Some((before, rest.strip_prefix(b": \"")?)));
+            match shown {
+                Some((before, line)) => {
+                    cstring(body, &[before, b": \"", cut(line)].concat());
+                }
+                None => cstring(body, value),
+            }
+        }
+        body.push(0);
+    });
+    out
+}
+
 /// Where the number of the line stands: `COPY t, line 7`, the word in the server's language, at the beginning
 /// of a line of the CONTEXT.
 fn digits(context: &[u8], table: &str) -> Option<(usize, usize)> {
@@ -117,6 +150,24 @@ mod tests {
                 format!("{wanted}\nshard s1").as_bytes()
             );
             assert_eq!(field(&moved, b'C'), Some(&b"22P02"[..]));
+        }
+    }
+
+    #[test]
+    fn the_line_is_shown_without_what_was_put_before_it() {
+        fn cut(line: &[u8]) -> &[u8] {
+            let at = line.iter().position(|byte| *byte == b'\t');
+            line.get(at.map_or(0, |at| at + 1)..).unwrap_or_default()
+        }
+        for (context, wanted) in [
+            ("COPY t, line 7: \"5\ta\tb\"", "COPY t, line 7: \"a\tb\""),
+            (
+                "COPY t, line 7, column x: \"5\ta\"",
+                "COPY t, line 7, column x: \"5\ta\"",
+            ),
+        ] {
+            let trimmed = trimmed(&frame(context), "t", cut);
+            assert_eq!(field(&trimmed, b'W').unwrap(), wanted.as_bytes());
         }
     }
 

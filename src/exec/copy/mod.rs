@@ -20,6 +20,7 @@ use lane::Lane;
 use crate::error::Error;
 use crate::exec::scatter::{Ended, Failure};
 use crate::net::duplex::Duplex;
+use crate::plan::copy::supply::Value;
 use crate::plan::copy::{Fault, Lines, Splitter};
 use crate::pool::Lease;
 use crate::sqlstate::SqlState;
@@ -28,6 +29,9 @@ use crate::wire::frontend;
 
 /// Data for one shard that is sent in one message.
 const PIECE_BYTES: usize = 32 * 1024;
+
+/// Rows for which values are found at once.
+const MOST_WANTED: usize = 10_000;
 
 /// Rows that PostgreSQL enters into indexes at once (`MAX_BUFFERED_TUPLES`).
 const BATCH_ROWS: u64 = 1000;
@@ -45,6 +49,8 @@ pub struct CopyIn<C> {
     phase: Phase,
     /// Bytes of the client's message at hand that are yet to come.
     rest: usize,
+    /// Rows that want values before the data can be taken.
+    wanted: Option<usize>,
     /// What is wrong with the data.
     fault: Option<Fault>,
     /// The client has given up.
@@ -68,6 +74,8 @@ enum Phase {
 /// How a copy ended.
 #[derive(Debug)]
 pub enum Outcome {
+    /// It has not: rows need values for what the data leaves out, about so many of them.
+    Wants(usize),
     /// With so many rows.
     Copied(u64),
     /// The client is told why.
@@ -87,6 +95,14 @@ fn rank(error: &[u8], line: Option<u64>) -> (u64, u64) {
         Some(read) if is_of_index => (read, line),
         _ => (line, line),
     }
+}
+
+/// How many rows end in a piece of data, about.
+fn lines(data: &[u8]) -> usize {
+    let ends = memchr::memchr_iter(b'\n', data).count();
+    let is_over = data.ends_with(b"\\.\n") || data.ends_with(b"\\.\r\n");
+    ends.saturating_sub(usize::from(is_over))
+        .clamp(1, MOST_WANTED)
 }
 
 impl<C: BorrowMut<Lease>> CopyIn<C> {
@@ -118,6 +134,7 @@ impl<C: BorrowMut<Lease>> CopyIn<C> {
             splitter,
             phase: Phase::Opening,
             rest: 0,
+            wanted: None,
             fault: None,
             is_given_up: false,
             high_water_bytes,
@@ -153,6 +170,29 @@ impl<C: BorrowMut<Lease>> CopyIn<C> {
         Poll::Ready(Ok(first))
     }
 
+    /// Takes values for what the data leaves out.
+    pub fn supply(&mut self, values: Vec<Vec<Value>>) {
+        let supplied = self.splitter.as_mut().map(|one| one.supply(values));
+        if let Some(Err(error)) = supplied {
+            self.refuse(error);
+        }
+    }
+
+    /// There are no values for further rows.
+    pub fn exhaust(&mut self, error: Error) {
+        if let Some(splitter) = &mut self.splitter {
+            splitter.exhaust(error);
+        }
+    }
+
+    /// Values that no row has got.
+    pub fn left(&mut self) -> Vec<Vec<Value>> {
+        self.splitter
+            .as_mut()
+            .map(Splitter::left)
+            .unwrap_or_default()
+    }
+
     /// Ends it before there is data, for a reason of the proxy's own.
     pub fn refuse(&mut self, error: Error) {
         self.fault = Some(Fault {
@@ -185,6 +225,9 @@ impl<C: BorrowMut<Lease>> CopyIn<C> {
                 return Poll::Pending;
             }
             match self.take_all(client) {
+                _ if self.wanted.is_some() => {
+                    return Poll::Ready(Outcome::Wants(self.wanted.take().unwrap_or(1)));
+                }
                 Ok(true) => {}
                 Ok(false) => continue,
                 Err(error) => return Poll::Ready(Outcome::OutOfPlace(error)),
@@ -231,7 +274,7 @@ impl<C: BorrowMut<Lease>> CopyIn<C> {
 
     /// Takes what the client has sent until there is no more; false if something else is to be done first.
     fn take_all(&mut self, client: &mut Duplex) -> Result<bool, Error> {
-        while self.phase == Phase::Data && !self.is_behind() {
+        while self.phase == Phase::Data && !self.is_behind() && self.wanted.is_none() {
             if !self.take(client)? {
                 return Ok(true);
             }
@@ -248,9 +291,12 @@ impl<C: BorrowMut<Lease>> CopyIn<C> {
         if self.rest > 0 {
             let count = self.rest.min(bytes.len());
             let data = bytes.get(..count).unwrap_or(&[]);
-            self.rest -= count;
-            self.feed(data);
-            client.input.consume(count);
+            let taken = self.feed(data);
+            if taken < count {
+                self.wanted = Some(lines(data.get(taken..).unwrap_or_default()));
+            }
+            self.rest -= taken;
+            client.input.consume(taken);
             return Ok(count > 0);
         }
         let Some(header) = frame::header(bytes)? else {
@@ -290,15 +336,21 @@ impl<C: BorrowMut<Lease>> CopyIn<C> {
         Ok(true)
     }
 
-    /// Takes data.
-    fn feed(&mut self, data: &[u8]) {
+    /// Takes data; how many bytes of it.
+    fn feed(&mut self, data: &[u8]) -> usize {
         let Some(splitter) = &mut self.splitter else {
             self.lanes.iter_mut().for_each(|lane| lane.send(data));
-            return;
+            return data.len();
         };
         match splitter.feed(data) {
-            Ok(()) => self.send_parts(PIECE_BYTES),
-            Err(fault) => self.found(fault),
+            Ok(taken) => {
+                self.send_parts(PIECE_BYTES);
+                taken
+            }
+            Err(fault) => {
+                self.found(fault);
+                data.len()
+            }
         }
     }
 
@@ -363,7 +415,7 @@ impl<C: BorrowMut<Lease>> CopyIn<C> {
             return Poll::Ready(Outcome::Failed(self.failure()));
         }
         let mut counts = self.lanes.iter().map(|lane| lane.affected);
-        if self.splitter.is_some() {
+        if self.splitter.as_ref().is_some_and(|one| !one.is_for_all()) {
             return Poll::Ready(Outcome::Copied(counts.sum()));
         }
         let first = counts.next().unwrap_or(0);
@@ -390,9 +442,19 @@ impl<C: BorrowMut<Lease>> CopyIn<C> {
         Poll::Ready(self.failure())
     }
 
+    /// A shard's error that shows no more of a line than is the client's.
+    fn trimmed(&self, frame: Vec<u8>) -> Vec<u8> {
+        match &self.splitter {
+            Some(splitter) => {
+                context::trimmed(&frame, &self.table, |line| splitter.of_client(line))
+            }
+            None => frame,
+        }
+    }
+
     /// The error of the earliest line.
     fn failure(&mut self) -> Failure {
-        let mut best: Option<((u64, u64), Failure)> = None;
+        let mut best: Option<((u64, u64), Vec<u8>)> = None;
         let client_line = self.splitter.as_ref().map(Splitter::line);
         let mut parts = self
             .splitter
@@ -415,9 +477,10 @@ impl<C: BorrowMut<Lease>> CopyIn<C> {
             let rank = rank(error, line);
             if best.as_ref().is_none_or(|(least, _)| rank < *least) {
                 let frame = context::moved(error, &self.table, line, &lane.shard);
-                best = Some((rank, Failure::Shard(frame)));
+                best = Some((rank, frame));
             }
         }
+        let best = best.map(|(rank, frame)| (rank, Failure::Shard(self.trimmed(frame))));
         let fault = self.fault.take();
         match (best, fault) {
             (Some((rank, failure)), Some(fault)) if rank <= (fault.line, fault.line) => failure,

@@ -2,13 +2,16 @@
 //!
 //! A COPY FROM of a sharded table goes to all shards of the table with the client's own text, but for a
 //! list of the columns where the client has given none: so a shard whose table has changed meanwhile rejects
-//! it rather than store rows where they don't belong. [`Splitter`] takes the data apart.
+//! it rather than store rows where they don't belong. [`Splitter`] takes the data apart, and puts values in for
+//! columns that the data leaves out and that shards can't find values for by themselves ([`supply`]): numbers of
+//! sequences, the shard key, what is one value for the whole statement, and what varies in replicated tables.
 
 mod field;
 mod form;
 mod lines;
 mod scan;
 mod split;
+pub mod supply;
 mod tuple;
 
 use std::borrow::Cow;
@@ -24,6 +27,7 @@ use crate::error::Result;
 use crate::plan::Access;
 use crate::plan::Route;
 use crate::plan::SessionUse;
+use crate::plan::defaults::Form;
 use crate::plan::effects;
 use crate::plan::effects::Effects;
 use crate::plan::query::FIRST_SHARD;
@@ -32,21 +36,26 @@ use crate::plan::refusal;
 use crate::plan::statement;
 use crate::plan::statement::Part;
 use crate::sharding::ColumnType;
+use crate::sharding::KeyColumn;
 use crate::sharding::Placement;
 use crate::sharding::ShardSet;
 use crate::sql::analysis;
 use crate::sql::classify::classify;
 use crate::sql::encoding::Encoding;
 use crate::sql::lexer::tokenize;
+use crate::sql::literal::quote_identifier;
 use crate::sql::statement::Copy;
 use crate::sql::statement::CopyDirection;
 use crate::sql::statement::CopyEndpoint;
+use crate::sql::statement::CopyFormat;
 use crate::sql::statement::CopySource;
 use crate::sql::token::slice;
 
 pub use lines::Lines;
 pub use split::Fault;
 pub use split::Splitter;
+pub use supply::Source;
+pub use supply::Supplied;
 
 /// A COPY FROM STDIN over several shards.
 #[derive(Debug)]
@@ -57,6 +66,12 @@ pub struct CopyIn {
     pub shards: ShardSet,
     /// How the data is taken apart; none if every shard gets all of it.
     layout: Option<Arc<Layout>>,
+    /// The table, as SQL.
+    pub table_sql: String,
+    /// Columns that are given values on the way, in their order before the client's.
+    pub supplied: Vec<Supplied>,
+    /// Whether the data is binary.
+    pub form: Form,
     /// What is put into the text, and where.
     columns: Option<(usize, String)>,
     /// An option that PostgreSQL may reject. If it does not, this is the refusal.
@@ -77,7 +92,8 @@ struct Layout {
     /// The columns in the order of the data.
     columns: Vec<String>,
     keys: Vec<KeyField>,
-    placement: Arc<Placement>,
+    /// None for a replicated table.
+    placement: Option<Arc<Placement>>,
 }
 
 /// The bytes that mean something.
@@ -96,21 +112,36 @@ struct Marks {
 #[derive(Clone, Debug)]
 struct KeyField {
     name: String,
-    /// Its place in the data.
-    field: usize,
+    at: At,
     column: ColumnType,
     not_null: bool,
     forced: Forced,
 }
 
+/// Where a column of the shard key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// A field of the data.
+    Field(usize),
+    /// One of the columns that are supplied.
+    Supplied(usize),
+}
+
 impl CopyIn {
+    /// Whether every shard gets every row.
+    pub fn is_replicated(&self) -> bool {
+        self.layout
+            .as_ref()
+            .is_none_or(|layout| layout.placement.is_none())
+    }
+
     /// The statement for the shards.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let Some((at, columns)) = &self.columns else {
             return Cow::Borrowed(text);
         };
         match text.split_at_checked(*at) {
-            Some((before, behind)) => Cow::Owned(format!("{before} ({columns}){behind}")),
+            Some((before, behind)) => Cow::Owned(format!("{before}{columns}{behind}")),
             None => Cow::Borrowed(text),
         }
     }
@@ -259,37 +290,19 @@ fn copy_in(
             stored.map(|column| column.name.clone()).collect()
         }
     };
-    check_omitted(relation, &columns)?;
+    let is_binary = copy.options.format == CopyFormat::Binary;
+    let supplied = supplied(relation, &columns, is_binary)?;
+    check_marks(relation, copy, (&columns, &supplied))?;
     let server_version = part.request.catalog.server_version();
     let (form, doubt) = match form::read(&copy.options, server_version) {
         Ok(form) => (Some(form), None),
         Err(doubt) => (None, Some(doubt)),
     };
-    let mut keys = Vec::new();
-    for key in relation.placement().map_or(&[][..], |one| one.columns()) {
-        let field = columns.iter().position(|column| *column == key.name);
-        let field = field.ok_or_else(|| missing_key(&relation.name, &key.name))?;
-        keys.push(KeyField {
-            field,
-            column: key.column_type,
-            not_null: relation
-                .column(&key.name)
-                .is_some_and(|(_, column)| column.not_null),
-            forced: Forced {
-                not_null: copy.options.force_not_null.has(&key.name),
-                null: copy.options.force_null.has(&key.name),
-            },
-            name: key.name.clone(),
-        });
-    }
-    let inserted = match listed {
-        Some(_) => None,
-        None => {
-            let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
-            Some((end_of_name(part)?, names.join(", ")))
-        }
-    };
-    let layout = relation.placement().zip(form).map(|(placement, form)| {
+    let keys = keys(relation, copy, (&columns, &supplied))?;
+    let inserted = inserted(part, (&columns, &supplied), listed.is_some())?;
+    let placement = relation.placement();
+    let is_split = placement.is_some() || !supplied.is_empty();
+    let layout = form.filter(|_| is_split).map(|form| {
         Arc::new(Layout {
             is_binary: form.is_binary,
             marks: form.marks,
@@ -300,43 +313,175 @@ fn copy_in(
             encoding: copy.options.encoding.as_deref().map(Encoding::named),
             columns,
             keys,
-            placement: Arc::clone(placement),
+            placement: placement.map(Arc::clone),
         })
     });
+    let schema = quote_identifier(&relation.schema);
     Ok(CopyIn {
         table: relation.name.clone(),
-        shards: match relation.placement() {
+        table_sql: format!("{schema}.{}", quote_identifier(&relation.name)),
+        shards: match placement {
             Some(placement) => placement.shards().clone(),
             None => ShardSet::all(part.request.catalog.shards().len()),
         },
-        doubt: doubt.filter(|_| relation.placement().is_some()),
+        doubt: doubt.filter(|_| is_split),
+        form: match is_binary {
+            true => Form::Binary,
+            false => Form::Text,
+        },
+        supplied,
         layout,
         columns: inserted,
     })
 }
 
-/// Refuses rows that leave a column to what differs between shards.
-fn check_omitted(relation: &Relation, columns: &[String]) -> Result<()> {
-    let is_replicated = relation.placement().is_none();
+/// Where the columns of the shard key are.
+fn keys(
+    relation: &Relation,
+    copy: &Copy,
+    (columns, supplied): (&[String], &[Supplied]),
+) -> Result<Vec<KeyField>> {
+    let placed = relation.placement().map_or(&[][..], |one| one.columns());
+    let key = |key: &KeyColumn| {
+        let field = columns.iter().position(|column| *column == key.name);
+        let at = match field {
+            Some(field) => At::Field(field),
+            None => {
+                let at = supplied.iter().position(|one| one.name == key.name);
+                At::Supplied(at.ok_or_else(|| missing_key(&relation.name, &key.name))?)
+            }
+        };
+        Ok(KeyField {
+            at,
+            column: key.column_type,
+            not_null: relation
+                .column(&key.name)
+                .is_some_and(|(_, column)| column.not_null),
+            forced: Forced {
+                not_null: copy.options.force_not_null.has(&key.name),
+                null: copy.options.force_null.has(&key.name),
+            },
+            name: key.name.clone(),
+        })
+    };
+    placed.iter().map(key).collect()
+}
+
+/// What is put into the text so that all columns of the data are listed, and where.
+fn inserted(
+    part: Part<'_>,
+    (columns, supplied): (&[String], &[Supplied]),
+    is_listed: bool,
+) -> Result<Option<(usize, String)>> {
+    let mut names: Vec<String> = supplied
+        .iter()
+        .map(|one| quote_identifier(&one.name))
+        .collect();
+    if is_listed {
+        return Ok(match supplied {
+            [] => None,
+            _ => Some((end_of_name(part, "(")?, format!("{}, ", names.join(", ")))),
+        });
+    }
+    names.extend(columns.iter().map(|name| quote_identifier(name)));
+    Ok(Some((
+        end_of_name(part, "from")?,
+        format!(" ({})", names.join(", ")),
+    )))
+}
+
+/// The columns that rows leave out, and that are given values on the way.
+fn supplied(relation: &Relation, columns: &[String], is_binary: bool) -> Result<Vec<Supplied>> {
+    let placement = relation.placement();
+    let mut supplied = Vec::new();
     for column in &relation.columns {
         if columns.contains(&column.name) || column.generated {
             continue;
         }
-        if column.sequence_default || (column.default.of_users && !is_replicated) {
-            return Err(refusal::sequence_default(&relation.name, &column.name));
+        let default = &column.default;
+        let is_key =
+            placement.is_some_and(|one| one.columns().iter().any(|key| key.name == column.name));
+        let is_wanted = match placement {
+            Some(_) => {
+                column.sequence_default
+                    || default.of_users
+                    || default.of_statement
+                    || (is_key && default.exists)
+            }
+            None => default.varies || column.sequence_default,
+        };
+        if !is_wanted {
+            continue;
         }
-        if is_replicated && column.default.varies {
+        if default.of_users {
+            return Err(users_default(&relation.name, &column.name));
+        }
+        let is_number = !is_binary || supply::is_integer(column.type_oid);
+        let source = match &default.sequence {
+            Some(sequence) if is_number => Source::Number(sequence.clone()),
+            _ if default.of_statement || !default.varies && !column.sequence_default => {
+                Source::Once
+            }
+            _ => Source::Each,
+        };
+        supplied.push(Supplied {
+            name: column.name.clone(),
+            source,
+            type_oid: column.type_oid,
+        });
+    }
+    Ok(supplied)
+}
+
+/// Refuses what would have a shard find a value by itself, or take a value for NULL.
+fn check_marks(
+    relation: &Relation,
+    copy: &Copy,
+    (columns, supplied): (&[String], &[Supplied]),
+) -> Result<()> {
+    let options = &copy.options;
+    let forced = [&options.force_null, &options.force_not_null];
+    if !supplied.is_empty() && forced.contains(&&crate::sql::statement::Forced::All) {
+        return Err(Error::refused(
+            "COPY with FORCE_NULL * or FORCE_NOT_NULL * and a column left out is not supported over several shards",
+            "The columns that are left out are given values on the way, for which this is not meant.",
+            "List the columns of the option, or all columns of the table.",
+        ));
+    }
+    if options.default.is_none() {
+        return Ok(());
+    }
+    let is_sharded = relation.placement().is_some();
+    let listed = relation
+        .columns
+        .iter()
+        .filter(|column| columns.contains(&column.name));
+    for column in listed {
+        let default = &column.default;
+        let varies = match is_sharded {
+            true => column.sequence_default || default.of_users || default.of_statement,
+            false => default.varies || column.sequence_default,
+        };
+        if varies {
             return Err(Error::refused(
                 format!(
-                    "COPY without column \"{}\" of the replicated table \"{}\" is not supported",
-                    column.name, relation.name
+                    "COPY with the option DEFAULT into column \"{}\" is not supported over several shards",
+                    column.name
                 ),
                 "Each shard would compute its default for itself.",
-                "List the column, and give its values.",
+                "Leave the column out, or give all its values.",
             ));
         }
     }
     Ok(())
+}
+
+fn users_default(table: &str, column: &str) -> Error {
+    Error::refused(
+        format!("COPY into \"{table}\" without column \"{column}\" is not supported"),
+        "Its default calls functions that users have made, which may do anything.",
+        format!("List \"{column}\", and give its values."),
+    )
 }
 
 /// Refuses a condition that may look at other rows, or that differs between copies of a row.
@@ -384,8 +529,8 @@ fn check_condition(part: Part<'_>, copy: &Copy, relation: &Relation) -> Result<(
     Ok(())
 }
 
-/// Where a list of columns stands in the statement.
-fn end_of_name(part: Part<'_>) -> Result<usize> {
+/// Where a list of columns stands in the statement: behind the table's name, or behind what opens it.
+fn end_of_name(part: Part<'_>, next: &str) -> Result<usize> {
     let text = part.request.text;
     let mut tokens = part.tokens.iter().skip(1).peekable();
     tokens.next_if(|token| token.text(text).eq_ignore_ascii_case("binary"));
@@ -393,11 +538,12 @@ fn end_of_name(part: Part<'_>) -> Result<usize> {
     while tokens.next_if(|token| token.is_symbol(text, ".")).is_some() {
         name = tokens.next();
     }
-    let is_followed = tokens
+    let followed = tokens
         .peek()
-        .is_some_and(|token| token.text(text).eq_ignore_ascii_case("from"));
-    match name {
-        Some(name) if is_followed => Ok(name.end as usize),
+        .filter(|token| token.text(text).eq_ignore_ascii_case(next));
+    match (name, followed) {
+        (Some(_), Some(list)) if next == "(" => Ok(list.end as usize),
+        (Some(name), Some(_)) => Ok(name.end as usize),
         _ => Err(Error::refused(
             "COPY with a name written in this way is not supported over several shards",
             "Where its list of columns would stand is not known.",
@@ -406,11 +552,7 @@ fn end_of_name(part: Part<'_>) -> Result<usize> {
     }
 }
 
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A COPY without its shard key. (Defaults of keys need sequences that all shards share.)
+/// A COPY without its shard key.
 fn missing_key(table: &str, column: &str) -> Error {
     Error::refused(
         format!("COPY into \"{table}\" without its shard key is not supported"),

@@ -12,35 +12,41 @@
 //! - A row of which the key is known needs no memory: the rest of it passes as it comes. One whose key is not
 //!   known yet may have so many bytes at most.
 //! - The client's line of each row is known as long as the shard may yet complain of it.
+//! - Of a replicated table every shard gets every row, with the same values for what the data leaves out.
+
+mod faults;
+mod keys;
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::At;
 use super::CopyIn;
 use super::KeyField;
 use super::Layout;
-use super::field;
-use super::field::Field;
 use super::lines::Lines;
 use super::scan;
 use super::scan::Broken;
 use super::scan::Scanner;
 use super::scan::Span;
+use super::supply;
+use super::supply::Supply;
+use super::supply::Value;
 use super::tuple;
 use super::tuple::Tuples;
 use crate::error::Error;
-use crate::sharding::Format;
 use crate::sharding::Key;
-use crate::sharding::KeyError;
-use crate::sharding::KeyUse;
-use crate::sharding::LiteralKind;
 use crate::sharding::ShardIndex;
 use crate::sql::encoding::Encoding;
-use crate::sqlstate::SqlState;
+use faults::malformed;
+use faults::too_long;
 
 /// Bytes of a row at hand from which on it passes as it comes, once its key is known.
 const LONG_ROW_BYTES: usize = 32 * 1024;
+
+/// Characters of a row that an error shows (`MAX_COPY_DATA_DISPLAY`).
+const MOST_SHOWN: usize = 100;
 
 /// Takes data apart.
 #[derive(Debug)]
@@ -54,7 +60,9 @@ pub struct Splitter {
     /// The row at hand, as far as it came in earlier pieces and has not passed.
     pending: Vec<u8>,
     /// Where the row at hand goes, part of which has passed.
-    passing: Option<usize>,
+    passing: Option<To>,
+    /// Values for what the data leaves out.
+    supply: Supply,
     /// Rows have this many bytes at most before their key.
     most_bytes: usize,
     /// Lines of the client's that have ended.
@@ -105,9 +113,16 @@ struct Row<'a> {
     lines: (u64, u64),
 }
 
+/// Which shards get something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    Part(usize),
+    All,
+}
+
 /// Where a row goes, or why it goes nowhere.
 enum Way {
-    Part(usize),
+    To(To),
     /// To some shard, which rejects it.
     Rejected(Error),
     Nowhere(Error),
@@ -121,7 +136,11 @@ impl Splitter {
         encoding: Encoding,
         most_bytes: usize,
     ) -> Splitter {
-        let fields: SmallVec<[usize; 2]> = layout.keys.iter().map(|key| key.field).collect();
+        let field = |key: &KeyField| match key.at {
+            At::Field(field) => Some(field),
+            At::Supplied(_) => None,
+        };
+        let fields: SmallVec<[usize; 2]> = layout.keys.iter().filter_map(field).collect();
         let part = |shard| Part {
             shard,
             ..Part::default()
@@ -134,6 +153,7 @@ impl Splitter {
             parts: copy.shards.iter().map(part).collect(),
             pending: Vec::new(),
             passing: None,
+            supply: Supply::new(&copy.supplied),
             most_bytes,
             line: 0,
             is_header: layout.has_header,
@@ -158,13 +178,53 @@ impl Splitter {
             }
     }
 
-    /// Takes a piece of the data.
+    /// Whether every shard gets every row.
+    pub fn is_for_all(&self) -> bool {
+        self.layout.placement.is_none()
+    }
+
+    /// Takes values for further rows: of each column that is supplied, in their order.
+    ///
+    /// # Errors
+    /// `0A000` for one that the data's format can't say.
+    pub fn supply(&mut self, values: Vec<Vec<Value>>) -> Result<(), Error> {
+        let mut all = values.iter().flatten();
+        if all.any(|value| supply::is_unwritable(value, &self.layout)) {
+            return Err(Error::refused(
+                "COPY with an empty default is not supported over several shards",
+                "It can't be told from NULL in the format of the data.",
+                "List the column, or use another string for NULL.",
+            ));
+        }
+        self.supply.extend(values);
+        Ok(())
+    }
+
+    /// There are no values for further rows: the next one fails.
+    pub fn exhaust(&mut self, error: Error) {
+        self.supply.end(error);
+    }
+
+    /// What of a line that a shard shows is the client's.
+    pub fn of_client<'a>(&self, line: &'a [u8]) -> &'a [u8] {
+        supply::behind_head(line, self.copy.supplied.len(), &self.layout)
+    }
+
+    /// Values that no row has got.
+    pub fn left(&mut self) -> Vec<Vec<Value>> {
+        self.supply.left()
+    }
+
+    /// Takes a piece of the data, or as much of it as there are values for; how many bytes that were.
     ///
     /// # Errors
     /// What is wrong with it; nothing may follow then.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let mut rest = bytes;
         while !rest.is_empty() && !self.is_over {
+            if self.passing.is_none() && !self.supply.may_begin() {
+                return Ok(bytes.len() - rest.len());
+            }
             let taken = match &mut self.reader {
                 Reader::Lines(scanner) => {
                     let found = scanner.scan(rest);
@@ -177,7 +237,7 @@ impl Splitter {
             };
             rest = rest.get(taken..).unwrap_or(&[]);
         }
-        Ok(())
+        Ok(bytes.len())
     }
 
     /// Takes the end of the data.
@@ -270,7 +330,7 @@ impl Splitter {
             && row.all.get(..row.content) == Some(b"\\.");
         match self.passing.take() {
             _ if is_end => self.is_over = true,
-            Some(part) => self.put(part, row),
+            Some(to) => self.put(to, row, &[]),
             None => self.place(row)?,
         }
         pending.clear();
@@ -310,7 +370,7 @@ impl Splitter {
                 lines: (1, 1),
             };
             match self.passing.take() {
-                Some(part) => self.put(part, row),
+                Some(to) => self.put(to, row, &[]),
                 None => self.place(row)?,
             }
         } else {
@@ -327,8 +387,8 @@ impl Splitter {
 
     /// Keeps part of a row, or passes it on.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        if let Some(part) = self.passing {
-            self.push(part, bytes);
+        if let Some(to) = self.passing {
+            self.push(to, bytes);
             return Ok(());
         }
         self.pending.extend_from_slice(bytes);
@@ -338,17 +398,18 @@ impl Splitter {
         };
         if has_key && !self.is_header && length >= LONG_ROW_BYTES {
             let pending = std::mem::take(&mut self.pending);
-            let way = self.way(&pending);
-            let (part, error) = match way {
-                Way::Part(part) => (part, None),
-                Way::Rejected(error) => (0, Some(error)),
+            let values = self.supply.take();
+            let values = values.map_err(|error| self.fault_of(self.line(), error, &pending))?;
+            let (to, error) = match self.way(&pending, &values) {
+                Way::To(to) => (to, None),
+                Way::Rejected(error) => (To::Part(0), Some(error)),
                 Way::Nowhere(error) => return Err(self.fault(self.line(), error, None)),
             };
-            self.push(part, &pending);
+            self.begin(to, &pending, &supply::head(&values, &self.layout));
             if let Some(error) = error {
-                return Err(self.fault(self.line(), error, Some(part)));
+                return Err(self.fault(self.line(), error, Some(0)));
             }
-            self.passing = Some(part);
+            self.passing = Some(to);
         } else if self.pending.len() > self.most_bytes {
             return Err(self.fault(self.line(), too_long(self.most_bytes), None));
         }
@@ -358,27 +419,41 @@ impl Splitter {
     /// Sends a whole row where it belongs.
     fn place(&mut self, row: Row<'_>) -> Result<(), Fault> {
         if std::mem::take(&mut self.is_header) {
-            (0..self.parts.len()).for_each(|part| self.put(part, row));
+            self.put(
+                To::All,
+                row,
+                &supply::header(&self.copy.supplied, &self.layout),
+            );
             return Ok(());
         }
         let content = row.all.get(..row.content).unwrap_or(row.all);
-        match self.way(content) {
-            Way::Part(part) => {
-                self.put(part, row);
+        let values = self.supply.take();
+        let values = values.map_err(|error| self.fault_of(row.line, error, content))?;
+        let head = supply::head(&values, &self.layout);
+        match self.way(content, &values) {
+            Way::To(to) => {
+                self.put(to, row, &head);
                 Ok(())
             }
             Way::Rejected(error) => {
-                self.put(0, row);
+                self.put(To::Part(0), row, &head);
                 Err(self.fault(row.line, error, Some(0)))
             }
             Way::Nowhere(error) => Err(self.fault(row.line, error, None)),
         }
     }
 
-    /// The end of a row for a part.
-    fn put(&mut self, part: usize, row: Row<'_>) {
-        if let Some(part) = self.parts.get_mut(part) {
-            part.bytes.extend_from_slice(row.all);
+    fn parts_of(&mut self, to: To) -> &mut [Part] {
+        match to {
+            To::Part(part) => self.parts.get_mut(part..=part).unwrap_or_default(),
+            To::All => &mut self.parts,
+        }
+    }
+
+    /// The end of a row, or all of it behind a head.
+    fn put(&mut self, to: To, row: Row<'_>, head: &[u8]) {
+        self.begin(to, row.all, head);
+        for part in self.parts_of(to) {
             let lines = match part.lines.has_any() {
                 true => row.lines.0,
                 false => row.lines.1,
@@ -387,93 +462,95 @@ impl Splitter {
         }
     }
 
-    fn push(&mut self, part: usize, bytes: &[u8]) {
-        if let Some(part) = self.parts.get_mut(part) {
+    /// The beginning of a row, behind its head.
+    fn begin(&mut self, to: To, bytes: &[u8], head: &[u8]) {
+        // The head of a tuple has the number of its fields.
+        let skipped = if self.layout.is_binary && !head.is_empty() {
+            2
+        } else {
+            0
+        };
+        self.push(to, head);
+        self.push(to, bytes.get(skipped..).unwrap_or_default());
+    }
+
+    fn push(&mut self, to: To, bytes: &[u8]) {
+        for part in self.parts_of(to) {
             part.bytes.extend_from_slice(bytes);
         }
     }
 
     /// Where the row at hand goes.
-    fn way(&self, row: &[u8]) -> Way {
+    fn way(&self, row: &[u8], values: &[Value]) -> Way {
+        let Some(placement) = &self.layout.placement else {
+            return Way::To(To::All);
+        };
         let spans: &[Option<Span>] = match &self.reader {
             Reader::Lines(scanner) => &scanner.spans,
             Reader::Tuples(tuples) => &tuples.spans,
         };
+        let mut spans = spans.iter();
         let mut keys: SmallVec<[Key; 2]> = SmallVec::new();
-        for (field, span) in self.layout.keys.iter().zip(spans) {
-            let bytes = span.and_then(|(start, end)| row.get(start..end));
-            match self.key(field, bytes) {
+        for field in &self.layout.keys {
+            let key = match field.at {
+                At::Field(_) => {
+                    let span = spans.next().copied().flatten();
+                    self.key(field, span.and_then(|(start, end)| row.get(start..end)))
+                }
+                At::Supplied(at) => self.supplied_key(field, values.get(at).cloned().flatten()),
+            };
+            match key {
                 Ok(key) => keys.push(key),
                 Err(way) => return way,
             }
         }
-        let found = self.layout.placement.shard(&keys).map_err(|error| {
+        let found = placement.shard(&keys).map_err(|error| {
             let first = self.layout.keys.first();
             let column = first.map_or("", |key| key.name.as_str());
             Way::Nowhere(error.store_error(&self.copy.table, column))
         });
         match found {
             Ok(shard) => match self.parts.iter().position(|part| part.shard == shard) {
-                Some(part) => Way::Part(part),
+                Some(part) => Way::To(To::Part(part)),
                 None => Way::Nowhere(malformed("a row belongs to a shard without a part")),
             },
             Err(way) => way,
         }
     }
 
-    /// The value of one column of the key.
-    fn key(&self, field: &KeyField, bytes: Option<&[u8]>) -> Result<Key, Way> {
-        let store_error = |error: KeyError| error.store_error(&self.copy.table, &field.name);
-        let null = || self.null(field, store_error(KeyError::Null));
-        let key = match (self.layout.is_binary, bytes) {
-            (true, None) => return Err(null()),
-            (true, Some(bytes)) => {
-                let (column, oid) = (&field.column, field.column.key_type.oid());
-                Key::from_parameter(oid, Format::Binary, Some(bytes), column, KeyUse::Store)
-            }
-            // The row ends before the field.
-            (false, None) => return Err(Way::Rejected(malformed("a row without its shard key"))),
-            (false, Some(bytes)) => {
-                match field::read(bytes, &self.layout, self.encoding, field.forced) {
-                    Field::Null => return Err(null()),
-                    Field::Default => {
-                        let error = super::missing_key(&self.copy.table, &field.name);
-                        return Err(Way::Nowhere(error));
-                    }
-                    Field::Invalid => return Err(Way::Rejected(malformed("invalid characters"))),
-                    Field::Text(text) => {
-                        Key::from_literal(&text, LiteralKind::String, &field.column, KeyUse::Store)
-                    }
-                }
-            }
-        };
-        key.map_err(|error| match error {
-            KeyError::Rejected(_) => Way::Rejected(store_error(error)),
-            error => Way::Nowhere(store_error(error)),
-        })
-    }
-
-    /// A row without a key: PostgreSQL rejects it if the column says so, unless a condition leaves it out.
-    fn null(&self, field: &KeyField, error: Error) -> Way {
-        match (field.not_null, self.layout.has_condition) {
-            (true, true) => Way::Part(0),
-            (true, false) => Way::Rejected(error),
-            (false, _) => Way::Nowhere(error),
-        }
-    }
-
     /// Sends what PostgreSQL rejects of binary data to the first shard.
     fn rejected(&mut self, tail: &[u8], error: Error) -> Result<(), Fault> {
-        let part = self.passing.take().unwrap_or(0);
+        let to = self.passing.take().unwrap_or(To::Part(0));
         let pending = std::mem::take(&mut self.pending);
-        self.push(part, &pending);
-        self.push(part, tail);
+        self.push(to, &pending);
+        self.push(to, tail);
+        let part = match to {
+            To::Part(part) => part,
+            To::All => 0,
+        };
         Err(self.fault(self.line(), error, Some(part)))
     }
 
     fn broken(&self, broken: Broken) -> Fault {
         let is_csv = self.layout.marks.quote.is_some();
         self.fault(self.line(), broken.error(is_csv), None)
+    }
+
+    /// A fault of a row that is shown.
+    fn fault_of(&self, line: u64, error: Error, row: &[u8]) -> Fault {
+        let row = self.encoding.read(row).filter(|_| !self.layout.is_binary);
+        let Some(row) = row else {
+            return self.fault(line, error, None);
+        };
+        let shown: String = row.chars().take(MOST_SHOWN).collect();
+        let dots = if shown.len() < row.len() { "..." } else { "" };
+        let table = &self.copy.table;
+        let context = format!("COPY {table}, line {line}: \"{shown}{dots}\"");
+        Fault {
+            line,
+            error: error.context(context),
+            part: None,
+        }
     }
 
     fn fault(&self, line: u64, error: Error, part: Option<usize>) -> Fault {
@@ -484,57 +561,6 @@ impl Splitter {
             part,
         }
     }
-}
-
-impl Broken {
-    /// PostgreSQL's own words (`22P04`).
-    fn error(self, is_csv: bool) -> Error {
-        let (message, hint) = match (self, is_csv) {
-            (Broken::CarriageReturn, false) => (
-                "literal carriage return found in data",
-                Some("Use \"\\r\" to represent carriage return."),
-            ),
-            (Broken::CarriageReturn, true) => (
-                "unquoted carriage return found in data",
-                Some("Use quoted CSV field to represent carriage return."),
-            ),
-            (Broken::Newline, false) => (
-                "literal newline found in data",
-                Some("Use \"\\n\" to represent newline."),
-            ),
-            (Broken::Newline, true) => (
-                "unquoted newline found in data",
-                Some("Use quoted CSV field to represent newline."),
-            ),
-            (Broken::Marker, _) => ("end-of-copy marker corrupt", None),
-            (Broken::MarkerEnding, _) => (
-                "end-of-copy marker does not match previous newline style",
-                None,
-            ),
-            (Broken::MarkerNotAlone, _) => ("end-of-copy marker is not alone on its line", None),
-        };
-        let error = Error::new(SqlState::BAD_COPY_FILE_FORMAT, message);
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    }
-}
-
-/// What a shard should have said better (`22P04`).
-fn malformed(message: &'static str) -> Error {
-    Error::new(SqlState::BAD_COPY_FILE_FORMAT, message)
-}
-
-fn too_long(most_bytes: usize) -> Error {
-    Error::new(
-        SqlState::PROGRAM_LIMIT_EXCEEDED,
-        "a row is too long before its shard key",
-    )
-    .detail(format!(
-        "More than {most_bytes} bytes of it would have to be kept until its shard is known."
-    ))
-    .hint("Put the shard key's columns first, or raise limits.max_message.")
 }
 
 #[cfg(test)]

@@ -75,6 +75,14 @@ pub(super) fn over_shards(query: &Query<'_>) -> Result<Option<Insertion>> {
     let Some((insertion, known)) = taken_apart(query, insert, facts, relation) else {
         return Ok(None);
     };
+    // What is evaluated by itself does not know the queries that stand before the statement.
+    let has_queries = query
+        .body
+        .first()
+        .is_some_and(|first| first.is_word(query.request.text, "with"));
+    if has_queries && !known.is_empty() {
+        return Ok(None);
+    }
     let is_alone = facts.len() < 2 && !query.request.is_template;
     if (is_alone && !needs_values(query, &insertion, &known))
         || !may_run_in_parts(query, block, &known)

@@ -31,7 +31,7 @@ use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::shape::Literal;
 use crate::sqlstate::SqlState;
-use crate::wire::backend::{Status, command_complete, portal_suspended};
+use crate::wire::backend::{Status, portal_suspended};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind};
 
@@ -162,13 +162,13 @@ impl Session {
             max_rows: max_rows.max(0),
         };
         let answered = self.change(&asked).await?;
-        let mut words = Vec::new();
-        if answered.is_suspended {
-            self.statements.put_portal(&portal.portal, Portal::Partial);
-            portal_suspended(&mut words);
-        } else {
-            command_complete(&mut words, &tag(&prepared.plan, &answered));
+        if !answered.is_suspended {
+            self.conclude(Vec::new(), &tag(&prepared.plan, &answered));
+            return Ok(());
         }
+        self.statements.put_portal(&portal.portal, Portal::Partial);
+        let mut words = Vec::new();
+        portal_suspended(&mut words);
         self.say(words);
         Ok(())
     }

@@ -38,7 +38,7 @@ use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{Format, ShardSet};
 use crate::sql::shape::Literal;
 use crate::sql::statement::Statement;
-use crate::wire::backend::{Status, command_complete, no_data, portal_suspended};
+use crate::wire::backend::{Status, no_data, portal_suspended};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
@@ -136,13 +136,13 @@ impl Session {
         let finished = self
             .combine_portal(&portal, max_rows, is_acknowledged)
             .await?;
-        let mut words = Vec::new();
-        if finished.is_suspended {
-            self.statements.put_portal(&portal.portal, Portal::Partial);
-            portal_suspended(&mut words);
-        } else {
-            command_complete(&mut words, &tag_of(&prepared.plan, finished.rows));
+        if !finished.is_suspended {
+            self.conclude(Vec::new(), &tag_of(&prepared.plan, finished.rows));
+            return Ok(());
         }
+        self.statements.put_portal(&portal.portal, Portal::Partial);
+        let mut words = Vec::new();
+        portal_suspended(&mut words);
         self.say(words);
         Ok(())
     }

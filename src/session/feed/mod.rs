@@ -30,7 +30,6 @@ use crate::sharding::{Format, ShardSet};
 use crate::sql::literal::quote_literal;
 use crate::sql::shape::{self, Literal, Shape};
 use crate::sqlstate::SqlState;
-use crate::wire::backend::command_complete;
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
 
@@ -160,9 +159,7 @@ impl Session {
         }
         // It has run: what is left of its answer is its end.
         self.statements.put_portal(&portal.portal, Portal::Partial);
-        let mut words = captured.bytes().to_vec();
-        command_complete(&mut words, &tag);
-        self.say(words);
+        self.conclude(captured.bytes().to_vec(), &tag);
         Ok(())
     }
 
@@ -412,7 +409,7 @@ impl Session {
             text: &text,
             literals: &prepared.literals,
             portal: Some((&prepared, bind)),
-            is_query: feeding.bind.is_none(),
+            is_query: feeding.bind.is_none() || self.batch.execution.is_some(),
             is_described: feeding.is_described,
         };
         self.write_replicated(&written).await
