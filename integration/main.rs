@@ -41,6 +41,7 @@ mod listen;
 mod login;
 mod merge;
 mod nested;
+mod oids;
 mod operators;
 mod participants;
 mod pipelines;

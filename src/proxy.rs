@@ -31,7 +31,7 @@ use crate::session::operations::{Operations, Order, Serving};
 use crate::session::roles::{Question, Roles};
 use crate::session::start::{Reception, Terms};
 use crate::sqlstate::SqlState;
-use crate::topology::{Dialer, Topology, TopologyMetrics};
+use crate::topology::{Dialer, ReplicaSet, Topology, TopologyMetrics};
 use crate::txn::recovery::{Recovery, RecoveryMetrics};
 
 /// Between two looks for connections that have lain idle for too long.
@@ -352,7 +352,7 @@ fn open(config: &Config, database: &Arc<config::Database>, lasting: &Lasting) ->
     let connector = Connector::load(&database.backend.tls)?;
     let backend = &database.backend;
     let principal = Principal::new(&backend.user, backend.password.clone());
-    let pool = |shard: &config::Shard, server: &config::Server| {
+    let pool = |set: &ReplicaSet, shard: &config::Shard, server: &config::Server| {
         let target = Target {
             address: server.address.clone(),
             database: database.backend.database.clone(),
@@ -364,14 +364,23 @@ fn open(config: &Config, database: &Arc<config::Database>, lasting: &Lasting) ->
         };
         let statements = config.limits.prepared_statements_per_server;
         let limits = database.pool.clone();
-        Pool::new(&shard.name, target, connector.clone(), limits, statements)
+        let oids = Arc::clone(&set.oids);
+        Pool::new(
+            &shard.name,
+            target,
+            connector.clone(),
+            limits,
+            statements,
+            oids,
+        )
     };
     let pools = database
         .shards
         .iter()
-        .map(|shard| {
+        .zip(topology.shards())
+        .map(|(shard, set)| {
             let servers = shard.servers.iter();
-            servers.map(|server| pool(shard, server)).collect()
+            servers.map(|server| pool(set, shard, server)).collect()
         })
         .collect();
     let mut recovery = Recovery::start(&topology, &lasting.recovery_metrics);

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncReadExt, AsyncWrite};
@@ -10,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use crate::net::buffer::Buffer;
 use crate::net::home::Home;
 use crate::net::stream::Stream;
+use crate::wire::oids::{Oids, Walk};
 
 /// A stream and its two queues. One read and one write move as much as there is.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Duplex {
     pub received: u64,
     /// Bytes that went out so far.
     pub sent: u64,
+    /// Exchanges OIDs on their way, if the server's differ from those that clients are told.
+    walk: Option<Box<Walk>>,
 }
 
 impl Duplex {
@@ -36,6 +40,7 @@ impl Duplex {
             output: Buffer::new(),
             received: 0,
             sent: 0,
+            walk: None,
         }
     }
 
@@ -61,6 +66,16 @@ impl Duplex {
         Ok(())
     }
 
+    /// Has OIDs exchanged from now on, or none. Must come between two frames in both directions, with empty
+    /// queues.
+    pub fn exchange_oids(&mut self, oids: Option<Arc<Oids>>) {
+        match oids {
+            None => self.walk = None,
+            Some(oids) if self.walk.as_ref().is_some_and(|walk| walk.is_by(&oids)) => {}
+            Some(oids) => self.walk = Some(Box::new(Walk::new(oids, self.received, self.sent))),
+        }
+    }
+
     /// Reads once; ready with 0 at the end of the stream. Takes no memory while there is nothing.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if !self.input.has_room() {
@@ -74,12 +89,19 @@ impl Duplex {
         if let Poll::Ready(Ok(count)) = read {
             self.input.after_read(count);
             self.received += count as u64;
+            if let Some(walk) = &mut self.walk {
+                walk.hear(self.received, self.input.bytes_mut());
+            }
         }
         read
     }
 
     /// Writes until nothing is left to write.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(walk) = &mut self.walk {
+            let queued = self.sent + self.output.len() as u64;
+            walk.say(queued, self.output.bytes_mut());
+        }
         while !self.output.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, self.output.bytes()) {
                 Poll::Pending => return Poll::Pending,

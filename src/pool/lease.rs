@@ -26,7 +26,8 @@ struct Ticket {
 }
 
 impl Lease {
-    pub(super) fn new(connection: Box<Connection>, pool: Arc<Pool>) -> Lease {
+    pub(super) fn new(mut connection: Box<Connection>, pool: Arc<Pool>) -> Lease {
+        connection.socket.exchange_oids(pool.oids.load_full());
         // Before whoever leases asks whether it may use it: see `Pool::in_flight`.
         pool.leased.fetch_add(1, Ordering::SeqCst);
         Lease {
@@ -46,7 +47,17 @@ impl Lease {
 
     /// Has the connection at home here; false if that can't be, and it must be closed.
     pub(super) fn settle(&mut self, here: Home) -> bool {
+        // It may come from another's hands.
+        self.learn_oids();
         self.socket.settle(here).is_ok()
+    }
+
+    /// Exchanges OIDs as is known now. No answer may be due; while something is queued nothing changes.
+    pub fn learn_oids(&mut self) {
+        let oids = self.ticket.pool.oids.load_full();
+        if self.socket.input.is_empty() && self.socket.output.is_empty() {
+            self.socket.exchange_oids(oids);
+        }
     }
 
     /// Returns the connection, whose session must be idle and whose queues must be empty.

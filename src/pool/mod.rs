@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -36,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::net::home::Home;
 use crate::net::tls::Connector;
 use crate::sqlstate::SqlState;
+use crate::wire::oids::Oids;
 
 pub use lease::Lease;
 
@@ -47,6 +49,8 @@ pub struct Pool {
     connector: Connector,
     limits: config::Pool,
     statements: u32,
+    /// How the shard's OIDs differ from those that clients are told.
+    oids: Arc<ArcSwapOption<Oids>>,
     leased: AtomicU32,
     generation: AtomicU64,
     state: Mutex<State>,
@@ -207,13 +211,14 @@ pub struct Counts {
 
 impl Pool {
     /// An empty pool for `target`, a server of `shard`; each connection keeps up to `statements`
-    /// prepared statements.
+    /// prepared statements, and exchanges OIDs by what `oids` holds when it is leased.
     pub fn new(
         shard: &str,
         target: Target,
         connector: Connector,
         limits: config::Pool,
         statements: u32,
+        oids: Arc<ArcSwapOption<Oids>>,
     ) -> Arc<Pool> {
         Arc::new(Pool {
             shard: shard.into(),
@@ -221,6 +226,7 @@ impl Pool {
             connector,
             limits,
             statements,
+            oids,
             leased: AtomicU32::new(0),
             generation: AtomicU64::new(0),
             state: Mutex::default(),

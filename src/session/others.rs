@@ -263,6 +263,15 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 impl Session {
+    /// Has the connections that owe nothing exchange OIDs as is known now.
+    pub(super) fn learn_oids(&mut self) {
+        let at_work = self.server.iter_mut().filter(|held| held.is_at_rest());
+        let resting = self.others.resting.iter_mut().map(|one| &mut one.held);
+        for held in at_work.chain(resting) {
+            held.lease.learn_oids();
+        }
+    }
+
     /// The connection at work holds state of the session's from now on.
     pub(super) fn pin(&mut self) {
         if let Some(held) = &mut self.server {

@@ -566,6 +566,7 @@ impl Session {
         if let Err(error) = self.database.topology.refresh().await {
             tracing::warn!(%error, "the catalogue could not be read after a definition changed");
         }
+        self.learn_oids();
     }
 
     /// The client has left: cleans its connection up or closes it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -12,6 +12,7 @@ use crate::config::Database;
 use crate::config::RoleHint;
 use crate::error::{Error, Result};
 use crate::sqlstate::SqlState;
+use crate::wire::oids::Oids;
 
 use super::families::ServerMetrics;
 use super::families::TopologyMetrics;
@@ -28,6 +29,8 @@ pub struct ReplicaSet {
     pub shard: usize,
     /// Name of the shard.
     pub name: Arc<str>,
+    /// How its OIDs differ from the first shard's.
+    pub oids: Arc<ArcSwapOption<Oids>>,
     servers: Vec<Arc<Server>>,
     candidates: ArcSwap<Vec<Candidate>>,
     members: Mutex<Members>,
@@ -77,6 +80,7 @@ impl ReplicaSet {
             ReplicaSet {
                 shard,
                 name: Arc::clone(&name),
+                oids: Arc::default(),
                 servers: servers.collect(),
                 candidates: ArcSwap::default(),
                 members: Mutex::new(Members::new(hinted, database.max_staleness)),

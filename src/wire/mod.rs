@@ -8,5 +8,6 @@ pub mod buffer;
 pub mod format;
 pub mod frame;
 pub mod frontend;
+pub mod oids;
 pub mod startup;
 pub mod whole;

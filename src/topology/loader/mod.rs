@@ -4,6 +4,7 @@ mod compare;
 mod estimates;
 mod homes;
 mod news;
+mod oids;
 mod queries;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -217,7 +218,12 @@ impl Loader {
         let mut seen = Vec::new();
         loop {
             installed.mark_unchanged();
-            let raw = Arc::clone(&self.reader.lock().await.raw);
+            let raw = {
+                let mut reader = self.reader.lock().await;
+                // A shard may have been away, or was changed by other hands.
+                let _ = timeout(LIMIT, self.learn_oids(&mut reader)).await;
+                Arc::clone(&reader.raw)
+            };
             let schemas = self.schemas().await;
             let differences = differences(&self.database, &raw, &schemas);
             let known = self.differences.load();
@@ -318,16 +324,21 @@ impl Loader {
         for shard in &homes {
             digest.push_str(&self.digest_of_home(reader, *shard).await);
         }
-        if reader.digest.as_deref() != Some(digest.as_str()) {
-            let mut raw = load(source.control.client(), &self.database).await?;
+        let is_new = reader.digest.as_deref() != Some(digest.as_str());
+        let loaded = match is_new {
+            true => Some(load(source.control.client(), &self.database).await?),
+            false => None,
+        };
+        reader.sources.insert(server.shard, source);
+        if let Some(mut raw) = loaded {
             let all_homes = homes::shards(&self.database, &raw, server.shard);
             self.add_homes(reader, &mut raw, &all_homes).await;
+            self.learn_oids(reader).await;
             // With a home more the digest is not comparable: the next look reads again.
             let is_done = all_homes == homes && raw.definitions.is_some();
             self.install(reader, Arc::new(raw));
             reader.digest = is_done.then_some(digest);
         }
-        reader.sources.insert(server.shard, source);
         Ok(())
     }
 

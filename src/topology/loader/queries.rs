@@ -100,7 +100,8 @@ const DIGEST: &str = concat!(
     UNION ALL SELECT hashint8extended(t.xmin::text::int8, t.oid::int8) FROM pg_trigger t JOIN mine ON mine.oid = t.tgrelid
     UNION ALL SELECT hashint8extended(k.xmin::text::int8, k.indexrelid::int8) FROM pg_index k JOIN mine ON mine.oid = k.indrelid
         WHERE k.indisprimary
-    UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_type WHERE oid >= 16384 AND typtype = 'd'
+    UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_type WHERE oid >= 16384
+        AND (typtype IN ('d', 'e', 'r', 'm') OR typtype = 'b' AND typcategory <> 'A')
     UNION ALL SELECT hashint8extended(i.xmin::text::int8, i.inhrelid::int8) FROM pg_inherits i JOIN mine ON mine.oid = i.inhrelid
     UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_proc WHERE oid >= 16384
     UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_namespace
