@@ -24,6 +24,7 @@ mod ddl;
 mod deadlocks;
 mod demo;
 mod differential;
+mod domains;
 mod drivers;
 mod encodings;
 mod executed;

@@ -448,8 +448,10 @@ impl Cluster {
         for column in key {
             let ask = format!(
                 "SELECT f.prosrc, t.typname FROM pg_attribute a \
-                 JOIN pg_type t ON t.oid = CASE WHEN a.atttypid IN (20, 21, 23) THEN 20 \
-                                WHEN a.atttypid = 1043 THEN 25 ELSE a.atttypid END \
+                 JOIN pg_type d ON d.oid = a.atttypid \
+                 CROSS JOIN LATERAL (SELECT CASE d.typtype WHEN 'd' THEN d.typbasetype ELSE d.oid END) AS b (oid) \
+                 JOIN pg_type t ON t.oid = CASE WHEN b.oid IN (20, 21, 23) THEN 20 \
+                                WHEN b.oid = 1043 THEN 25 ELSE b.oid END \
                  JOIN pg_opclass c ON c.opcmethod = 405 AND c.opcdefault AND c.opcintype = t.oid \
                  JOIN pg_amproc p ON p.amprocfamily = c.opcfamily AND p.amproclefttype = t.oid \
                                  AND p.amprocnum = 2 \

@@ -101,9 +101,9 @@ pub struct RawRelation {
 pub struct RawColumn {
     /// `attname`.
     pub name: String,
-    /// `atttypid`.
+    /// `atttypid`; of a domain, the type that it is made of.
     pub type_oid: u32,
-    /// `atttypmod`.
+    /// `atttypmod`, or what the domain has for it.
     pub typmod: i32,
     /// Whether its collation compares byte by byte; true where there is none.
     pub collation_deterministic: bool,

@@ -36,7 +36,7 @@ pub struct TableColumn {
     pub name: String,
     /// Its type, if it could be a shard key: its equality is equality of bytes.
     pub key_type: Option<ColumnType>,
-    /// `atttypid`.
+    /// `atttypid`; of a domain, the type that it is made of.
     pub type_oid: u32,
     /// Its collation orders by bytes, or it has none.
     pub bytewise: bool,

@@ -141,10 +141,12 @@ macro_rules! is_constant {
     };
 }
 
-/// 1574 is nextval. Functions that print expressions are not asked: they lock the tables, and would wait
+/// A column of a domain counts for one of the type that the domain is made of: so it is compared, hashed and
+/// sent. 1574 is nextval. Functions that print expressions are not asked: they lock the tables, and would wait
 /// for transactions that change them.
 const COLUMNS: &str = concat!(
-    "SELECT a.attrelid, a.attname, a.atttypid, a.atttypmod, coalesce(k.collisdeterministic, true), a.attnotnull, \
+    "SELECT a.attrelid, a.attname, coalesce(base.oid, a.atttypid), coalesce(base.typmod, a.atttypmod), \
+            coalesce(k.collisdeterministic, true), a.attnotnull, \
             a.atthasdef AND a.attgenerated = '' OR a.attidentity <> '', \
             a.attidentity <> '' OR coalesce(d.adbin::text, '') LIKE '%:funcid 1574 %', \
             a.attgenerated <> '', \
@@ -170,6 +172,11 @@ const COLUMNS: &str = concat!(
      FROM pg_attribute a \
      JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
      JOIN pg_type t ON t.oid = a.atttypid \
+     LEFT JOIN LATERAL (WITH RECURSIVE inner_type (oid, typmod) AS ( \
+            SELECT t.typbasetype, t.typtypmod UNION ALL \
+            SELECT b.typbasetype, b.typtypmod FROM inner_type i JOIN pg_type b ON b.oid = i.oid WHERE b.typtype = 'd') \
+         SELECT i.oid, i.typmod FROM inner_type i JOIN pg_type b ON b.oid = i.oid WHERE b.typtype <> 'd') base \
+         ON t.typtype = 'd' \
      LEFT JOIN pg_collation k ON k.oid = a.attcollation \
      LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
      CROSS JOIN LATERAL (SELECT bool_or(p.provolatile = 'v') AS changes, \
