@@ -252,6 +252,10 @@ fn settings_that_others_have_made_do_not_exist() {
             "SHOW app.called",
             "RESET app.first",
             "SHOW app.first",
+            "SELECT set_config('app.both', 'y', false), current_setting('app.both')",
+            "SHOW app.both",
+            "SELECT set_config('app.one', 'y', false), current_setting('App.One'), current_setting('app.other', true)",
+            "SELECT set_config('app.one', 'y', false), current_setting('app.other')",
         ] {
             same(sql);
         }

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 
 use crate::backend::settings::quote_literal;
 use crate::error::{Error, Result};
+use crate::plan::own::Question;
 use crate::plan::{Access, OwnCall, Parameters};
 use crate::session::Session;
 use crate::session::configure::{boolean, value};
@@ -104,7 +105,8 @@ impl Session {
         }
     }
 
-    /// What is to be done about a call of `current_setting`.
+    /// What is to be done about a call of `current_setting`, of a statement that is alone in its message and
+    /// makes these other calls before, or is not alone.
     ///
     /// # Errors
     /// `42704` for a setting of the proxy's that does not exist.
@@ -112,7 +114,7 @@ impl Session {
         &self,
         call: &OwnCall,
         (text, tokens): (&str, &[Token]),
-        (parameters, is_alone): (&Parameters<'_>, bool),
+        (parameters, before): (&Parameters<'_>, Option<&[OwnCall]>),
     ) -> Result<SettingAnswer> {
         let argument = |number| value(text, call.argument(number, tokens)?, parameters);
         let Some(Some(name)) = argument(0) else {
@@ -134,7 +136,14 @@ impl Session {
             Some([only]) => only.text(text),
             _ => "",
         };
-        let Some(may_miss) = may_miss.filter(|_| is_alone && self.is_in_doubt(&folded)) else {
+        // The statement may make the setting itself.
+        let sets = |call: &OwnCall| {
+            let name = || value(text, call.argument(0, tokens)?, parameters).flatten();
+            call.question == Question::SetConfig
+                && name().is_none_or(|name| name.eq_ignore_ascii_case(&folded))
+        };
+        let is_plain = before.is_some_and(|calls| !calls.iter().any(sets));
+        let Some(may_miss) = may_miss.filter(|_| is_plain && self.is_in_doubt(&folded)) else {
             return Ok(SettingAnswer::Server);
         };
         let expression = match (self.settings.made().has(&folded), may_miss) {

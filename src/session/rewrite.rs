@@ -55,7 +55,7 @@ impl Session {
         let tokens = tokens_of(text, Database::lex_options(self.settings.context()))?;
         let sizes = self.sizes(plan, shard).await?;
         let mut done = 0;
-        for call in &plan.own {
+        for (number, call) in plan.own.iter().enumerate() {
             let Some(range) = call.range(&tokens).filter(|range| range.start >= done) else {
                 continue;
             };
@@ -73,8 +73,9 @@ impl Session {
                     Some(call.stored((text, &tokens), &table)?)
                 }
                 Question::CurrentSetting => {
+                    let before = plan.own.get(..number).filter(|_| is_alone);
                     let written = (text, &*tokens);
-                    let answer = self.setting_answer(call, written, (&parameters, is_alone))?;
+                    let answer = self.setting_answer(call, written, (&parameters, before))?;
                     self.setting_text(answer).await?
                 }
                 Question::CancelBackend | Question::TerminateBackend => {
