@@ -53,6 +53,16 @@ pub fn digest(body: &[u8]) -> Option<u64> {
     Some(hasher.digest())
 }
 
+/// The names of the columns in a RowDescription body.
+///
+/// # Errors
+/// `08P01` if it is torn.
+pub fn names(body: &[u8]) -> Result<Vec<&[u8]>> {
+    let mut reader = Reader::new(body);
+    let count = reader.u16()?;
+    (0..count).map(|_| Ok(column(&mut reader)?.name)).collect()
+}
+
 /// `FirstNormalObjectId`.
 const FIRST_USER_OID: u32 = 16_384;
 

@@ -210,6 +210,8 @@ impl<'a> Bound<'a> {
         let mut visible = column.visible.clone();
         loop {
             let facts = self.facts.blocks.get(block)?;
+            // Of a column that is not read by the tree it is not known which sources it sees.
+            visible.end = visible.end.min(facts.sources.len());
             let found = if column.qualifier.is_empty() {
                 self.unqualified(block, facts, &column.name, &visible)
             } else {

@@ -112,7 +112,7 @@ fn elsewhere() -> Error {
 }
 
 /// It is served by more than one shard's answer.
-fn beyond() -> Error {
+pub(super) fn beyond() -> Error {
     Error::refused(
         "statement can't be confined to the shard of shardwire.shard_key",
         "It stores or moves rows, or needs rows of other shards, and has a table that its own conditions \

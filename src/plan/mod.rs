@@ -76,6 +76,7 @@ pub use combine::NOW;
 pub use combine::Unfinished;
 pub use copy::CopyIn;
 pub use definition::Define;
+pub use definition::Filling;
 pub use definition::PlacedTable;
 pub use definition::follow;
 pub use feed::Fed;

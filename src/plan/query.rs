@@ -18,6 +18,7 @@ use crate::plan::bind::BoundSource;
 use crate::plan::by_key;
 use crate::plan::change;
 use crate::plan::combine;
+use crate::plan::definition;
 use crate::plan::effects;
 use crate::plan::effects::Effects;
 use crate::plan::feed;
@@ -128,7 +129,8 @@ impl<'a> Query<'a> {
 
     /// What stands in the place of names that only the proxy knows or knows better.
     fn replacements(&self) -> Result<Vec<Replacement>> {
-        let mut replacements = pseudo::find(self)?;
+        let mut replacements = definition::into(self)?;
+        replacements.extend(pseudo::find(self)?);
         replacements.extend(views::find(self)?);
         Ok(replacements)
     }
@@ -439,7 +441,7 @@ impl<'a> Query<'a> {
                 Location::Replicated => {
                     check_policies(relation)?;
                     match kind {
-                        Some(BlockKind::Merge) if source == 0 => {
+                        Some(BlockKind::Merge(_)) if source == 0 => {
                             return Err(refusal::merge(&relation.name));
                         }
                         _ if target.is_some() => {
@@ -471,7 +473,7 @@ impl<'a> Query<'a> {
         let target = kind.filter(|kind| source == 0 && kind.modifies());
         let mut verb = None;
         match (kind, target) {
-            (Some(BlockKind::Merge), _) => return Err(refusal::merge(&relation.name)),
+            (Some(BlockKind::Merge(_)), _) => return Err(refusal::merge(&relation.name)),
             (_, Some(BlockKind::Insert(insert))) => {
                 check_hazards(relation)?;
                 self.check_defaults(relation, &insert.conflict_assigns, false)?;

@@ -340,12 +340,12 @@ pub(super) fn everywhere(what: &str) -> Error {
     )
 }
 
-/// A new table with the rows of a query, which are not where the table's are to be.
+/// A new table or materialised view with the rows of a query that can't be stored there.
 pub(super) fn filled(what: &str) -> Error {
     Error::refused(
         format!("{what} with the rows of such a query is not supported on several shards"),
-        "The rows of the query are not, or not all, on the shard where the rows of the table are to be.",
-        "Create the table with its columns first, or WITH NO DATA, and INSERT … SELECT into it.",
+        "Its rows can't be found in a way that lets every shard store its own.",
+        "Create a table WITH NO DATA, and INSERT … SELECT into it.",
     )
 }
 

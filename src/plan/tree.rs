@@ -6,6 +6,7 @@ use crate::plan::Access;
 use crate::plan::Change;
 use crate::plan::Combine;
 use crate::plan::Define;
+use crate::plan::Filling;
 use crate::plan::Insertion;
 use crate::plan::Plan;
 use crate::plan::Route;
@@ -164,8 +165,9 @@ impl Tree<'_> {
             (None, Some(_)) => write!(f, ", replicated")?,
             (None, None) => {}
         }
-        match &define.filled {
-            Some((shard, _)) => write!(f, ", rows on {}", self.shard(*shard)),
+        match &define.filling {
+            Some(Filling::AtHome { shard, .. }) => write!(f, ", rows on {}", self.shard(*shard)),
+            Some(Filling::Inserted { .. }) => write!(f, ", rows inserted"),
             None => Ok(()),
         }
     }

@@ -211,7 +211,7 @@ impl Session {
     }
 
     /// Keeps other writers out of tables until the transaction has ended.
-    async fn lock_tables(
+    pub(super) async fn lock_tables(
         &mut self,
         (shards, joins): (&ShardSet, Joins),
         lock: Option<&str>,
@@ -345,7 +345,7 @@ impl Session {
     }
 
     /// Every shard must have changed as many rows as the first.
-    fn check_alike(&self, table: &str, first: u64, others: &Answered) -> Result<()> {
+    pub(super) fn check_alike(&self, table: &str, first: u64, others: &Answered) -> Result<()> {
         match others.each.iter().all(|count| *count == first) {
             true => Ok(()),
             false => Err(diverging(table)),

@@ -9,6 +9,7 @@
 use crate::error::{Error, Result};
 use crate::exec::array::array_of;
 use crate::exec::combine::request::{self, Described, FIRST_USER_OID, Parameter};
+use crate::exec::description;
 use crate::exec::merge::row::{self, described};
 use crate::exec::scatter::{Ended, Scatter};
 use crate::plan::{Arguments, Parameters, Plan, Target};
@@ -30,6 +31,8 @@ use crate::wire::frontend::{self, Bind};
 pub(super) struct Selected {
     /// Type and format of each column.
     pub columns: Vec<(u32, Format)>,
+    /// The name of each column.
+    pub names: Vec<String>,
     /// The name of each column's type, if that was asked for and values are texts.
     pub type_names: Vec<Option<String>>,
     rows: Captured,
@@ -159,29 +162,26 @@ impl Session {
         if shards.is_empty() {
             let hub = plan.combine().and_then(|combine| combine.hub());
             let first = ShardSet::from_iter([hub.unwrap_or(0)]);
-            let (columns, type_names) = self
+            let described = self
                 .columns_of((&plan, use_), (text, &types), &first)
                 .await?;
             bound.clear();
-            request::write_bind(&mut bound, parameters, &binary(&columns));
+            request::write_bind(&mut bound, parameters, &binary(&described.columns));
             let bind = Bind::read(frame::body(&bound))?;
             self.capture();
             let written = (text, &*shape.literals);
             let ran = Box::pin(self.combine_captured(&plan, written, (&types, bind))).await;
             let rows = self.captured();
-            return ran.map(|_| Selected {
-                columns,
-                type_names,
-                rows,
-            });
+            return ran.map(|_| Selected { rows, ..described });
         }
-        let (columns, type_names) = self
+        let described = self
             .columns_of((&plan, use_), (text, &types), &shards)
             .await?;
-        let selected = self.select_on(&plan, (text, parameters), &shards, columns);
+        let formats = binary(&described.columns);
+        let rows = self.select_on(&plan, (text, parameters), &shards, &formats);
         Ok(Selected {
-            type_names,
-            ..selected.await?
+            rows: rows.await?,
+            ..described
         })
     }
 
@@ -190,12 +190,12 @@ impl Session {
         plan: &Plan,
         (text, parameters): (&str, &[Parameter<'_>]),
         shards: &ShardSet,
-        columns: Vec<(u32, Format)>,
-    ) -> Result<Selected, Stop> {
+        formats: &[bool],
+    ) -> Result<Captured, Stop> {
         let joins = self.joins_for(plan, shards).await?;
         let text = self.encoded(text)?.into_owned();
         let mut request = Vec::new();
-        request::write_select(&mut request, &text, parameters, &binary(&columns));
+        request::write_select(&mut request, &text, parameters, formats);
         let gathered = self.gather(shards, joins, &[]).await?;
         let send = |lease: &mut Lease| {
             lease.unnamed = None;
@@ -205,11 +205,7 @@ impl Session {
         let scatter = Scatter::start(gathered, send, false, self.high_water_bytes());
         let driven = self.drive(scatter).await;
         let rows = self.captured();
-        driven.map(|_| Selected {
-            columns,
-            type_names: Vec::new(),
-            rows,
-        })
+        driven.map(|_| rows)
     }
 
     async fn joins_for(&mut self, plan: &Plan, shards: &ShardSet) -> Result<Joins, Stop> {
@@ -219,30 +215,46 @@ impl Session {
         })
     }
 
-    /// The columns of a query, as one of the shards describes them, and the names of their types.
+    /// The columns of a query, as one of the shards describes them, without rows.
     async fn columns_of(
         &mut self,
         (plan, use_): (&Plan, Use),
         statement: (&str, &[u32]),
         shards: &ShardSet,
-    ) -> Result<(Vec<(u32, Format)>, Vec<Option<String>>), Stop> {
+    ) -> Result<Selected, Stop> {
         let first: ShardSet = shards.iter().take(1).collect();
         let joins = self.joins_for(plan, &first).await?;
         let described = self.described_on(statement, joins, &first).await?;
         let Some(frame) = described.rows.first() else {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok(Selected::default());
         };
-        let columns = described_columns(frame, use_)?;
+        let mut selected = Selected {
+            columns: described_columns(frame, use_)?,
+            names: self.names_in(frame)?,
+            ..Selected::default()
+        };
         let is_text = |(_, format): &(u32, Format)| *format == Format::Text;
-        if use_ == Use::Values || !columns.iter().any(is_text) {
-            return Ok((columns, Vec::new()));
+        if use_ == Use::Values || !selected.columns.iter().any(is_text) {
+            return Ok(selected);
         }
-        let names = self.ask(&first, &names_of(&columns)).await?;
-        let mut named = columns.iter().zip(&names);
+        let names = self.ask(&first, &names_of(&selected.columns)).await?;
+        let mut named = selected.columns.iter().zip(&names);
         match named.find(|(column, name)| is_text(column) && name.is_none()) {
             Some(_) => Err(inexact().into()),
-            None => Ok((columns, names)),
+            None => {
+                selected.type_names = names;
+                Ok(selected)
+            }
         }
+    }
+
+    /// The names of the columns in a RowDescription.
+    fn names_in(&self, frame: &[u8]) -> Result<Vec<String>> {
+        let encoding = self.settings.context().encoding;
+        let names = description::names(frame::body(frame))?;
+        // A name that can't be read is no name that a statement can mean.
+        let name = |name: &[u8]| encoding.read(name).unwrap_or_default().into_owned();
+        Ok(names.into_iter().map(name).collect())
     }
 
     /// What a shard says of a statement.

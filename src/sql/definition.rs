@@ -118,6 +118,76 @@ pub fn concurrent_index(text: &str, tokens: &[Token]) -> Option<ConcurrentIndex>
     Some(ConcurrentIndex { name, is_dropped })
 }
 
+/// The `INTO` of a SELECT that makes a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IntoClause {
+    /// Its tokens.
+    pub tokens: Range<usize>,
+    /// What `CREATE TABLE` would say of the table: `TEMP`, `UNLOGGED` and the like, if anything.
+    pub kind: String,
+    /// The table's name as written.
+    pub name: String,
+}
+
+/// Finds the `INTO` of a SELECT; none if it has none that can be read.
+pub fn into_clause(text: &str, tokens: &[Token]) -> Option<IntoClause> {
+    let is = |at: usize, word: &str| tokens.get(at).is_some_and(|one| one.is_word(text, word));
+    let is_any = |at: usize, words: &[&str]| words.iter().any(|word| is(at, word));
+    let written = |range: Range<usize>| {
+        let of = tokens.get(range).unwrap_or_default();
+        let (first, last) = (of.first()?, of.last()?);
+        text.get(first.start as usize..last.end as usize)
+    };
+    let start = (0..tokens.len()).find(|at| {
+        let before = at.wrapping_sub(1);
+        let is_name = tokens
+            .get(before)
+            .is_some_and(|one| one.is_symbol(text, "."));
+        is(*at, "into") && !is_name && !is_any(before, &["as", "insert", "merge"])
+    })?;
+    let is_named = |at: usize| {
+        let is_word = tokens
+            .get(at)
+            .is_some_and(|one| identifier_value(text, one).is_some());
+        is_word && !is_any(at, &BEHIND_INTO)
+    };
+    let kind = start + 1;
+    let scope = usize::from(is_any(kind, &["global", "local"]));
+    let mut at = kind;
+    if is_any(kind + scope, &["temp", "temporary"]) && is_named(kind + scope + 1) {
+        at = kind + scope + 1;
+    } else if is(kind, "unlogged") && is_named(kind + 1) {
+        at = kind + 1;
+    }
+    let kind = written(kind..at).unwrap_or_default().to_owned();
+    if is(at, "table") {
+        at += 1;
+    }
+    let (_, end) = name_at(text, tokens, at).filter(|_| is_named(at))?;
+    Some(IntoClause {
+        tokens: start..end,
+        kind,
+        name: written(at..end)?.to_owned(),
+    })
+}
+
+/// The words that may stand behind `INTO name` and are no names.
+const BEHIND_INTO: [&str; 13] = [
+    "from",
+    "where",
+    "group",
+    "having",
+    "window",
+    "union",
+    "intersect",
+    "except",
+    "order",
+    "limit",
+    "offset",
+    "fetch",
+    "for",
+];
+
 /// The name that begins at a token, and the token behind it.
 fn name_at(text: &str, tokens: &[Token], start: usize) -> Option<(TokenRelation, usize)> {
     let word = |at: usize| tokens.get(at).and_then(|one| identifier_value(text, one));

@@ -14,7 +14,7 @@ use crate::sql::token::TokenKind;
 
 /// A call that has one value in a statement.
 #[derive(Clone, Debug)]
-pub(super) struct Moment {
+pub(in crate::plan) struct Moment {
     /// Its tokens, with the schema before it and the parentheses behind it.
     pub tokens: Range<usize>,
     /// The tokens of its precision.
@@ -28,7 +28,7 @@ pub(super) struct Moment {
 }
 
 /// Functions that say the same of every connection of one session.
-const OF_SESSION: [&str; 6] = [
+pub(in crate::plan) const OF_SESSION: [&str; 6] = [
     "current_user",
     "session_user",
     "user",
@@ -77,7 +77,8 @@ fn differs(name: &str) -> crate::error::Error {
     refusal::differs(&format!("the function \"{name}\""))
 }
 
-fn moment(query: &Query<'_>, call: &Call) -> Option<Moment> {
+/// The moment that a call names; none if it is written in another way.
+pub(in crate::plan) fn moment(query: &Query<'_>, call: &Call) -> Option<Moment> {
     let text = query.request.text;
     let name = call.name.name.as_str();
     let kind = match name {

@@ -48,9 +48,12 @@ use crate::sharding::ShardSet;
 use crate::sql::analysis::BlockId;
 use crate::sql::analysis::BlockKind;
 
-use calls::Moment;
 use moves::Move;
 use subquery::Subqueries;
+
+pub(super) use calls::Moment;
+pub(super) use calls::OF_SESSION;
+pub(super) use calls::moment;
 
 pub use execution::Column;
 pub use execution::Extra;

@@ -14,6 +14,7 @@ use crate::catalog::Lookup;
 use crate::catalog::Problem;
 use crate::catalog::RawCatalog;
 use crate::catalog::RawRelation;
+use crate::catalog::Relation;
 use crate::catalog::StoredPlacement;
 use crate::catalog::advice::Advice;
 use crate::catalog::advice::AdviceLevel;
@@ -25,6 +26,7 @@ use crate::config::TableRule;
 use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Define;
+use crate::plan::Filling;
 use crate::plan::PlacedTable;
 use crate::sharding::ColumnType;
 use crate::sharding::KeyType;
@@ -66,6 +68,8 @@ pub struct Outcome {
     pub empty: Vec<(String, String, String)>,
     /// What the client is told.
     pub advice: Vec<Advice>,
+    /// The table that it has made and that is still to be filled.
+    pub made: Option<Relation>,
 }
 
 /// Where a definition is followed.
@@ -118,11 +122,31 @@ pub fn follow(
     let mut empty = moved(before, &sight)?;
     empty.extend(evaluated(define, &sight, scene.search_path));
     Ok(Outcome {
+        made: made(define, before, (&sight, scene.search_path)).cloned(),
         sight,
         changes,
         empty,
         advice: new,
     })
+}
+
+/// The new table that the rows of a query are to be inserted into; none if it was there before (IF NOT EXISTS).
+fn made<'a>(
+    define: &Define,
+    before: &Sight,
+    (sight, search_path): (&'a Sight, &[String]),
+) -> Option<&'a Relation> {
+    let Some(Filling::Inserted { table, .. }) = &define.filling else {
+        return None;
+    };
+    let is_there = |schema: &String| match &table.schema {
+        Some(written) => schema == written,
+        None => search_path.contains(schema),
+    };
+    let index = sight.raw.relations.iter().position(|one| {
+        one.name == table.name && is_there(&one.schema) && by_oid(&before.raw, one.oid).is_none()
+    });
+    sight.catalog.relations().get(index?)
 }
 
 fn by_oid(raw: &RawCatalog, oid: u32) -> Option<&RawRelation> {

@@ -6,11 +6,11 @@
 //! once it has run there ([`follow`]); the text only says whether it may run in a transaction, whether it is
 //! temporary, and where its own clause (`SHARD KEY`, `REPLICATED`) and its query stand.
 
+mod filling;
 pub mod follow;
 
 use std::sync::Arc;
 
-use crate::catalog::Lookup;
 use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Access;
@@ -22,23 +22,27 @@ use crate::plan::own::stored;
 use crate::plan::query::FIRST_SHARD;
 use crate::plan::query::Planned;
 use crate::plan::refusal;
-use crate::plan::statement;
 use crate::plan::statement::Part;
 use crate::plan::statement::finish;
 use crate::sharding::ShardIndex;
 use crate::sharding::ShardSet;
-use crate::sql::classify::classify;
 use crate::sql::definition::Clause;
 use crate::sql::definition::ClauseSpread;
-use crate::sql::definition::Creation;
 use crate::sql::definition::blanked;
 use crate::sql::definition::creation;
 use crate::sql::relations::relations;
 use crate::sql::statement::Ddl;
 use crate::sql::statement::DdlObject;
 use crate::sql::statement::DdlVerb;
-use crate::sql::statement::Statement;
 use crate::sql::statement::TokenRelation;
+
+use filling::filling;
+use filling::replacements;
+use filling::reworded;
+
+pub(super) use filling::into;
+
+pub use filling::Filling;
 
 /// A statement for every shard.
 #[derive(Clone, Debug)]
@@ -51,8 +55,8 @@ pub struct Define {
     pub is_tracked: bool,
     /// The table it makes, if it says where its rows are to be.
     pub placed: Option<PlacedTable>,
-    /// The shard that gets the rows of the query in it, and the text for the others.
-    pub filled: Option<(ShardIndex, String)>,
+    /// How its table gets the rows of its query.
+    pub filling: Option<Filling>,
     /// It gives rows values that each shard would compute anew: clocks, sequences, random numbers.
     pub differs: bool,
     /// It gives columns values that are computed (`ALTER COLUMN … TYPE … USING`).
@@ -77,7 +81,7 @@ impl Define {
             is_apart,
             is_tracked: false,
             placed: None,
-            filled: None,
+            filling: None,
             differs: false,
             recomputes: false,
             names: Vec::new(),
@@ -86,11 +90,10 @@ impl Define {
 
     /// The statement as shards get it, without the clause that is not PostgreSQL's.
     pub fn text(&self, text: &str, shard: ShardIndex) -> String {
-        if let Some((filled, other)) = &self.filled
-            && *filled != shard
-        {
-            return other.clone();
-        }
+        let filling = self.filling.as_ref();
+        let text = filling
+            .and_then(|filling| filling.text(shard))
+            .unwrap_or(text);
         match &self.placed {
             Some(placed) => blanked(text, &placed.clause.range),
             None => text.to_owned(),
@@ -123,6 +126,14 @@ pub(super) fn plan(part: Part<'_>, ddl: Ddl) -> Planned {
     if matches!(ddl.object, DdlObject::TableAs | DdlObject::MaterializedView) {
         // It would keep what a server shows.
         planned.own = stored::mentions(part.request.text, part.all);
+    }
+    if ddl.object == DdlObject::TableAs && !ddl.temporary && part.is_sharded() {
+        let creation = creation(part.request.text, part.tokens).ok().flatten();
+        let found = creation.map(|creation| replacements(part, &creation));
+        match found.unwrap_or_default() {
+            replacements if replacements.is_empty() => {}
+            replacements => return reworded(planned, replacements),
+        }
     }
     planned
 }
@@ -199,7 +210,7 @@ fn define(part: Part<'_>, ddl: Ddl) -> Result<Define> {
     // A new table may have the name of a temporary one.
     define.names.retain(|name| *name != creation.name);
     if ddl.object != DdlObject::Table {
-        fill(part, ddl, &creation, &mut define)?;
+        define.filling = filling(part, ddl, &creation)?;
     }
     define.placed = creation.clause.map(|clause| PlacedTable {
         name: creation.name,
@@ -284,60 +295,6 @@ fn differs(part: Part<'_>) -> bool {
         | Effects::USER_CODE;
     let (found, _) = names::calls(part, effects);
     found.any(effects) || WORDS.iter().any(|word| has(part, word))
-}
-
-/// A table or materialised view with the rows of a query.
-fn fill(part: Part<'_>, ddl: Ddl, creation: &Creation, define: &mut Define) -> Result<()> {
-    let Some(query) = &creation.query else {
-        return Ok(());
-    };
-    if creation.is_empty {
-        return Ok(());
-    }
-    let text = part.request.text;
-    let body = part.within(query);
-    let what = names::command(part);
-    let kind = classify(text, body.tokens);
-    if !matches!(kind, Statement::Query(_)) {
-        return Err(refusal::filled(&what));
-    }
-    let planned = statement::plan(body, &kind);
-    let home = match planned.route {
-        Route::Any => None,
-        Route::Shard(shard) => Some(shard),
-        Route::Refused(error) => return Err(error),
-        _ => return Err(refusal::filled(&what)),
-    };
-    if ddl.object == DdlObject::MaterializedView {
-        // On the other shards its tables are empty; it is read where they are not.
-        return Ok(());
-    }
-    let target = new_home(part, &creation.name).ok_or_else(|| refusal::filled(&what))?;
-    if creation.clause.is_some() || home.is_some_and(|home| home != target) {
-        return Err(refusal::filled(&what));
-    }
-    let end = query.end as usize;
-    let empty = text.get(..end).unwrap_or(text);
-    define.filled = Some((target, format!("{empty} WITH NO DATA")));
-    Ok(())
-}
-
-/// Where a new table without a clause is at home; none if it might be anywhere else.
-fn new_home(part: Part<'_>, name: &TokenRelation) -> Option<ShardIndex> {
-    let lookup =
-        part.request
-            .catalog
-            .relation(name.schema.as_deref(), &name.name, part.request.search_path);
-    match lookup {
-        Lookup::Unknown {
-            configured: false,
-            wildcard: false,
-            home,
-        } => Some(home),
-        // PostgreSQL says that it exists, or that its schema can't be written.
-        Lookup::Relation(_) | Lookup::System | Lookup::Temporary => Some(FIRST_SHARD),
-        Lookup::Unknown { .. } => None,
-    }
 }
 
 /// `EXPLAIN` of a definition, which no one shard can answer.

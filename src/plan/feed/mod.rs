@@ -1,4 +1,5 @@
-//! `INSERT … SELECT` that no shard can do by itself: its rows are asked for first, and then stored.
+//! `INSERT … SELECT` and `MERGE` that no shard can do by itself: the rows of their query or source are asked for
+//! first, and then stored ([`merge`] has what holds for MERGE beside this).
 //!
 //! What holds:
 //! - The query is asked as if the client had sent it ([`Feed::query`]), and has ended before the first row is
@@ -14,6 +15,8 @@
 //!
 //! What needs none of this is sent to the shards as it is ([`pushed`]).
 
+mod insert;
+mod merge;
 mod pushed;
 mod written;
 
@@ -30,12 +33,10 @@ use crate::error::Result;
 use crate::plan::Arguments;
 use crate::plan::Route;
 use crate::plan::bind::BoundSource;
-use crate::plan::effects::Effects;
 use crate::plan::keyed::Spread;
 use crate::plan::keyed::names_moment;
 use crate::plan::own::tokens_of;
 use crate::plan::query::Query;
-use crate::plan::query::check_assigned;
 use crate::plan::query::check_hazards;
 use crate::plan::query::check_policies;
 use crate::plan::refusal;
@@ -46,12 +47,10 @@ use crate::sharding::KeyUse;
 use crate::sharding::Placement;
 use crate::sharding::ShardIndex;
 use crate::sharding::ShardSet;
+use crate::sql::analysis::BlockId;
 use crate::sql::analysis::BlockKind;
-use crate::sql::analysis::CastType;
-use crate::sql::analysis::Cell;
-use crate::sql::analysis::Insert;
+use crate::sql::analysis::MergeActions;
 use crate::sql::analysis::Rows;
-use crate::sql::analysis::ValueSource;
 use crate::sql::encoding::Encoding;
 use crate::sql::literal::quote_identifier;
 use crate::sql::token::LexOptions;
@@ -59,9 +58,12 @@ use crate::sql::token::Token;
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 
+use insert::Inserting;
+use insert::inserting;
+use merge::Merging;
 use written::Written;
 
-/// An `INSERT … SELECT` whose rows pass through the proxy.
+/// An `INSERT … SELECT` or `MERGE` whose rows pass through the proxy.
 #[derive(Clone, Debug)]
 pub struct Feed {
     /// The table, as SQL has it.
@@ -70,16 +72,18 @@ pub struct Feed {
     name: String,
     /// Where its rows go.
     pub place: FeedPlace,
-    written: Written,
     /// The columns of the table.
     columns: Vec<FeedColumn>,
-    /// The columns that the statement lists.
-    listed: Option<Vec<String>>,
-    /// Columns of the query that are constants of an open type, and their tokens; NULL has none.
-    constants: Vec<(usize, Option<usize>)>,
+    kind: Kind,
 }
 
-/// Where the rows of an `INSERT … SELECT` go.
+#[derive(Clone, Debug)]
+enum Kind {
+    Insert(Inserting),
+    Merge(Merging),
+}
+
+/// Where the rows go.
 #[derive(Clone, Debug)]
 pub enum FeedPlace {
     /// All to this shard.
@@ -99,6 +103,7 @@ struct FeedColumn {
     varies: bool,
     has_default: bool,
     generated: bool,
+    not_null: bool,
     identity: Option<Identity>,
 }
 
@@ -132,14 +137,14 @@ pub struct Fed {
 /// A value with its type and format.
 pub type FedValue<'a> = (u32, Format, Option<&'a [u8]>);
 
-/// Serves a route that refuses some or all executions of an `INSERT … SELECT`, if that is possible.
+/// Serves a route that refuses some or all executions of an `INSERT … SELECT` or `MERGE`, if that is possible.
 pub(super) fn complete(query: &Query<'_>, route: Route) -> Route {
     let is_unserved = |error: &Error| error.code() == SqlState::FEATURE_NOT_SUPPORTED;
     match route {
         Route::Refused(error) if is_unserved(&error) => match feed(query) {
             None => Route::Refused(error),
             Some(Err(better)) => Route::Refused(better),
-            Some(Ok(feed)) => match pushed::route(query, &feed) {
+            Some(Ok(feed)) => match feed.pushed(query) {
                 Some(route) => route,
                 None => Route::Feed(Arc::new(feed)),
             },
@@ -157,30 +162,42 @@ pub(super) fn complete(query: &Query<'_>, route: Route) -> Route {
     }
 }
 
-/// The `INSERT … SELECT` that a statement is; none if it is something else, or why it can't be fed.
+/// The `INSERT … SELECT` or `MERGE` that a statement is; none if it is something else, or why it can't be fed.
 fn feed(query: &Query<'_>) -> Option<Result<Feed>> {
     let blocks = query.facts.blocks.iter().enumerate();
     let mut changes = blocks.filter(|(_, block)| block.kind.modifies());
     let (Some((at, block)), None) = (changes.next(), changes.next()) else {
         return None;
     };
-    let BlockKind::Insert(insert) = &block.kind else {
-        return None;
-    };
-    let Rows::Query(cells) = &insert.rows else {
-        return None;
-    };
     let relation = query.bound.source(at, 0).and_then(BoundSource::relation)?;
-    let written = Written::read(query)?;
-    Some(checked(query, (insert, cells), relation, written))
+    match &block.kind {
+        BlockKind::Insert(insert) => {
+            let Rows::Query(cells) = &insert.rows else {
+                return None;
+            };
+            let written = Written::read(query)?;
+            Some(inserting(query, (insert, cells), relation, written))
+        }
+        BlockKind::Merge(actions) => Some(merging(query, at, (actions, relation))),
+        _ => None,
+    }
 }
 
-fn checked(
+fn merging(
     query: &Query<'_>,
-    (insert, cells): (&Insert, &[Cell]),
-    relation: &Relation,
-    written: Written,
+    block: BlockId,
+    (actions, relation): (&MergeActions, &Relation),
 ) -> Result<Feed> {
+    let (place, columns) = checked(query, relation)?;
+    let merging = Merging::new(query, block, (actions, relation), (&place, &columns))?;
+    Ok(feed_of(relation, (place, columns), Kind::Merge(merging)))
+}
+
+/// Where a table's rows go, and its columns.
+///
+/// # Errors
+/// `0A000` for one that can't be fed.
+fn checked(query: &Query<'_>, relation: &Relation) -> Result<(FeedPlace, Vec<FeedColumn>)> {
     check_policies(relation)?;
     check_hazards(relation)?;
     query.check_calls()?;
@@ -200,20 +217,6 @@ fn checked(
         Location::Sharded(placement) => FeedPlace::Sharded(Arc::clone(placement)),
         Location::Unserved(why) => return Err(refusal::unserved(&relation.name, why)),
     };
-    check_assigned(relation, &insert.conflict_assigns)?;
-    // Into a replicated table the statement that stores rows is planned as any other.
-    if !matches!(place, FeedPlace::Replicated) && is_bound(query, &written) {
-        return Err(unfed(
-            "Behind its rows it has a query, or a function whose value differs between servers.",
-            "Compute it first, or leave it out of ON CONFLICT and RETURNING.",
-        ));
-    }
-    if !query.facts.ctes.is_empty() && written.queries_behind(query) {
-        return Err(unfed(
-            "Behind its rows it has a query, which may name a query of its WITH.",
-            "Write the rows' query with a WITH of its own, behind INSERT INTO.",
-        ));
-    }
     let columns = relation.columns.iter().map(|column| FeedColumn {
         name: column.name.clone(),
         sequence: column.default.sequence.clone(),
@@ -221,9 +224,18 @@ fn checked(
         varies: column.default.varies,
         has_default: column.default.exists,
         generated: column.generated,
+        not_null: column.not_null,
         identity: column.default.identity,
     });
-    Ok(Feed {
+    Ok((place, columns.collect()))
+}
+
+fn feed_of(
+    relation: &Relation,
+    (place, columns): (FeedPlace, Vec<FeedColumn>),
+    kind: Kind,
+) -> Feed {
+    Feed {
         table: format!(
             "{}.{}",
             quote_identifier(&relation.schema),
@@ -231,27 +243,23 @@ fn checked(
         ),
         name: relation.name.clone(),
         place,
-        columns: columns.collect(),
-        listed: insert.columns.clone(),
-        constants: written.constants(query, cells),
-        written,
-    })
-}
-
-/// Whether what stands behind the query depends on the server that it runs on: that has the rows of its own
-/// tables and no others.
-fn is_bound(query: &Query<'_>, written: &Written) -> bool {
-    let behind = written.behind(query.tokens);
-    let start = behind.first().map_or(u32::MAX, |token| token.start);
-    let mut calls = query.facts.calls.iter().zip(&query.calls);
-    let varies = calls.any(|(call, effects)| {
-        let is_behind = call.offset.is_none_or(|at| at >= start);
-        is_behind && effects.without(Effects::RANDOM) != Effects::NONE
-    });
-    !behind.is_empty() && (varies || written.queries_behind(query))
+        columns,
+        kind,
+    }
 }
 
 impl Feed {
+    /// The route of a statement that each shard does by itself, if it is certain that it can.
+    fn pushed(&self, query: &Query<'_>) -> Option<Route> {
+        match &self.kind {
+            Kind::Insert(inserting) => pushed::route(query, self, inserting),
+            Kind::Merge(merging) => {
+                let relation = query.bound.source(merging.block, 0)?.relation()?;
+                merging.pushed(query, relation)
+            }
+        }
+    }
+
     /// The shards that may get rows.
     pub fn shards(&self, all: usize) -> ShardSet {
         match &self.place {
@@ -267,73 +275,31 @@ impl Feed {
     /// `XX000` if the text is not what was planned.
     pub fn query(&self, text: &str, lex: LexOptions) -> Result<String> {
         let tokens = tokens_of(text, lex)?;
-        let query = piece(text, &tokens, &self.written.query);
-        Ok(match self.written.with.is_empty() {
+        let written = match &self.kind {
+            Kind::Insert(inserting) => &inserting.written,
+            Kind::Merge(merging) => return Ok(merging.query(text, &tokens)),
+        };
+        let query = piece(text, &tokens, &written.query);
+        Ok(match written.with.is_empty() {
             true => query.to_owned(),
-            false => format!("{} ({query})", piece(text, &tokens, &self.written.with)),
+            false => format!("{} ({query})", piece(text, &tokens, &written.with)),
         })
     }
 
-    /// The columns that get values if the query gives `width`, and where these come from; with `together` its rows
-    /// go to several shards.
+    /// The columns that the rows have which shards get, and where their values come from, if those of the query
+    /// have these names.
     ///
     /// # Errors
     /// `42601` for a query that gives more columns than there are.
-    pub fn columns(&self, width: usize, together: bool) -> Result<Vec<Fed>> {
-        let names: Vec<&String> = match &self.listed {
-            Some(listed) => listed.iter().collect(),
-            None => self.columns.iter().map(|column| &column.name).collect(),
-        };
-        if width == 0 || width > names.len() {
-            return Err(unfed(
-                "The proxy can't tell which columns its query is for.",
-                "List the columns of the table.",
-            ));
+    pub fn columns(&self, names: &[String]) -> Result<Vec<Fed>> {
+        match &self.kind {
+            Kind::Insert(inserting) => self.inserted(inserting, names.len()),
+            Kind::Merge(merging) => Ok(merging.columns(names, &self.columns)),
         }
-        let mut fed = Vec::with_capacity(names.len());
-        for (column, name) in names.into_iter().take(width).enumerate() {
-            let constant = self.constants.iter().find(|(at, _)| *at == column);
-            let value = match constant {
-                Some((_, token)) => FeedValue::Constant {
-                    token: *token,
-                    column,
-                },
-                None => FeedValue::Query(column),
-            };
-            fed.push(Fed {
-                name: name.clone(),
-                value,
-            });
-        }
-        let FeedPlace::Sharded(placement) = &self.place else {
-            return Ok(fed);
-        };
-        let is_key = |name: &String| placement.columns().iter().any(|key| key.name == *name);
-        for column in &self.columns {
-            let given = fed.iter().position(|fed| fed.name == column.name);
-            let is_overridden = self.written.is_user && column.identity.is_some();
-            let is_needed = column.draws
-                || (is_key(&column.name) && column.has_default)
-                || (together && column.varies && !column.generated);
-            let value = match &column.sequence {
-                Some(sequence) => FeedValue::Number(sequence.clone()),
-                None => FeedValue::Default,
-            };
-            match given.and_then(|at| fed.get_mut(at)) {
-                Some(given) if is_overridden => given.value = value,
-                Some(_) => {}
-                None if is_needed => fed.push(Fed {
-                    name: column.name.clone(),
-                    value,
-                }),
-                None => {}
-            }
-        }
-        Ok(fed)
     }
 
     /// The statement that stores rows: `items` are the values of the columns as expressions over
-    /// `source`, an entry of FROM.
+    /// `source`, an entry of FROM, and `moments` those of [`Feed::moments`], as SQL.
     ///
     /// # Errors
     /// `XX000` if the text is not what was planned.
@@ -342,7 +308,15 @@ impl Feed {
         (text, lex): (&str, LexOptions),
         fed: &[Fed],
         (items, source): (&[String], &str),
+        moments: &[String],
     ) -> Result<String> {
+        let inserting = match &self.kind {
+            Kind::Insert(inserting) => inserting,
+            Kind::Merge(merging) => {
+                return merging.statement((text, lex), fed, (items, source), moments);
+            }
+        };
+        let written = &inserting.written;
         let tokens = tokens_of(text, lex)?;
         let names: Vec<String> = fed.iter().map(|one| quote_identifier(&one.name)).collect();
         let is_always = |one: &Fed| {
@@ -351,21 +325,51 @@ impl Feed {
         };
         let is_filled = |one: &&Fed| matches!(one.value, FeedValue::Number(_) | FeedValue::Default);
         let overrides = fed.iter().filter(is_filled).any(is_always);
-        let overriding = match (&self.written.overriding, overrides) {
+        let overriding = match (&written.overriding, overrides) {
             (_, true) => "OVERRIDING SYSTEM VALUE",
             (None, false) => "",
-            (Some(_), false) if self.written.is_user && self.is_sharded() => {
-                "OVERRIDING SYSTEM VALUE"
-            }
+            (Some(_), false) if written.is_user && self.is_sharded() => "OVERRIDING SYSTEM VALUE",
             (Some(written), false) => piece(text, &tokens, written),
         };
         Ok(format!(
             "{} ({}) {overriding} SELECT {} FROM {source} {}",
-            piece(text, &tokens, &self.written.head),
+            piece(text, &tokens, &written.head),
             names.join(", "),
             items.join(", "),
-            piece(text, &tokens, &(self.written.query.end..tokens.len())),
+            piece(text, &tokens, &(written.query.end..tokens.len())),
         ))
+    }
+
+    /// The calls in it whose values each shard gets, and their types.
+    ///
+    /// # Errors
+    /// `XX000` if the text is not what was planned.
+    pub fn moments(&self, text: &str, lex: LexOptions) -> Result<Vec<(String, &'static str)>> {
+        match &self.kind {
+            Kind::Insert(_) => Ok(Vec::new()),
+            Kind::Merge(merging) => Ok(merging.moments(text, &tokens_of(text, lex)?)),
+        }
+    }
+
+    /// Whether every shard gets all rows.
+    pub fn is_copied(&self) -> bool {
+        match &self.kind {
+            Kind::Insert(_) => matches!(self.place, FeedPlace::Replicated),
+            Kind::Merge(merging) => merging.is_copied(),
+        }
+    }
+
+    /// Whether it runs on all its shards, whatever rows they get.
+    pub fn is_everywhere(&self) -> bool {
+        match &self.kind {
+            Kind::Insert(_) => false,
+            Kind::Merge(merging) => merging.is_everywhere(),
+        }
+    }
+
+    /// Whether it is a MERGE.
+    pub fn is_merge(&self) -> bool {
+        matches!(self.kind, Kind::Merge(_))
     }
 
     /// The text of a constant.
@@ -389,6 +393,9 @@ impl Feed {
     /// # Errors
     /// `0A000` for a key that gets no value.
     pub fn keys(&self, fed: &[Fed]) -> Result<Vec<usize>> {
+        if let Kind::Merge(merging) = &self.kind {
+            return merging.key_columns(fed);
+        }
         let FeedPlace::Sharded(placement) = &self.place else {
             return Ok(Vec::new());
         };
@@ -409,6 +416,9 @@ impl Feed {
             FeedPlace::Replicated => return Ok(0),
             FeedPlace::Sharded(placement) => placement,
         };
+        if let Kind::Merge(merging) = &self.kind {
+            return merging.shard((self, placement), values, encoding);
+        }
         let mut keys: Vec<Key> = Vec::with_capacity(values.len());
         for (column, (type_oid, format, value)) in placement.columns().iter().zip(values) {
             let of = &column.column_type;
@@ -447,7 +457,16 @@ impl Feed {
             FeedPlace::Replicated => "replicated",
             FeedPlace::Sharded(_) => "by key",
         };
-        format!("Feed {} {to}, from its query", self.name)
+        match &self.kind {
+            Kind::Insert(_) => format!("Feed {} {to}, from its query", self.name),
+            Kind::Merge(merging) if self.is_sharded() && merging.is_copied() => {
+                format!(
+                    "Merge into {} everywhere, all rows of its source",
+                    self.name
+                )
+            }
+            Kind::Merge(_) => format!("Merge into {} {to}, from its source", self.name),
+        }
     }
 }
 
@@ -466,12 +485,4 @@ fn unfed(why: &'static str, hint: &'static str) -> Error {
         why,
         hint,
     )
-}
-
-/// Whether a cell of a query is a constant whose type is open.
-fn is_open(cell: &Cell) -> Option<ValueSource> {
-    match cell {
-        Cell::Value(value) if value.cast == CastType::None => Some(value.source),
-        _ => None,
-    }
 }

@@ -19,27 +19,29 @@ use crate::sharding::KeyType;
 use crate::sharding::Placement;
 use crate::sql::analysis;
 use crate::sql::analysis::Block;
-use crate::sql::analysis::Column;
 use crate::sql::analysis::JoinKind;
 use crate::sql::analysis::outline::Form;
 
+use super::Fed;
 use super::Feed;
 use super::FeedPlace;
 use super::FeedValue;
+use super::Inserting;
 
 /// The route of a statement that each shard does by itself; none if it is not certain that it can.
-pub(super) fn route(whole: &Query<'_>, feed: &Feed) -> Option<Route> {
+pub(super) fn route(whole: &Query<'_>, feed: &Feed, inserting: &Inserting) -> Option<Route> {
     let FeedPlace::Sharded(target) = &feed.place else {
         return None;
     };
-    if feed.written.is_user || !feed.written.with.is_empty() {
+    let written = &inserting.written;
+    if written.is_user || !written.with.is_empty() {
         return None;
     }
     let allowed = Effects::AGGREGATE | Effects::WINDOW;
     if whole.effects.without(allowed) != Effects::NONE {
         return None;
     }
-    let tokens = whole.tokens.get(feed.written.query.clone())?;
+    let tokens = whole.tokens.get(written.query.clone())?;
     let facts = analysis::analyse(whole.request.text, tokens).ok()?;
     if facts.blocks.len() + 1 != whole.facts.blocks.len() {
         return None;
@@ -59,12 +61,18 @@ pub(super) fn route(whole: &Query<'_>, feed: &Feed) -> Option<Route> {
         _ => false,
     };
     let forms = merge::forms(&query)?;
-    (is_concatenated && gives_keys(&query, feed, target, &forms)).then_some(route)
+    let fed = feed.inserted(inserting, forms.len()).ok()?;
+    (is_concatenated && gives_keys(&query, (feed, &fed), target, &forms)).then_some(route)
 }
 
 /// Whether every row has the key of its shard.
-fn gives_keys(query: &Query<'_>, feed: &Feed, target: &Placement, forms: &[Form]) -> bool {
-    let (Ok(joined), Ok(fed)) = (Joined::new(query), feed.columns(forms.len(), true)) else {
+fn gives_keys(
+    query: &Query<'_>,
+    (feed, fed): (&Feed, &[Fed]),
+    target: &Placement,
+    forms: &[Form],
+) -> bool {
+    let Ok(joined) = Joined::new(query) else {
         return false;
     };
     let is_given =
@@ -72,7 +80,7 @@ fn gives_keys(query: &Query<'_>, feed: &Feed, target: &Placement, forms: &[Form]
     if !joined.is_placed_as(target) || !fed.iter().all(|one| is_given(&one.value)) {
         return false;
     }
-    let Ok(keys) = feed.keys(&fed) else {
+    let Ok(keys) = feed.keys(fed) else {
         return false;
     };
     let mut keys = keys.into_iter().zip(target.columns()).enumerate();
@@ -91,21 +99,11 @@ fn is_key(query: &Query<'_>, form: &Form, (number, stored): (usize, &ColumnType)
     let Form::Column(column) = form else {
         return false;
     };
-    // What a wildcard stands for may belong to any source.
-    let sources = query
-        .facts
-        .blocks
-        .first()
-        .map_or(0, |block| block.sources.len());
-    let column = Column {
-        visible: column.visible.start..column.visible.end.min(sources),
-        ..column.clone()
-    };
     let Some(ColumnId {
         block,
         source,
         column,
-    }) = query.bound.resolve(0, &column)
+    }) = query.bound.resolve(0, column)
     else {
         return false;
     };

@@ -11,7 +11,7 @@ use crate::sql::analysis::ValueSource;
 use crate::sql::token::Token;
 use crate::sql::token::TokenKind;
 
-use super::is_open;
+use super::insert::is_open;
 
 /// The parts, as tokens of the whole statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,7 +180,7 @@ fn is_query(text: &str, tokens: &[Token], open: usize) -> bool {
 }
 
 /// The parenthesis that closes the one at `open`.
-fn closing(text: &str, tokens: &[Token], open: usize) -> Option<usize> {
+pub(super) fn closing(text: &str, tokens: &[Token], open: usize) -> Option<usize> {
     let mut level = Level::default();
     let mut rest = tokens.iter().enumerate().skip(open);
     let found = rest.find(|(_, token)| {

@@ -99,7 +99,7 @@ pub(super) fn target<'a>(query: &Query<'a>) -> Result<Option<&'a Relation>> {
             && is_written
             && matches!(relation.location, Location::Replicated)
         {
-            let is_whole = block == 0 && !matches!(kind, Some(BlockKind::Merge));
+            let is_whole = block == 0 && !matches!(kind, Some(BlockKind::Merge(_)));
             if !is_whole {
                 return Err(refusal::writes_replicated(&relation.name));
             }

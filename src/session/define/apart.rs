@@ -90,7 +90,7 @@ impl Session {
         is_told: bool,
     ) -> Result<String, Stop> {
         let here = only(shard);
-        let answered = self.run_on(&here, Joins::Keeping, text, is_told);
+        let answered = self.run_on(&here, Joins::Keeping, (text, None), is_told);
         Ok(answered.await?.tag)
     }
 

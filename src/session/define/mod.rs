@@ -11,6 +11,7 @@
 //! - The session plans its next statement, in the same transaction too, with what it has defined.
 
 mod apart;
+mod rows;
 mod sight;
 
 use crate::backend::connection::Failed;
@@ -20,6 +21,7 @@ use crate::exec::scatter::Scatter;
 use crate::plan::follow::{Outcome, has_rows};
 use crate::plan::{Access, Define, Plan};
 use crate::pool::Lease;
+use crate::session::announce::plain_bind;
 use crate::session::effect::Effect;
 use crate::session::route::Need;
 use crate::session::scatter::{Answered, Joins, ScatterPortal, describe_and_execute};
@@ -36,6 +38,9 @@ use crate::wire::frontend::{self, Bind};
 /// Where definitions begin, and temporary tables are.
 const FIRST_SHARD: ShardIndex = 0;
 
+/// The declared types of a statement's parameters, and their values.
+pub(super) type Given<'a> = (&'a [u32], Bind<'a>);
+
 impl Session {
     /// Runs a definition that came as a Query.
     pub(super) async fn define_query(
@@ -44,7 +49,7 @@ impl Session {
         plan: &Plan,
         define: &Define,
     ) -> Result<(), Stop> {
-        let tag = self.define(text, plan, define).await?;
+        let tag = self.define(text, plan, define, None).await?;
         self.end_query(&tag).await
     }
 
@@ -55,7 +60,7 @@ impl Session {
         define: &Define,
     ) -> Result<(), Stop> {
         let bind = Bind::read(frame::body(&portal.bind))?;
-        if bind.count > 0 {
+        if bind.count > 0 && define.filling.is_none() {
             return Err(Error::refused(
                 "a definition with parameters is not supported on several shards",
                 "Each shard would have to be told them.",
@@ -73,7 +78,8 @@ impl Session {
         let plan = &portal.prepared.plan;
         let text = portal.prepared.sql().to_owned();
         let text = self.encoded(&text)?.into_owned();
-        let tag = self.define(&text, plan, define).await?;
+        let given = (&*portal.prepared.types, bind);
+        let tag = self.define(&text, plan, define, Some(given)).await?;
         let mut words = Vec::new();
         command_complete(&mut words, &tag);
         self.say(words);
@@ -81,7 +87,13 @@ impl Session {
     }
 
     /// Runs a definition; its command tag.
-    async fn define(&mut self, text: &[u8], plan: &Plan, define: &Define) -> Result<String, Stop> {
+    async fn define(
+        &mut self,
+        text: &[u8],
+        plan: &Plan,
+        define: &Define,
+        given: Option<Given<'_>>,
+    ) -> Result<String, Stop> {
         let encoding = self.settings.context().encoding;
         let text = encoding.read(text).ok_or_else(unreadable)?.into_owned();
         self.drain().await?;
@@ -94,7 +106,8 @@ impl Session {
         let here = only(FIRST_SHARD);
         if self.is_about_temporary(define).await? {
             self.check_several(plan, &here).await?;
-            let answered = self.run_on(&here, Joins::Writing, &text, true).await?;
+            let told = (text.as_str(), given);
+            let answered = self.run_on(&here, Joins::Writing, told, true).await?;
             self.note_definitions(&Effect::Pin);
             return Ok(answered.tag);
         }
@@ -108,7 +121,8 @@ impl Session {
             false => None,
         };
         let first = define.text(&text, FIRST_SHARD);
-        let answered = self.run_on(&here, Joins::Writing, &first, true).await?;
+        let told = (first.as_str(), given);
+        let answered = self.run_on(&here, Joins::Writing, told, true).await?;
         let tag = answered.tag;
         let outcome = match before {
             Some(before) => Some(self.followed(define, &before).await?),
@@ -116,11 +130,14 @@ impl Session {
         };
         let mut tags = vec![tag];
         for (shards, text) in others(define, &text) {
-            let answered = self.run_on(&shards, Joins::Writing, &text, false).await?;
+            let told = (text.as_str(), given);
+            let answered = self.run_on(&shards, Joins::Writing, told, false).await?;
             tags.push(answered.tag);
         }
+        let mut made = None;
         if let Some(outcome) = outcome {
             self.keep_placements(define, &outcome).await?;
+            made = outcome.made;
             self.advise(&outcome.advice);
             self.memory
                 .definitions
@@ -128,6 +145,12 @@ impl Session {
         }
         self.note_definitions(&Effect::Schema);
         self.note_schema();
+        if let (Some(filling), Some(table)) = (&define.filling, made)
+            && let Some(insert) = filling.insert(&table)?
+        {
+            let count = self.store_rows(&insert, given).await?;
+            return Ok(format!("SELECT {count}"));
+        }
         // A table that is filled has its rows on one shard.
         let counts = |tag: &String| tag.rsplit(' ').next().and_then(|n| n.parse::<u64>().ok());
         let tag = tags.into_iter().max_by_key(|tag| counts(tag));
@@ -139,16 +162,21 @@ impl Session {
         &mut self,
         shards: &ShardSet,
         joins: Joins,
-        text: &str,
+        (text, given): (&str, Option<Given<'_>>),
         is_told: bool,
     ) -> Result<Answered, Stop> {
         let gathered = self.gather(shards, joins, &[]).await?;
         let text = self.encoded(text)?.into_owned();
+        let (types, bind) = given.unwrap_or((&[], plain_bind(b"", b"")));
+        let bind = Bind {
+            portal: b"",
+            ..bind
+        };
         let request = |lease: &mut Lease| {
             lease.unnamed = None;
             let mut out = Vec::new();
-            frontend::write_parse(&mut out, b"", &text, &[]);
-            out.extend_from_slice(b"B\0\0\0\x0c\0\0\0\0\0\0\0\0");
+            frontend::write_parse(&mut out, b"", &text, types);
+            frontend::write_bind(&mut out, &bind, b"");
             describe_and_execute(&mut out, b"");
             out
         };

@@ -1,4 +1,4 @@
-//! `INSERT … SELECT` whose rows pass through the proxy (`plan/feed`, which has what holds).
+//! `INSERT … SELECT` and `MERGE` whose rows pass through the proxy (`plan/feed`, which has what holds).
 //!
 //! The client's statement is described by a shard as the client wrote it, before anything else: its errors
 //! are PostgreSQL's, and the types of its parameters are those that PostgreSQL infers. Then its query is
@@ -45,9 +45,22 @@ struct Feeding<'a> {
     is_described: bool,
     /// The client fetches the rows returned in parts.
     keeps_rows: bool,
+    /// It is a part of another statement, to which the Bind belongs.
+    is_part: bool,
+}
+
+/// The statement that stores rows, and the client's parameters in it.
+struct Storing<'a> {
+    text: String,
+    parameters: Vec<Parameter<'a>>,
 }
 
 impl<'a> Feeding<'a> {
+    /// Whether nothing but rows is said to the client.
+    fn is_query(&self) -> bool {
+        self.bind.is_none() || self.is_part
+    }
+
     fn arguments<'b>(&'b self, encoding: crate::sql::encoding::Encoding) -> Arguments<'b> {
         Arguments {
             text: self.text,
@@ -109,6 +122,7 @@ impl<'a> Feeding<'a> {
     /// The formats of its results.
     fn results(&self) -> Vec<bool> {
         match &self.bind {
+            Some(_) if self.is_part => Vec::new(),
             Some(bind) => bind.results.chunks(2).map(|code| code == [0, 1]).collect(),
             None => Vec::new(),
         }
@@ -128,6 +142,7 @@ impl Session {
             bind: None,
             is_described: true,
             keeps_rows: false,
+            is_part: false,
         };
         let answered = self.feed(&feeding).await?;
         self.end_query(&tag(plan, &answered)).await
@@ -148,6 +163,7 @@ impl Session {
             bind: Some(Bind::read(frame::body(&portal.bind))?),
             is_described: portal.is_described,
             keeps_rows: max_rows > 0,
+            is_part: false,
         };
         let answered = self.feed(&feeding).await;
         let captured = self.captured();
@@ -161,6 +177,26 @@ impl Session {
         self.statements.put_portal(&portal.portal, Portal::Partial);
         self.conclude(captured.bytes().to_vec(), &tag);
         Ok(())
+    }
+
+    /// Runs one that is a part of another statement; the number of rows stored.
+    pub(super) async fn feed_within(
+        &mut self,
+        plan: &Plan,
+        (text, literals): (&str, &[Literal]),
+        given: Option<(&[u32], Bind<'_>)>,
+    ) -> Result<u64, Stop> {
+        let feeding = Feeding {
+            plan,
+            text,
+            literals,
+            types: given.map_or(&[], |(types, _)| types),
+            bind: given.map(|(_, bind)| bind),
+            is_described: false,
+            keeps_rows: false,
+            is_part: true,
+        };
+        Ok(self.feed(&feeding).await?.affected)
     }
 
     async fn feed(&mut self, feeding: &Feeding<'_>) -> Result<Answered, Stop> {
@@ -179,12 +215,20 @@ impl Session {
         let parameters = feeding.parameters(&used(&query, lex, feeding.count())?, &described);
         let selected = self.select_for(Use::Elements, &query, &parameters).await?;
         let load = self.load(&feed, feeding.text, &selected).await?;
+        let moments = self.moments(&feed, feeding.text, &first).await?;
+        let storing = self.storing(feeding, &feed, (&load, &described), &moments)?;
         if let FeedPlace::Replicated = feed.place {
-            return self
-                .feed_replicated(feeding, &feed, (&load, &described))
-                .await;
+            if feed.is_merge() {
+                return self
+                    .merge_replicated(feeding, &feed, (&load, &storing), &described)
+                    .await;
+            }
+            return self.feed_replicated(feeding, &load, storing).await;
         }
-        let mut shards: ShardSet = load.lots.iter().map(|lot| lot.shard).collect();
+        let mut shards: ShardSet = match feed.is_everywhere() {
+            true => targets,
+            false => load.lots.iter().map(|lot| lot.shard).collect(),
+        };
         if shards.len() > 1 {
             let encoding = self.settings.context().encoding;
             feed.check_several(&feeding.arguments(encoding))?;
@@ -193,13 +237,33 @@ impl Session {
             // PostgreSQL looks at a statement's rights though it has no rows.
             shards = first;
         }
-        self.store(feeding, &feed, (&load, &shards), &described)
+        let told = Some(&described);
+        self.store(feeding, &feed, (&load, &storing), (&shards, told))
             .await
+    }
+
+    /// The values of calls that have one value in a statement, as SQL.
+    async fn moments(
+        &mut self,
+        feed: &Feed,
+        text: &str,
+        shard: &ShardSet,
+    ) -> Result<Vec<String>, Stop> {
+        let lex = Database::lex_options(self.settings.context());
+        let mut found = Vec::new();
+        for (call, kind) in feed.moments(text, lex)? {
+            // JSON has times in ISO form, whatever is set.
+            let ask = format!("SELECT pg_catalog.to_jsonb({call}) #>> '{{}}'");
+            let value = self.ask(shard, &ask).await?.pop().flatten();
+            let value = quote_literal(&value.ok_or_else(without_plan)?);
+            found.push(format!("({value}::pg_catalog.{kind})"));
+        }
+        Ok(found)
     }
 
     /// Takes the rows apart by their shards.
     async fn load(&mut self, feed: &Feed, text: &str, selected: &Selected) -> Result<Load, Stop> {
-        let fed = feed.columns(selected.columns.len(), true)?;
+        let fed = feed.columns(&selected.names)?;
         let keys = feed.keys(&fed)?;
         let mut count = 0;
         selected.each(|_| {
@@ -294,32 +358,34 @@ impl Session {
         feeding: &Feeding<'a>,
         feed: &Feed,
         (load, described): (&Load, &Described),
-    ) -> Result<(String, Vec<Parameter<'a>>)> {
+        moments: &[String],
+    ) -> Result<Storing<'a>> {
         let lex = Database::lex_options(self.settings.context());
         let count = feeding.count();
         let (items, source) = load.written(count);
         let written = (feeding.text, lex);
-        let text = feed.statement(written, &load.fed, (&items, &source))?;
+        let text = feed.statement(written, &load.fed, (&items, &source), moments)?;
         let mut used = used(&text, lex, count + load.elements.len())?;
         used.truncate(count);
-        Ok((text, feeding.parameters(&used, described)))
+        let parameters = feeding.parameters(&used, described);
+        Ok(Storing { text, parameters })
     }
 
-    /// Stores rows, each on its shard.
+    /// Stores rows, each on its shard; nothing is told if it is not described.
     async fn store(
         &mut self,
         feeding: &Feeding<'_>,
         feed: &Feed,
-        (load, shards): (&Load, &ShardSet),
-        described: &Described,
+        (load, storing): (&Load, &Storing<'_>),
+        (shards, described): (&ShardSet, Option<&Described>),
     ) -> Result<Answered, Stop> {
-        let (text, own) = self.storing(feeding, feed, (load, described))?;
-        let text = self.encoded(&text)?.into_owned();
+        let text = self.encoded(&storing.text)?.into_owned();
         let joins = self.check_scatter(feeding.plan, shards).await?;
+        let all = load.lots.first().filter(|_| feed.is_copied());
         let mut requests = VecDeque::with_capacity(shards.len());
         for shard in shards.iter() {
-            let arrays = load.arrays(shard);
-            let mut parameters = own.clone();
+            let arrays = load.arrays(all.map_or(shard, |lot| lot.shard));
+            let mut parameters = storing.parameters.clone();
             parameters.extend(
                 arrays
                     .iter()
@@ -330,7 +396,7 @@ impl Session {
             requests.push_back(out);
         }
         let gathered = self.gather(shards, joins, &[]).await?;
-        if feeding.bind.is_some() {
+        if !feeding.is_query() && described.is_some() {
             self.acknowledge_bind();
         }
         let requests = RefCell::new(requests);
@@ -339,42 +405,91 @@ impl Session {
             lease.unnamed = None;
             requests.borrow_mut().pop_front().unwrap_or_default()
         };
+        let high_water_bytes = self.high_water_bytes();
+        let Some(described) = described else {
+            let scatter = Scatter::start(gathered, send, false, high_water_bytes);
+            return self.drive(scatter.silent()).await;
+        };
         if feeding.keeps_rows {
             self.capture();
         }
-        let high_water_bytes = self.high_water_bytes();
         let mut scatter = Scatter::start(gathered, send, feeding.is_described, high_water_bytes);
-        if feeding.bind.is_none() {
+        if feeding.is_query() {
             scatter = scatter.of_query();
         }
         if let Some(original) = described.rows.first() {
             scatter = scatter.described_as(original.clone());
         }
-        self.drive(scatter.ordered(load.turns(shards))).await
+        if !feed.is_merge() {
+            scatter = scatter.ordered(load.turns(shards));
+        }
+        self.drive(scatter).await
+    }
+
+    /// Runs a MERGE over the same rows on every shard: on the first of them first, as whatever writes to a
+    /// replicated table.
+    async fn merge_replicated(
+        &mut self,
+        feeding: &Feeding<'_>,
+        feed: &Feed,
+        (load, storing): (&Load, &Storing<'_>),
+        described: &Described,
+    ) -> Result<Answered, Stop> {
+        let encoding = self.settings.context().encoding;
+        feed.check_several(&feeding.arguments(encoding))?;
+        let lock = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", feed.table);
+        let all = ShardSet::all(self.database.config.shards.len());
+        let first: ShardSet = all.iter().take(1).collect();
+        let others: ShardSet = all.iter().skip(1).collect();
+        let joins = self.check_several(feeding.plan, &all).await?;
+        self.lock_tables((&first, joins), Some(&lock)).await?;
+        let rows = (load, storing);
+        let told = self.store(feeding, feed, rows, (&first, Some(described)));
+        let told = told.await?;
+        self.lock_tables((&others, joins), Some(&lock)).await?;
+        let behind = self.store(feeding, feed, rows, (&others, None)).await?;
+        self.check_alike(&feed.table, told.affected, &behind)?;
+        Ok(told)
     }
 
     /// Stores the same rows on every shard.
     async fn feed_replicated(
         &mut self,
         feeding: &Feeding<'_>,
-        feed: &Feed,
-        (load, described): (&Load, &Described),
+        load: &Load,
+        storing: Storing<'_>,
     ) -> Result<Answered, Stop> {
-        let (text, own) = self.storing(feeding, feed, (load, described))?;
-        let mut parameters = own;
+        let Storing {
+            text,
+            mut parameters,
+        } = storing;
         let arrays = load.arrays(0);
         parameters.extend(
             arrays
                 .iter()
                 .map(|(oid, bytes)| -> Parameter<'_> { (*oid, Format::Binary, Some(bytes)) }),
         );
+        let told = (feeding.is_query(), feeding.is_described);
+        self.replicate_text(&text, &parameters, &feeding.results(), told)
+            .await
+    }
+
+    /// Runs a text of the proxy's own that writes to a replicated table, as an answer to a Query or a bound
+    /// statement.
+    pub(super) async fn replicate_text(
+        &mut self,
+        text: &str,
+        parameters: &[Parameter<'_>],
+        results: &[bool],
+        (is_query, is_described): (bool, bool),
+    ) -> Result<Answered, Stop> {
         let types: Vec<u32> = parameters.iter().map(|(oid, _, _)| *oid).collect();
         let mut shape = Shape::default();
         let context = Arc::clone(self.settings.context());
         shape::scan(text.as_bytes(), Database::lex_options(&context), &mut shape)
             .map_err(|error| error.to_error(text.as_bytes()))?;
         let plan = self.database.plan(&Question {
-            text: &text,
+            text,
             shape: &shape,
             types: &types,
             context: &context,
@@ -385,13 +500,13 @@ impl Session {
         if let crate::plan::Route::Refused(error) = &plan.route {
             return Err(error.clone().into());
         }
-        let encoded = self.encoded(&text)?.into_owned();
+        let encoded = self.encoded(text)?.into_owned();
         let reading = self.reading();
         let prepared = Arc::new(Prepared {
             id: statement_id(false, &encoded, &types, reading),
             server_name: Box::default(),
             text: encoded.into(),
-            read: (!context.encoding.is_utf8()).then(|| text.as_str().into()),
+            read: (!context.encoding.is_utf8()).then(|| text.into()),
             types: types.into(),
             literals: shape.literals.into(),
             hint: None,
@@ -402,15 +517,15 @@ impl Session {
             needs: Needs::Nothing,
         });
         let mut bound = Vec::new();
-        request::write_bind(&mut bound, &parameters, &feeding.results());
+        request::write_bind(&mut bound, parameters, results);
         let bind = Bind::read(frame::body(&bound))?;
         let written = Written {
             plan: &plan,
-            text: &text,
+            text,
             literals: &prepared.literals,
             portal: Some((&prepared, bind)),
-            is_query: feeding.bind.is_none() || self.batch.execution.is_some(),
-            is_described: feeding.is_described,
+            is_query: is_query || self.batch.execution.is_some(),
+            is_described,
         };
         self.write_replicated(&written).await
     }

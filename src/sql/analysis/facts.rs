@@ -135,8 +135,41 @@ pub enum BlockKind {
     Update(Vec<String>),
     /// `DELETE`.
     Delete,
-    /// `MERGE`.
-    Merge,
+    /// `MERGE`: what it does with rows.
+    Merge(MergeActions),
+}
+
+/// What a `MERGE` does with rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MergeActions {
+    /// The columns that its `UPDATE`s assign.
+    pub assigned: Vec<String>,
+    /// Its `INSERT`s, in order.
+    pub inserts: Vec<MergeInsert>,
+    /// It has actions for rows of the target that nothing matches.
+    pub by_source: bool,
+    /// It gives rows.
+    pub returns: bool,
+}
+
+/// An `INSERT` of a `MERGE`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MergeInsert {
+    /// The columns listed; none means all of the table's.
+    pub columns: Option<Vec<String>>,
+    /// The values of its row.
+    pub values: Vec<MergeValue>,
+}
+
+/// A value that a `MERGE` inserts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MergeValue {
+    /// A column of the source.
+    Column(Column),
+    /// `DEFAULT`.
+    Default,
+    /// Anything else.
+    Computed,
 }
 
 /// An `INSERT`.
@@ -471,7 +504,7 @@ impl BlockKind {
     pub fn modifies(&self) -> bool {
         matches!(
             self,
-            BlockKind::Insert(_) | BlockKind::Update(_) | BlockKind::Delete | BlockKind::Merge
+            BlockKind::Insert(_) | BlockKind::Update(_) | BlockKind::Delete | BlockKind::Merge(_)
         )
     }
 }

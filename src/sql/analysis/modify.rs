@@ -8,8 +8,10 @@ use sqlparser::ast::FromTable;
 use sqlparser::ast::Insert as ParsedInsert;
 use sqlparser::ast::Merge as ParsedMerge;
 use sqlparser::ast::MergeAction;
+use sqlparser::ast::MergeClauseKind;
 use sqlparser::ast::MergeInsertKind;
 use sqlparser::ast::MergeUpdateKind;
+use sqlparser::ast::ObjectName;
 use sqlparser::ast::OnConflictAction;
 use sqlparser::ast::OnInsert;
 use sqlparser::ast::OutputClause;
@@ -28,6 +30,9 @@ use super::BlockId;
 use super::BlockKind;
 use super::Cell;
 use super::Insert;
+use super::MergeActions;
+use super::MergeInsert;
+use super::MergeValue;
 use super::Rows;
 use super::Scope;
 use super::Source;
@@ -35,6 +40,7 @@ use super::SourceKind;
 use super::Walk;
 use super::Walker;
 use super::absent;
+use super::condition::column;
 use super::condition::plain;
 use super::name;
 use super::no_keyword;
@@ -51,10 +57,7 @@ impl Walker<'_> {
         let columns = insert
             .columns
             .iter()
-            .map(|column| match parts(column)?.as_slice() {
-                [column] => Ok(column.value.clone()),
-                _ => Err(StopReason::NotAnalysed("a column of an INSERT")),
-            })
+            .map(inserted_column)
             .collect::<Walk<Vec<String>>>()?;
         let facts = Insert {
             columns: (!columns.is_empty()).then_some(columns),
@@ -224,7 +227,7 @@ impl Walker<'_> {
         Ok(block)
     }
 
-    /// The target of an `UPDATE` or `DELETE`, which is never a CTE.
+    /// The target of an `UPDATE`, `DELETE` or `MERGE`, which is never a CTE.
     fn target(&mut self, target: &TableWithJoins, block: BlockId) -> Walk {
         match &target.relation {
             TableFactor::Table {
@@ -245,7 +248,7 @@ impl Walker<'_> {
                 let relation = name(relation)?;
                 self.add_source(block, SourceKind::Relation(relation), alias.as_ref())
             }
-            _ => Err(StopReason::NotAnalysed("the target of an UPDATE or DELETE")),
+            _ => Err(StopReason::NotAnalysed("the target of a change")),
         }
     }
 
@@ -258,53 +261,93 @@ impl Walker<'_> {
         self.expression(selection, scope)
     }
 
-    /// A `MERGE`: what it reads and calls; its conditions prove nothing.
+    /// A `MERGE`. Its `ON` restricts the rows of the target that take part, and no rows of the source.
     pub(super) fn merge(&mut self, merge: &ParsedMerge, outer: Option<Scope>) -> Walk<BlockId> {
         absent(merge.optimizer_hints.is_empty(), "a hint")?;
-        let block = self.open(BlockKind::Merge, outer);
-        for side in [&merge.table, &merge.source] {
-            let side = TableWithJoins {
-                relation: side.clone(),
-                joins: Vec::new(),
-            };
-            self.from(&[side], block)?;
-        }
+        let block = self.open(BlockKind::Merge(MergeActions::default()), outer);
+        let side = |side: &TableFactor| TableWithJoins {
+            relation: side.clone(),
+            joins: Vec::new(),
+        };
+        self.target(&side(&merge.table), block)?;
+        self.from(&[side(&merge.source)], block)?;
         let scope = self.everything(block)?;
+        self.conditions(&merge.on, &scope, Some(0..1))?;
         self.expression(&merge.on, &scope)?;
+        let mut actions = MergeActions::default();
         for clause in &merge.clauses {
             self.optional(clause.predicate.as_ref(), &scope)?;
-            match &clause.action {
-                MergeAction::Insert(insert) => {
-                    absent(insert.insert_predicate.is_none(), "INSERT … WHERE")?;
-                    match &insert.kind {
-                        MergeInsertKind::Values(values) => {
-                            for row in &values.rows {
-                                self.expressions(&row.content, &scope)?;
-                            }
-                        }
-                        _ => return Err(StopReason::NotAnalysed("an action of a MERGE")),
-                    }
-                }
-                MergeAction::Update(update) => match &update.kind {
-                    MergeUpdateKind::Set(assignments)
-                        if update.update_predicate.is_none()
-                            && update.delete_predicate.is_none() =>
-                    {
-                        self.assignments(assignments, &scope)?;
-                    }
-                    _ => return Err(StopReason::NotAnalysed("an action of a MERGE")),
-                },
-                MergeAction::Delete { .. } | MergeAction::DoNothing { .. } => {}
-            }
+            actions.by_source |= clause.clause_kind == MergeClauseKind::NotMatchedBySource;
+            self.merge_action(&clause.action, &scope, &mut actions)?;
         }
         match &merge.output {
             None => {}
             Some(OutputClause::Returning { select_items, .. }) => {
+                actions.returns = true;
                 self.select_items(select_items, &scope)?;
             }
             Some(OutputClause::Output { .. }) => return Err(StopReason::NotAnalysed("OUTPUT")),
         }
+        self.block(block)?.kind = BlockKind::Merge(actions);
         Ok(block)
+    }
+
+    fn merge_action(
+        &mut self,
+        action: &MergeAction,
+        scope: &Scope,
+        actions: &mut MergeActions,
+    ) -> Walk {
+        match action {
+            MergeAction::Insert(insert) => {
+                absent(insert.insert_predicate.is_none(), "INSERT … WHERE")?;
+                let MergeInsertKind::Values(values) = &insert.kind else {
+                    return Err(StopReason::NotAnalysed("an action of a MERGE"));
+                };
+                let [row] = values.rows.as_slice() else {
+                    return Err(StopReason::NotAnalysed(
+                        "an INSERT of several rows in a MERGE",
+                    ));
+                };
+                let columns = insert.columns.iter().map(inserted_column);
+                let columns = columns.collect::<Walk<Vec<String>>>()?;
+                let mut found = MergeInsert {
+                    columns: (!columns.is_empty()).then_some(columns),
+                    values: Vec::new(),
+                };
+                for value in &row.content {
+                    if is_default(value) {
+                        found.values.push(MergeValue::Default);
+                        continue;
+                    }
+                    absent(!expands(value), "a whole row in a MERGE")?;
+                    self.expression(value, scope)?;
+                    found.values.push(match column(plain(value), scope) {
+                        Some(column) => MergeValue::Column(column),
+                        None => MergeValue::Computed,
+                    });
+                }
+                actions.inserts.push(found);
+            }
+            MergeAction::Update(update) => match &update.kind {
+                MergeUpdateKind::Set(assignments)
+                    if update.update_predicate.is_none() && update.delete_predicate.is_none() =>
+                {
+                    let assigned = self.assignments(assignments, scope)?;
+                    actions.assigned.extend(assigned);
+                }
+                _ => return Err(StopReason::NotAnalysed("an action of a MERGE")),
+            },
+            MergeAction::Delete { .. } | MergeAction::DoNothing { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+fn inserted_column(column: &ObjectName) -> Walk<String> {
+    match parts(column)?.as_slice() {
+        [column] => Ok(column.value.clone()),
+        _ => Err(StopReason::NotAnalysed("a column of an INSERT")),
     }
 }
 

@@ -154,3 +154,40 @@ proptest! {
         prop_assert_eq!(left, expected);
     }
 }
+
+#[test]
+fn tables_of_select_into_are_found() {
+    let found = |text: &str| {
+        let tokens = tokenize(text.as_bytes(), LexOptions::default()).unwrap();
+        into_clause(text, &tokens).map(|into| {
+            let first = tokens[into.tokens.start].start as usize;
+            let last = tokens[into.tokens.end - 1].end as usize;
+            (text[first..last].to_owned(), into.kind, into.name)
+        })
+    };
+    let wanted = |clause: &str, kind: &str, name: &str| {
+        Some((clause.to_owned(), kind.to_owned(), name.to_owned()))
+    };
+    assert_eq!(found("SELECT a INTO t FROM b"), wanted("INTO t", "", "t"));
+    assert_eq!(
+        found("WITH x AS (SELECT 1) SELECT * INTO UNLOGGED TABLE s.\"T t\" FROM x"),
+        wanted("INTO UNLOGGED TABLE s.\"T t\"", "UNLOGGED", "s.\"T t\"")
+    );
+    assert_eq!(
+        found("SELECT 1 INTO LOCAL TEMP t"),
+        wanted("INTO LOCAL TEMP t", "LOCAL TEMP", "t")
+    );
+    assert_eq!(
+        found("SELECT 1 INTO temp FROM t"),
+        wanted("INTO temp", "", "temp")
+    );
+    assert_eq!(
+        found("SELECT x.into, 1 AS into INTO table unlogged"),
+        wanted("INTO table unlogged", "", "unlogged")
+    );
+    assert_eq!(found("SELECT 1 INTO FROM t"), None);
+    assert_eq!(
+        found("WITH x AS (INSERT INTO t VALUES (1) RETURNING 1) SELECT * FROM x"),
+        None
+    );
+}
