@@ -57,10 +57,10 @@ impl Written {
         let name = match (&facts.alias, &facts.kind) {
             (Some(alias), _) => alias.clone(),
             (None, SourceKind::Relation(name)) => name.name.clone(),
-            (None, SourceKind::Opaque) if source.len() == 1 => {
+            (None, SourceKind::Opaque | SourceKind::Query(_)) if source.len() == 1 => {
                 identifier_value(text, tokens.get(source.start)?)?.into_owned()
             }
-            (None, SourceKind::Opaque) => return None,
+            (None, SourceKind::Opaque | SourceKind::Query(_)) => return None,
         };
         Some(Written {
             with: base..merge,
