@@ -2,12 +2,13 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::{env, fs};
 
-use shardwire::demo::postgres::{Binaries, Options, Server, Template, free_port};
+use shardwire::demo::postgres::{Binaries, Options, Port, Server, Template};
 
+use super::process::Ports;
 use super::{Endpoint, Proxy};
 
 /// Role of clients and of the proxy on the servers; no superuser.
@@ -67,8 +68,7 @@ pub struct Cluster {
     pub oracle: Server,
     builder: Builder,
     directory: PathBuf,
-    port: u16,
-    metrics_port: u16,
+    ports: Arc<Ports>,
 }
 
 /// The data directory that all servers of this test process are copied from.
@@ -205,14 +205,12 @@ impl Builder {
         });
         let directory = template().directory().join(unique("proxy"));
         fs::create_dir(&directory).unwrap();
-        let port = free_port().unwrap();
         let mut cluster = Cluster {
             proxy: None,
             shards,
             oracle,
             directory,
-            port,
-            metrics_port: other_port(port),
+            ports: Ports::reserve(),
             builder: self,
         };
         if cluster.builder.trust {
@@ -275,7 +273,7 @@ impl Cluster {
         if bypassed() {
             return self.shard(0);
         }
-        endpoint(self.port)
+        endpoint(self.ports.clients.number())
     }
 
     /// Where clients reach the single PostgreSQL with all rows.
@@ -300,24 +298,24 @@ impl Cluster {
 
     /// Starts the proxy, on the file as it stands.
     pub fn start_proxy(&mut self) {
-        self.proxy = Some(Proxy::start(
-            &self.directory,
-            self.proxy(),
-            self.metrics_port,
-        ));
+        self.proxy = Some(Proxy::start(&self.directory, self.proxy(), &self.ports));
     }
 
     /// Starts another proxy in front of the same servers.
     pub fn another_proxy(&self) -> Proxy {
         let directory = template().directory().join(unique("proxy"));
         fs::create_dir(&directory).unwrap();
-        let port = free_port().unwrap();
-        let metrics_port = other_port(port);
-        let address = |port: u16| format!("127.0.0.1:{port}\n");
-        let yaml = self.yaml().replace(&address(self.port), &address(port));
-        let yaml = yaml.replace(&address(self.metrics_port), &address(metrics_port));
+        let ports = Ports::reserve();
+        let address = |port: &Port| format!("127.0.0.1:{}\n", port.number());
+        let mut yaml = self.yaml();
+        for (own, other) in [
+            (&self.ports.clients, &ports.clients),
+            (&self.ports.metrics, &ports.metrics),
+        ] {
+            yaml = yaml.replace(&address(own), &address(other));
+        }
         fs::write(directory.join("proxy.yaml"), yaml).unwrap();
-        Proxy::start(&directory, endpoint(port), metrics_port)
+        Proxy::start(&directory, endpoint(ports.clients.number()), &ports)
     }
 
     /// Replaces the proxy's file.
@@ -330,10 +328,13 @@ impl Cluster {
         let user =
             format!("{{ method: scram-sha-256, users: {{ {USER}: {{ password: {PASSWORD} }} }} }}");
         let mut top = vec![
-            ("listen".to_owned(), format!("127.0.0.1:{}", self.port)),
+            (
+                "listen".to_owned(),
+                format!("127.0.0.1:{}", self.ports.clients.number()),
+            ),
             (
                 "metrics".to_owned(),
-                format!("127.0.0.1:{}", self.metrics_port),
+                format!("127.0.0.1:{}", self.ports.metrics.number()),
             ),
             ("auth".to_owned(), user),
             (
@@ -503,16 +504,6 @@ fn merge(own: &mut Vec<(String, String)>, more: &[(String, String)]) {
         match own.iter_mut().find(|(name, _)| name == key) {
             Some(entry) => entry.1.clone_from(value),
             None => own.push((key.clone(), value.clone())),
-        }
-    }
-}
-
-/// A free port other than `taken`, which nobody listens on yet.
-fn other_port(taken: u16) -> u16 {
-    loop {
-        let port = free_port().unwrap();
-        if port != taken {
-            return port;
         }
     }
 }

@@ -5,8 +5,29 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+
+use shardwire::demo::postgres::Port;
 
 use super::{DEADLINE, Endpoint, Raw, eventually};
+
+/// What a proxy listens on.
+pub struct Ports {
+    /// For clients.
+    pub clients: Port,
+    /// For metrics.
+    pub metrics: Port,
+}
+
+impl Ports {
+    /// Ports that nobody uses.
+    pub fn reserve() -> Arc<Ports> {
+        Arc::new(Ports {
+            clients: Port::reserve().unwrap(),
+            metrics: Port::reserve().unwrap(),
+        })
+    }
+}
 
 /// A running proxy; dropping it kills it.
 pub struct Proxy {
@@ -14,8 +35,7 @@ pub struct Proxy {
     directory: PathBuf,
     /// Where its clients connect.
     pub endpoint: Endpoint,
-    /// Where it shows its metrics.
-    pub metrics_port: u16,
+    ports: Arc<Ports>,
 }
 
 /// The program under test, to be run in its own directory without the caller's variables.
@@ -27,7 +47,7 @@ pub fn program(directory: &Path) -> Command {
 
 impl Proxy {
     /// Starts it on `directory/proxy.yaml` and waits until a client can log in.
-    pub fn start(directory: &Path, endpoint: Endpoint, metrics_port: u16) -> Proxy {
+    pub fn start(directory: &Path, endpoint: Endpoint, ports: &Arc<Ports>) -> Proxy {
         let log = File::options();
         let log = log
             .clone()
@@ -48,7 +68,7 @@ impl Proxy {
             process,
             directory: directory.to_owned(),
             endpoint,
-            metrics_port,
+            ports: Arc::clone(ports),
         };
         eventually("accepts a login", || proxy.is_ready());
         proxy
@@ -58,7 +78,10 @@ impl Proxy {
         if let Some(status) = self.process.try_wait().unwrap() {
             panic!("the proxy ended with {status}; its log:\n{}", self.log());
         }
-        TcpStream::connect(("127.0.0.1", self.endpoint.port)).map_err(|e| e.to_string())?;
+        // Whoever else listens there may let clients in as well.
+        if !listens(self.pid(), self.endpoint.port) {
+            return Err(format!("it does not listen\n{}", self.log()));
+        }
         match Raw::try_login(&self.endpoint) {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("{error:?}\n{}", self.log())),
@@ -68,7 +91,7 @@ impl Proxy {
     /// Starts it again, as it was, after its end.
     pub fn restart(&mut self) {
         let directory = self.directory.clone();
-        *self = Proxy::start(&directory, self.endpoint.clone(), self.metrics_port);
+        *self = Proxy::start(&directory, self.endpoint.clone(), &self.ports);
     }
 
     pub fn pid(&self) -> u32 {
@@ -112,7 +135,7 @@ impl Proxy {
 
     /// The body of an HTTP GET on the metrics port, and the status line.
     pub fn http(&self, path: &str) -> (String, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.metrics_port)).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.ports.metrics.number())).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
@@ -147,4 +170,20 @@ pub fn run(directory: &Path, arguments: &[&str]) -> Output {
         .stdin(Stdio::null())
         .output()
         .unwrap()
+}
+
+/// Whether the process listens on the port.
+fn listens(pid: u32, port: u16) -> bool {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let sockets: Vec<String> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields[1].ends_with(&format!(":{port:04X}")) && fields[3] == "0A")
+        .map(|fields| format!("socket:[{}]", fields[9]))
+        .collect();
+    let files = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten();
+    let mut files = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    files.any(|file| sockets.iter().any(|socket| file.as_os_str() == &**socket))
 }

@@ -5,11 +5,11 @@
 //! which everybody who can reach it is trusted; over TCP passwords are SCRAM-SHA-256.
 
 mod binaries;
+mod port;
 mod scratch;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -18,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use binaries::{Account, Binaries};
+pub use port::Port;
 pub use scratch::Scratch;
 
 /// The superuser of every server; it has no password, so it can log in by the socket only.
@@ -127,7 +128,7 @@ pub struct Server {
     name: String,
     /// Holds `data`, `log` and the socket.
     home: PathBuf,
-    port: u16,
+    port: Port,
     process: Option<Child>,
 }
 
@@ -141,7 +142,7 @@ impl Server {
         let mut server = Server::place(template, name, options)?;
         let data = server.data_directory();
         template.scratch.copy_directory(&template.data, &data)?;
-        server.start_somewhere()?;
+        server.start_new()?;
         Ok(server)
     }
 
@@ -162,7 +163,7 @@ impl Server {
             "--no-sync",
         ]);
         run(backup, "pg_basebackup")?;
-        server.start_somewhere()?;
+        server.start_new()?;
         Ok(server)
     }
 
@@ -172,7 +173,10 @@ impl Server {
             options: options.clone(),
             name: name.to_owned(),
             home: template.scratch.make_directory(name)?,
-            port: 0,
+            port: match options.port {
+                Some(port) => Port::named(port),
+                None => Port::reserve()?,
+            },
             process: None,
         })
     }
@@ -184,7 +188,7 @@ impl Server {
 
     /// The port, of TCP on 127.0.0.1 and of the socket alike.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// The directory of the unix socket.
@@ -208,7 +212,7 @@ impl Server {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Starts it again after [`Server::kill`] or [`Server::stop`], on the same port.
+    /// Starts it, again after [`Server::kill`] or [`Server::stop`], on the same port.
     ///
     /// # Errors
     /// When it runs already or does not accept connections within a minute.
@@ -289,7 +293,7 @@ impl Server {
     /// When the server does not answer.
     pub fn follow(&self, upstream: &Server) -> io::Result<()> {
         let host = upstream.socket_directory().display();
-        let port = upstream.port;
+        let port = upstream.port();
         self.psql(
             SUPERUSER,
             &format!(
@@ -357,7 +361,7 @@ impl Server {
         command
             .arg("-h")
             .arg(&self.home)
-            .args(["-p", &self.port.to_string(), "-U", SUPERUSER]);
+            .args(["-p", &self.port().to_string(), "-U", SUPERUSER]);
         command
     }
 
@@ -365,23 +369,14 @@ impl Server {
         self.home.join("log")
     }
 
-    /// The first start: on the port asked for, or on any that is free.
-    fn start_somewhere(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            self.port = match self.options.port {
-                Some(port) => port,
-                None => free_port()?,
-            };
-            match self.try_start(deadline) {
-                Ok(()) => return Ok(()),
-                Err(failure)
-                    if failure.passing
-                        && self.options.port.is_none()
-                        && Instant::now() < deadline => {}
-                Err(failure) => return Err(io::Error::other(failure.message)),
-            }
+    /// The first start. A port that somebody has named is free now or the caller's fault.
+    fn start_new(&mut self) -> io::Result<()> {
+        if self.options.port.is_none() {
+            return self.start();
         }
+        let deadline = Instant::now() + DEADLINE;
+        let started = self.try_start(deadline);
+        started.map_err(|failure| io::Error::other(failure.message))
     }
 
     fn try_start(&mut self, deadline: Instant) -> Result<(), Failure> {
@@ -427,7 +422,7 @@ impl Server {
     fn postgres(&self) -> Command {
         let mut command = self.template.binaries.command("postgres");
         command.arg("-D").arg(self.data_directory());
-        let port = self.port.to_string();
+        let port = self.port().to_string();
         let max_connections = self.options.max_connections.to_string();
         let home = self.home.display().to_string();
         let durable = if self.options.durable { "on" } else { "off" };
@@ -498,14 +493,6 @@ impl Drop for Server {
 struct Failure {
     passing: bool,
     message: String,
-}
-
-/// A TCP port of 127.0.0.1 that nobody uses at this moment.
-///
-/// # Errors
-/// As `bind(2)`.
-pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 fn run(mut command: Command, what: &str) -> io::Result<()> {
