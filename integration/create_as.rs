@@ -109,6 +109,7 @@ fn run(pair: &mut Pair, mode: Mode, sql: &str, parameters: &[Option<&str>]) {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a list of cases")]
 fn tables_are_filled_where_their_rows_belong() {
     let cluster = cluster();
     let mut pair = Pair::new(&cluster);
