@@ -139,7 +139,7 @@ impl Keyed {
                 Ok(Places::Many(set)) => several.get_or_insert_default().extend(set.iter()),
                 Err((KeyError::Unprovable(why), _)) if proof.use_ == KeyUse::Compare => {
                     return match &self.spread {
-                        Spread::Scatter(all) => scatter(all.clone(), arguments),
+                        Spread::Scatter(all) => Ok(scatter(all.clone(), arguments)),
                         Spread::Combine(_) => Ok(Target::Combine),
                         Spread::Change(_) => Ok(Target::Change),
                         Spread::Feed(_) => Ok(Target::Feed),
@@ -160,7 +160,7 @@ impl Keyed {
             (None, _) => Ok(shard.map_or(Target::Any, Target::One)),
             (Some(mut shards), Spread::Scatter(_)) => {
                 shards.extend(shard);
-                scatter(shards, arguments)
+                Ok(scatter(shards, arguments))
             }
             (Some(_), Spread::Refuse(error)) => Err(error.clone()),
             (Some(_), Spread::Combine(_)) => Ok(Target::Combine),
@@ -170,14 +170,14 @@ impl Keyed {
     }
 }
 
-/// A target of several shards, unless a constant means something else on each.
-pub(super) fn scatter(shards: ShardSet, arguments: &Arguments<'_>) -> Result<Target> {
+/// A target of several shards; a hub, unless there is none, if a constant means something else on each.
+pub(super) fn scatter(shards: ShardSet, arguments: &Arguments<'_>) -> Target {
     if let Some(shard) = shards.single() {
-        return Ok(Target::One(shard));
+        return Target::One(shard);
     }
     match names_moment(arguments) {
-        true => Err(refusal::relative_time()),
-        false => Ok(Target::Many(shards)),
+        true => Target::Combine,
+        false => Target::Many(shards),
     }
 }
 

@@ -316,11 +316,18 @@ impl Plan {
     /// The refusal (`0A000`), `23502` for a NULL shard key in an INSERT, `23514` for a key that no
     /// shard takes.
     pub fn target(&self, arguments: &Arguments<'_>) -> Result<Target> {
+        match self.routed(arguments) {
+            Ok(Target::Combine) if self.combine().is_none() => Err(refusal::relative_time()),
+            target => target,
+        }
+    }
+
+    fn routed(&self, arguments: &Arguments<'_>) -> Result<Target> {
         match &self.route {
             Route::Any => Ok(Target::Any),
             Route::Shard(shard) => Ok(Target::One(*shard)),
             Route::Keyed(keyed) => keyed.target(arguments),
-            Route::Scatter(shards) => keyed::scatter(shards.clone(), arguments),
+            Route::Scatter(shards) => Ok(keyed::scatter(shards.clone(), arguments)),
             Route::Combine(_) => Ok(Target::Combine),
             Route::Replicated(_) => Ok(Target::Replicated),
             Route::Insert(insertion) => insertion.target(arguments),

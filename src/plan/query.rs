@@ -175,16 +175,17 @@ impl<'a> Query<'a> {
         };
         let route = by_key::confined(self, route);
         Planned {
-            route,
             access: self.access(),
             session: match self.knows_settings(&own) {
                 true => self.session().without(SessionUse::SET_CONFIG) | SessionUse::ONLY_LOCKS,
                 false => self.session(),
             },
-            fallback: match own.is_empty() && merge.is_some() {
+            // A merge may turn out to be impossible, and a constant to mean another moment on each shard.
+            fallback: match own.is_empty() && (merge.is_some() || spreads(&route)) {
                 true => combine::instead(self),
                 false => None,
             },
+            route,
             own,
             merge: merge.map(Arc::new),
             pseudo: Box::default(),
@@ -538,6 +539,15 @@ impl Needs {
         }
         self.home = Some(shard);
         Ok(())
+    }
+}
+
+/// Whether all shards may be sent its text.
+fn spreads(route: &Route) -> bool {
+    match route {
+        Route::Scatter(_) => true,
+        Route::Keyed(keyed) => matches!(keyed.spread, Spread::Scatter(_)),
+        _ => false,
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::plan::bind::BoundSource;
 use crate::plan::colocation::Joined;
+use crate::plan::combine::sample;
 use crate::plan::effects::Effects;
 use crate::plan::merge;
 use crate::plan::merge::Merge;
@@ -75,8 +76,7 @@ pub(super) fn joined<'a>(query: &'a Query<'a>, seen_to: Effects) -> Result<Joine
     if query.facts.system_columns {
         return Err(refusal::differs("system columns"));
     }
-    let mut sources = query.facts.blocks.iter().flat_map(|block| &block.sources);
-    if sources.any(|source| source.sampled) {
+    if !sample::is_each_shards(query) {
         return Err(refusal::differs("TABLESAMPLE"));
     }
     Joined::new(query)

@@ -2,12 +2,22 @@
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::plan::combine::columns::Names;
 use crate::plan::effects::Effects;
 use crate::plan::query::Query;
 use crate::plan::refusal;
 use crate::sql::analysis::Clauses;
 use crate::sql::analysis::Name;
+
+/// How the names of those begin that say what a catalogue has of an object, which is the same on every shard.
+const OF_CATALOGS: [&str; 7] = [
+    "pg_get_",
+    "to_reg",
+    "obj_desc",
+    "col_desc",
+    "shobj_desc",
+    "pg_table_is_visible",
+    "pg_encoding_to_char",
+];
 
 /// How the names of PostgreSQL's own functions begin that say something of one server: its files, its
 /// statistics, its catalogues, its transactions.
@@ -37,13 +47,18 @@ pub(super) fn is_select(query: &Query<'_>, refused: &Error) -> Result<()> {
     if blocks.any(|block| block.clauses.has(Clauses::LOCKING)) {
         return Err(refusal::locks_combined());
     }
-    if facts.object_ids {
-        return Err(refusal::differs("object identifiers"));
-    }
     if facts.system_columns {
         return Err(refusal::differs("system columns"));
     }
     Ok(())
+}
+
+/// Whether it asks for what catalogues say: the first shard's speak for all, as in any other statement.
+pub(super) fn reads_catalogs(query: &Query<'_>) -> bool {
+    let mut calls = query.facts.calls.iter().zip(&query.calls);
+    let is_asking = |name: &str| OF_CATALOGS.iter().any(|one| name.starts_with(one));
+    query.facts.object_ids
+        || calls.any(|(call, effects)| effects.any(Effects::SERVER) && is_asking(&call.name.name))
 }
 
 /// Fails for functions that a hub can't call for all shards.
@@ -78,7 +93,8 @@ pub(super) fn calls(query: &Query<'_>) -> Result<()> {
 /// on their arguments.
 fn asks_one_server(query: &Query<'_>, name: &Name) -> bool {
     let known = &name.name;
-    if !ONE_SERVERS.iter().any(|prefix| known.starts_with(prefix)) {
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|one| known.starts_with(one));
+    if !begins(&ONE_SERVERS) || begins(&OF_CATALOGS) {
         return false;
     }
     let request = query.request;
@@ -89,12 +105,8 @@ fn asks_one_server(query: &Query<'_>, name: &Name) -> bool {
     functions.any(|function| function.schema == "pg_catalog")
 }
 
-/// Fails where the type of a whole row is asked for, which is another on the hub.
-pub(super) fn whole_rows(query: &Query<'_>, names: &Names) -> Result<()> {
-    let is_typeof = |name: &Name| name.name == "pg_typeof";
-    match query.facts.calls.iter().any(|call| is_typeof(&call.name)) && names.has_whole_rows(query)
-    {
-        true => Err(refusal::differs("the type of a whole row")),
-        false => Ok(()),
-    }
+/// Whether it asks for the types of values.
+pub(super) fn asks_type(query: &Query<'_>) -> bool {
+    let mut calls = query.facts.calls.iter();
+    calls.any(|call| call.name.name == "pg_typeof")
 }

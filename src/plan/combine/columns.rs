@@ -9,7 +9,6 @@ use crate::plan::query::Query;
 use crate::plan::refusal;
 use crate::sql::analysis::BlockId;
 use crate::sql::analysis::Source;
-use crate::sql::analysis::SourceKind;
 use crate::sql::literal::identifier_value;
 use crate::sql::token::Token;
 
@@ -107,16 +106,9 @@ impl Names {
         }
     }
 
-    /// Whether a whole row of a relation may be used as a value.
-    pub fn has_whole_rows(&self, query: &Query<'_>) -> bool {
-        let sources = query.facts.blocks.iter().flat_map(|block| &block.sources);
-        sources
-            .filter_map(|source| match (&source.alias, &source.kind) {
-                (Some(alias), _) => Some(alias),
-                (None, SourceKind::Relation(name)) => Some(&name.name),
-                (None, SourceKind::Query(_) | SourceKind::Opaque) => None,
-            })
-            .any(|name| is_whole_row(query, name) || self.starred.contains(name))
+    /// Whether a whole row of what is known by this name may be used as a value.
+    pub fn is_whole(&self, query: &Query<'_>, known_as: &str) -> bool {
+        is_whole_row(query, known_as) || self.starred.contains(known_as)
     }
 }
 

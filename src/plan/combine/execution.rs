@@ -27,6 +27,8 @@ use crate::sqlstate::SqlState;
 pub struct Execution {
     /// The statement for the hub, with the client's parameters.
     pub text: String,
+    /// The same with whole rows of copies as values of the types that they are copies of, if it may use some.
+    pub typed: Option<String>,
     /// The shard that the hub must be of; none if any will do.
     pub hub: Option<ShardIndex>,
     /// The intermediate relations that it reads.
@@ -123,14 +125,52 @@ impl Combine {
             };
             relation.links = own.key_links(&index_of);
         }
+        let plain = splice(text, lex, &self.edits(&names, &written, false)?)?;
+        let typed = match self.occurrences.iter().any(|one| one.is_whole) {
+            true => Some(splice(text, lex, &self.edits(&names, &written, true)?)?),
+            false => None,
+        };
+        let (text, typed) = match typed {
+            Some(typed) if self.asks_type => (typed, None),
+            typed => (plain, typed),
+        };
+        Ok(Execution {
+            text,
+            typed,
+            hub: self.hub,
+            relations,
+            is_unread: self.is_unread,
+            unfinished: None,
+        })
+    }
+
+    /// What makes the hub's statement of the client's; `names` are those of the copies, by fragment.
+    fn edits(
+        &self,
+        names: &[Option<String>],
+        written: &Written<'_>,
+        is_typed: bool,
+    ) -> Result<Vec<Edit>> {
         let mut edits = Vec::new();
         for occurrence in &self.occurrences {
-            if let Some(Some(name)) = names.get(occurrence.fragment) {
-                let alias = occurrence.alias.as_ref();
-                let alias = alias.map(|alias| format!(" AS {}", quote_identifier(alias)));
+            let Some(Some(name)) = names.get(occurrence.fragment) else {
+                continue;
+            };
+            let fragment = self.fragments.get(occurrence.fragment);
+            let copy = match fragment.filter(|_| is_typed && occurrence.is_whole) {
+                Some(fragment) => fragment.typed(name),
+                None => format!("pg_temp.{name}"),
+            };
+            let alias = occurrence.alias.as_ref();
+            let alias = alias.map(|alias| format!(" AS {}", quote_identifier(alias)));
+            edits.push(Edit {
+                range: written.bytes(&occurrence.tokens)?,
+                text: format!("{copy}{}", alias.unwrap_or_default()),
+            });
+            if let Some(sample) = &occurrence.sample {
                 edits.push(Edit {
-                    range: written.bytes(&occurrence.tokens)?,
-                    text: format!("pg_temp.{name}{}", alias.unwrap_or_default()),
+                    range: written.bytes(sample)?,
+                    text: String::new(),
                 });
             }
         }
@@ -140,13 +180,7 @@ impl Combine {
                 text: String::new(),
             });
         }
-        Ok(Execution {
-            text: splice(text, lex, &edits)?,
-            hub: self.hub,
-            relations,
-            is_unread: self.is_unread,
-            unfinished: None,
-        })
+        Ok(edits)
     }
 
     /// The shards that have rows of a fragment.
@@ -190,6 +224,20 @@ impl Written<'_> {
 }
 
 impl Fragment {
+    /// The rows of its copy as values of the type of the relation: what names one of them gets that type.
+    fn typed(&self, name: &str) -> String {
+        let columns = self.columns.iter();
+        let columns: Vec<String> = columns
+            .map(|column| format!("copy.{}", quote_identifier(column)))
+            .collect();
+        format!(
+            "pg_catalog.unnest((SELECT pg_catalog.array_agg(ROW({})::{}.{}) FROM pg_temp.{name} AS copy))",
+            columns.join(", "),
+            quote_identifier(&self.schema),
+            quote_identifier(&self.relation)
+        )
+    }
+
     /// The links to fragments that are shipped; `index_of` are their places.
     fn key_links(&self, index_of: &impl Fn(usize) -> Option<usize>) -> Vec<KeyLink> {
         let links = self.links.iter();
@@ -229,6 +277,10 @@ impl Fragment {
         let columns = format!("SELECT {} FROM {relation} AS {alias}", columns.join(", "));
         let mut query = columns.clone();
         let mut parameters = Vec::new();
+        if let Some(sample) = &self.sample {
+            query.push(' ');
+            push_term(&mut query, written, sample, &mut parameters)?;
+        }
         if written.is_timeless {
             for (number, term) in self.terms.iter().enumerate() {
                 query.push_str(if number == 0 { " WHERE (" } else { " AND (" });

@@ -178,6 +178,7 @@ impl Combine {
             .and_then(|proof| proof.shards(arguments));
         Ok(Some(Execution {
             text: text.to_owned(),
+            typed: None,
             hub: None,
             relations: vec![Intermediate {
                 name: partial::TABLE.to_owned(),

@@ -26,6 +26,7 @@ pub(super) mod columns;
 mod execution;
 mod gathered;
 mod places;
+pub(super) mod sample;
 pub(super) mod terms;
 pub(super) mod unread;
 
@@ -77,6 +78,8 @@ pub struct Combine {
     schemas: Vec<Range<usize>>,
     /// It was not parsed: see [`unread`].
     is_unread: bool,
+    /// It asks for the types of values, which may be whole rows.
+    asks_type: bool,
     /// What each shard does instead of sending its rows, where types allow it.
     gathered: Option<Box<Gathered>>,
 }
@@ -96,6 +99,8 @@ struct Fragment {
     place: Place,
     /// What restricts it to some shards.
     proof: Option<Proof>,
+    /// The tokens of the `TABLESAMPLE` of its only occurrence.
+    sample: Option<Range<usize>>,
     /// Columns that equal those of other fragments.
     links: Vec<Link>,
 }
@@ -129,6 +134,10 @@ struct Occurrence {
     tokens: Range<usize>,
     /// The alias that it needs to be known by its name.
     alias: Option<String>,
+    /// Its rows may be used as values.
+    is_whole: bool,
+    /// The tokens of its `TABLESAMPLE`.
+    sample: Option<Range<usize>>,
 }
 
 /// A fragment for people to see.
@@ -210,6 +219,7 @@ fn combine(query: &Query<'_>, refused: &Error) -> Result<Combine> {
             hub: None,
             schemas: Vec::new(),
             is_unread: false,
+            asks_type: check::asks_type(query),
             gathered: None,
         },
         is_sharded: false,
@@ -225,7 +235,9 @@ fn combine(query: &Query<'_>, refused: &Error) -> Result<Combine> {
         return Err(refused.clone());
     }
     check::calls(query)?;
-    check::whole_rows(query, &builder.names)?;
+    if check::reads_catalogs(query) {
+        builder.at_home(FIRST_SHARD)?;
+    }
     builder.link();
     builder.combine.schemas = columns::schemas(query)?;
     builder.combine.gathered = gathered::find(query).map(Box::new);
@@ -303,10 +315,14 @@ impl Builder<'_> {
     ) -> Option<Result<()>> {
         let facts = self.query.facts.blocks.get(block)?;
         let source: &Source = facts.sources.get(index)?;
-        if source.sampled {
-            return Some(Err(refusal::differs("TABLESAMPLE")));
-        }
         let name = self.query.name_tokens(source)?;
+        let sample = match source.sampled {
+            true => match sample::clause(self.query, &name) {
+                Some(clause) => Some(clause),
+                None => return Some(Err(refusal::differs("TABLESAMPLE of what is computed"))),
+            },
+            false => None,
+        };
         let alias = source.alias.clone();
         let known_as = alias.clone().unwrap_or_else(|| relation.name.clone());
         let is_renamed = !source.columns.is_empty();
@@ -329,14 +345,19 @@ impl Builder<'_> {
                 _ => None,
             },
             place,
+            sample: sample.clone(),
             links: Vec::new(),
         };
         let fragment = self.fragment(fragment, relation);
         self.places.push(((block, index), fragment));
         self.combine.occurrences.push(Occurrence {
             fragment,
+            is_whole: !is_query
+                && !self.query.is_only(&name)
+                && self.names.is_whole(self.query, &known_as),
             tokens: name,
             alias: (alias.is_none() && !is_query).then_some(known_as),
+            sample,
         });
         Some(Ok(()))
     }
@@ -437,6 +458,8 @@ impl Builder<'_> {
             (&old.schema, &old.relation, old.only) == (&new.schema, &new.relation, new.only)
                 && old.proof.is_none()
                 && new.proof.is_none()
+                && old.sample.is_none()
+                && new.sample.is_none()
                 && (old.alias == new.alias || new.terms.is_empty())
                 && terms::alike(self.query, tokens, (&old.terms, &new.terms))
         };

@@ -360,7 +360,8 @@ fn reads_only(query: &Query<'_>, range: &Range<usize>, at: (BlockId, usize)) -> 
                         .checked_sub(1)
                         .and_then(|before| tokens.get(before))
                         .is_some_and(|before| before.is_symbol(text, "::"));
-                    after_cast || GRAMMAR.iter().any(|word| token.is_word(text, word))
+                    (after_cast && !is_object_id(token.text(text)))
+                        || GRAMMAR.iter().any(|word| token.is_word(text, word))
                 }
                 TokenKind::QuotedIdentifier | TokenKind::UnicodeIdentifier => false,
                 TokenKind::Operator => OPERATORS.contains(&token.text(text)),
@@ -371,6 +372,12 @@ fn reads_only(query: &Query<'_>, range: &Range<usize>, at: (BlockId, usize)) -> 
         true => reads,
         false => Reads::More,
     }
+}
+
+/// Whether a type's values mean another object on each server.
+fn is_object_id(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name == "oid" || name.starts_with("reg")
 }
 
 /// Marks the tokens of a name with this many qualifiers as known.

@@ -117,6 +117,7 @@ pub(in crate::plan) fn plan(part: Part<'_>) -> Option<Combine> {
             hub: None,
             schemas: Vec::new(),
             is_unread: true,
+            asks_type: false,
             gathered: None,
         },
     };
@@ -261,6 +262,7 @@ impl Reader<'_> {
                 terms: Vec::new(),
                 place,
                 proof: None,
+                sample: None,
                 links: Vec::new(),
             });
             self.combine.fragments.len() - 1
@@ -277,6 +279,8 @@ impl Reader<'_> {
             fragment,
             tokens: base + tokens.start..base + tokens.end,
             alias: (!has_alias).then(|| relation.name.clone()),
+            is_whole: false,
+            sample: None,
         });
         Some(())
     }

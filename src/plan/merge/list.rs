@@ -1,6 +1,7 @@
 //! The columns that a select list gives, wildcards expanded.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use crate::catalog::TableColumn;
 use crate::plan::query::Query;
@@ -49,6 +50,8 @@ impl List {
             match &item.expression.form {
                 Form::Wildcard => columns.extend(expanded(query, &[])?),
                 Form::WildcardOf(qualifier) => columns.extend(expanded(query, qualifier)?),
+                // `(u).*` is as many columns as its type has.
+                _ if ends_in_wildcard(query, &item.expression.tokens) => return None,
                 form => columns.push(ListColumn {
                     label: item.label.clone(),
                     pieces: vec![Piece::Copy(item.expression.tokens.clone())],
@@ -69,6 +72,16 @@ impl List {
             None if self.columns.iter().any(|column| column.label.is_none()) => None,
             None => Some(None),
         }
+    }
+}
+
+/// Whether the last of some tokens of the query is the `*` of `.*`.
+fn ends_in_wildcard(query: &Query<'_>, tokens: &Range<usize>) -> bool {
+    let tokens = query.body.get(tokens.clone()).unwrap_or_default();
+    let text = query.request.text;
+    match tokens {
+        [.., dot, star] => dot.is_symbol(text, ".") && star.is_symbol(text, "*"),
+        _ => false,
     }
 }
 

@@ -191,6 +191,9 @@ fn combined(fixture: &Fixture, text: &str, is_joined: bool) -> String {
         hub.unwrap_or_default(),
         execution.text
     );
+    if let Some(typed) = &execution.typed {
+        let _ = writeln!(out, "    with rows as values: {typed}");
+    }
     out
 }
 

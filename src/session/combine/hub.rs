@@ -201,26 +201,51 @@ impl Session {
                 other => other,
             })?;
             check_reads(hub).await?;
-        } else if let Err(Stop::Statement(error)) = over {
-            // What GROUP BY leaves out may depend on a primary key, which the copies lack.
-            let is_gathered = execution.unfinished.is_some();
-            if error.code() != SqlState::GROUPING_ERROR || is_gathered {
-                return Err(error.into());
-            }
-            add_keys(hub, execution).await?;
-            over_copies = Described::default();
-            self.describe_on(hub, asked_for, &mut over_copies).await?;
         } else {
-            over?;
+            self.mend(
+                hub,
+                execution,
+                (asked, &described),
+                (over, &mut over_copies),
+            )
+            .await?;
         }
-        if let ([one], [other]) = (described.rows.as_slice(), over_copies.rows.as_slice()) {
-            let (one, other) = (frame::body(one), frame::body(other));
-            if description::with_origins(other, one).is_none() {
-                return Err(other_types().into());
-            }
+        if !is_alike(&described, &over_copies) {
+            return Err(other_types().into());
         }
         hub.described = described;
         Ok(())
+    }
+
+    /// Makes up for what copies lack, if PostgreSQL finds the statement over them to be wrong or to give other types.
+    async fn mend(
+        &self,
+        hub: &mut Hub,
+        execution: &mut Execution,
+        (asked, described): (&Asked<'_>, &Described),
+        (over, over_copies): (Result<(), Stop>, &mut Described),
+    ) -> Result<(), Stop> {
+        let error = match over {
+            Ok(()) if is_alike(described, over_copies) => return Ok(()),
+            Ok(()) => None,
+            Err(Stop::Statement(error)) => Some(error),
+            Err(stop) => return Err(stop),
+        };
+        // What GROUP BY leaves out may depend on a primary key, which the copies lack.
+        let is_grouping = |error: &Error| error.code() == SqlState::GROUPING_ERROR;
+        if error.as_ref().is_some_and(is_grouping) && execution.unfinished.is_none() {
+            add_keys(hub, execution).await?;
+        } else if let Some(typed) = execution.typed.take() {
+            // A row of a copy is of another type.
+            execution.text = typed;
+            hub.lease.run(UNDO).await.map_err(failed)?;
+        } else {
+            return error.map_or(Ok(()), |error| Err(error.into()));
+        }
+        *over_copies = Described::default();
+        let text = self.encoded(describable(asked.plan, asked.text, &execution.text))?;
+        let asked_for = (&*text, described.types.as_slice());
+        self.describe_on(hub, asked_for, over_copies).await
     }
 
     /// Makes the table of what each shard sends, and the statement over it, on which its types decide.
@@ -316,6 +341,19 @@ impl Session {
     }
 }
 
+/// Whether a statement gives columns of the same types over copies.
+fn is_alike(described: &Described, over_copies: &Described) -> bool {
+    match (described.rows.as_slice(), over_copies.rows.as_slice()) {
+        ([one], [other]) => {
+            description::with_origins(frame::body(other), frame::body(one)).is_some()
+        }
+        _ => true,
+    }
+}
+
+/// Goes back to where the copies had just been made, still empty.
+const UNDO: &str = "ROLLBACK TO SAVEPOINT shardwire_copies";
+
 /// The statements that make the intermediate relations there are, from their columns.
 const COPIES: &str = "\
 SELECT pg_catalog.string_agg('CREATE TEMP TABLE ' || c.relname || ' (' || (SELECT pg_catalog.string_agg(\
@@ -372,8 +410,7 @@ fn no_turn(why: &'static str) -> Error {
 
 /// Gives the intermediate relations the primary keys of those whose rows they hold.
 async fn add_keys(hub: &mut Hub, execution: &Execution) -> Result<(), Stop> {
-    let undo = "ROLLBACK TO SAVEPOINT shardwire_copies";
-    hub.lease.run(undo).await.map_err(failed)?;
+    hub.lease.run(UNDO).await.map_err(failed)?;
     for relation in &execution.relations {
         let sql = format!(
             "SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.n) FROM pg_catalog.pg_index i, \
