@@ -58,6 +58,7 @@ pub(super) fn reads_catalogs(query: &Query<'_>) -> bool {
     let mut calls = query.facts.calls.iter().zip(&query.calls);
     let is_asking = |name: &str| OF_CATALOGS.iter().any(|one| name.starts_with(one));
     query.facts.object_ids
+        || asks_type(query)
         || calls.any(|(call, effects)| effects.any(Effects::SERVER) && is_asking(&call.name.name))
 }
 

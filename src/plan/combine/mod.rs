@@ -236,7 +236,7 @@ fn combine(query: &Query<'_>, refused: &Error) -> Result<Combine> {
     }
     check::calls(query)?;
     if check::reads_catalogs(query) {
-        builder.at_home(FIRST_SHARD)?;
+        builder.combine.hub.get_or_insert(FIRST_SHARD);
     }
     builder.link();
     builder.combine.schemas = columns::schemas(query)?;

@@ -45,7 +45,7 @@ const BUILTINS: [(char, char, &str); 8] = [
          pg_get_userbyid inet_server_addr version current_database pg_relation_size has_table_privilege \
          pg_table_is_visible format_type obj_description pg_get_expr array_to_string to_timestamp \
          transaction_timestamp statement_timestamp current_schemas txid_current_snapshot \
-         pg_total_relation_size col_description currtid2 table_to_xml schema_to_xml",
+         pg_total_relation_size pg_typeof pg_get_viewdef to_regclass col_description currtid2 table_to_xml schema_to_xml",
     ),
     (
         'v',
