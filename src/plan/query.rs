@@ -181,7 +181,7 @@ impl<'a> Query<'a> {
                 false => self.session(),
             },
             // A merge may turn out to be impossible, and a constant to mean another moment on each shard.
-            fallback: match own.is_empty() && (merge.is_some() || spreads(&route)) {
+            fallback: match own.is_empty() && (merge.is_some() || combine::spreads(&route)) {
                 true => combine::instead(self),
                 false => None,
             },
@@ -539,15 +539,6 @@ impl Needs {
         }
         self.home = Some(shard);
         Ok(())
-    }
-}
-
-/// Whether all shards may be sent its text.
-fn spreads(route: &Route) -> bool {
-    match route {
-        Route::Scatter(_) => true,
-        Route::Keyed(keyed) => matches!(keyed.spread, Spread::Scatter(_)),
-        _ => false,
     }
 }
 

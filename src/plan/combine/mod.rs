@@ -197,6 +197,15 @@ pub(super) fn complete(query: &Query<'_>, route: Route) -> Route {
     }
 }
 
+/// Whether all shards may be sent its text.
+pub(super) fn spreads(route: &Route) -> bool {
+    match route {
+        Route::Scatter(_) => true,
+        Route::Keyed(keyed) => matches!(keyed.spread, Spread::Scatter(_)),
+        _ => false,
+    }
+}
+
 /// What a hub does instead of a merge.
 pub(super) fn instead(query: &Query<'_>) -> Option<Arc<Combine>> {
     let combined = combine(query, &refusal::several_shards());
