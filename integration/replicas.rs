@@ -2,6 +2,7 @@
 //! go on after a failover.
 
 use std::collections::BTreeSet;
+use std::thread;
 
 use crate::harness::cluster::Builder;
 use crate::harness::{Cluster, Raw, eventually};
@@ -158,6 +159,33 @@ fn reads_survive_a_dead_primary() {
     for _ in 0..100 {
         raw.rows("SELECT name FROM t WHERE id = 1");
     }
+}
+
+/// As writes do: a server that starts again is back in a moment.
+#[test]
+fn reads_and_logins_wait_for_the_only_server() {
+    let mut cluster = Cluster::new()
+        .shards(1)
+        .schema("CREATE TABLE t (id int PRIMARY KEY)")
+        .rows("INSERT INTO t VALUES (1)")
+        .sharded("t", &["id"])
+        .database("pool", "{ queue_timeout: 60s }")
+        .start();
+    let proxy = cluster.proxy();
+    let mut before = proxy.raw();
+    assert_eq!(before.rows("SELECT id FROM t"), [["1"]]);
+    cluster.shards[0].primary.kill().unwrap();
+    let process = cluster.process();
+    eventually("seen that it is gone", || {
+        let (_, body) = process.http("/metrics");
+        let is_down = |line: &str| line.starts_with("shardwire_server_up{") && line.ends_with(" 0");
+        body.lines().any(is_down).then_some(()).ok_or(body)
+    });
+    let reads = thread::spawn(move || before.rows("SELECT id FROM t"));
+    let login = thread::spawn(move || proxy.raw().rows("SELECT id FROM t"));
+    cluster.shards[0].primary.start().unwrap();
+    assert_eq!(reads.join().unwrap(), [["1"]]);
+    assert_eq!(login.join().unwrap(), [["1"]]);
 }
 
 #[test]

@@ -194,8 +194,9 @@ async fn a_promoted_secondary_takes_over_and_the_old_primary_is_fenced() {
     };
     assert_eq!(chosen(set, &own_write), None);
 
+    let want = Want::primary();
     let (found, promoted) = tokio::join!(
-        set.wait_for_primary(Instant::now() + DEADLINE),
+        set.wait_for(&want, Instant::now() + DEADLINE),
         tokio::task::spawn_blocking(move || new.promote().map(|()| new)),
     );
     assert_eq!(found.unwrap().index, 1);
@@ -353,7 +354,13 @@ async fn servers_in_the_wrong_place_serve_nothing() {
         let error = proxy.shard(shard).choose(&Want::primary()).unwrap_err();
         assert_eq!(error.code(), SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
         let deadline = Instant::now() + DEADLINE;
-        assert!(proxy.shard(shard).wait_for_primary(deadline).await.is_err());
+        assert!(
+            proxy
+                .shard(shard)
+                .wait_for(&Want::primary(), deadline)
+                .await
+                .is_err()
+        );
     };
     let swapped = Proxy::start(&[&[&b], &[&a]], "");
     refused(&swapped, 0, "seem to be swapped").await;

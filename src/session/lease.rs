@@ -175,7 +175,7 @@ pub(super) async fn dial_apart(
     }
 }
 
-/// The server that the shard's replica set chooses; waits for a primary during a failover.
+/// The server that the shard's replica set chooses; waits for one during a failover.
 async fn choose<'a>(
     database: &'a Database,
     shard: ShardIndex,
@@ -189,8 +189,7 @@ async fn choose<'a>(
         .ok_or_else(no_such_shard)?;
     match set.choose(want) {
         Ok(node) => Ok(node),
-        Err(_) if want.access == topology::Access::Primary => set.wait_for_primary(deadline).await,
-        Err(error) => Err(error),
+        Err(_) => set.wait_for(want, deadline).await,
     }
 }
 

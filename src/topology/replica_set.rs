@@ -142,21 +142,22 @@ impl ReplicaSet {
         self.servers.iter().any(|server| server.state().usable())
     }
 
-    /// Waits until a primary answers; probes the servers more often meanwhile. A session calls this when a
-    /// statement that starts a transaction finds the primary gone.
+    /// Waits until some server may serve this, as during a failover; probes the servers more often meanwhile. A
+    /// session calls this when a statement that starts a transaction finds none.
     ///
     /// # Errors
     /// As [`ReplicaSet::choose`], at the deadline, or at once when waiting can't help.
-    pub async fn wait_for_primary(&self, deadline: Instant) -> Result<&Arc<Server>> {
+    pub async fn wait_for(&self, want: &Want, deadline: Instant) -> Result<&Arc<Server>> {
         let mut changes = self.primary.subscribe();
         loop {
-            let index = *changes.borrow_and_update();
-            if let Some(server) = index.and_then(|index| self.servers.get(index)) {
+            changes.borrow_and_update();
+            if let Some(server) = self.choose_at(want, Instant::now()) {
                 return Ok(server);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.is_misplaced() {
-                return Err(self.nobody(&Want::primary()));
+            // A client that wants no primary at all may go elsewhere at once.
+            if left.is_zero() || self.is_misplaced() || !want.allows_primary() {
+                return Err(self.nobody(want));
             }
             self.nudge_all();
             // Whether it changed or not, the loop looks again.

@@ -82,6 +82,11 @@ impl Want {
         }
     }
 
+    /// Whether the primary may serve this at all.
+    pub(super) fn allows_primary(&self) -> bool {
+        self.access == Access::Primary || self.preference != ReadPreference::Secondary
+    }
+
     /// Whether a secondary may serve this at all, ever.
     fn allows_secondary(&self) -> bool {
         self.access == Access::Read && self.preference != ReadPreference::Primary
