@@ -65,6 +65,7 @@ mod survival;
 mod topology;
 mod tpch;
 mod transactions;
+mod triggers;
 mod units;
 mod unlike;
 mod vanishing;

@@ -16,6 +16,8 @@ use crate::catalog::Reason;
 use crate::catalog::Relation;
 use crate::catalog::SequenceName;
 use crate::catalog::TableColumn;
+use crate::catalog::behind;
+use crate::catalog::behind::Behind;
 use crate::config;
 use crate::config::TableRule;
 use crate::sharding::ColumnType;
@@ -56,12 +58,31 @@ pub(super) fn relations(
     for index in 0..raw.relations.len() {
         builder.view_location(index, &mut locations, 0);
     }
+    let location_of = |oid: u32| {
+        let index = builder.by_oid.get(&oid)?;
+        locations.get(*index).cloned().flatten()
+    };
+    let leave_home: Vec<bool> = (raw.relations.iter().zip(&locations))
+        .map(|(row, location)| behind::leaves_home(row, location.as_ref(), location_of))
+        .collect();
+    let behind = Behind::new(raw);
     let relations = raw
         .relations
         .iter()
         .zip(locations)
-        .map(|(row, location)| {
-            builder.compile(row, location.unwrap_or(Location::Home(FIRST_SHARD)))
+        .zip(leave_home)
+        .map(|((row, location), leaves_home)| {
+            let hazards = Hazards {
+                rules: row.hazards.has_rules,
+                triggers: behind.triggers(row),
+                row_security: row.hazards.row_security,
+                leaves_home,
+            };
+            builder.compile(
+                row,
+                location.unwrap_or(Location::Home(FIRST_SHARD)),
+                hazards,
+            )
         })
         .collect();
     (relations, builder.problems)
@@ -269,7 +290,7 @@ impl<'a> Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn compile(&self, row: &RawRelation, location: Location) -> Relation {
+    fn compile(&self, row: &RawRelation, location: Location, hazards: Hazards) -> Relation {
         let has_children = row.kind == 'r' && self.parents.contains(&row.oid);
         let columns = row.columns.iter().map(|column| self.column(column));
         Relation {
@@ -279,11 +300,7 @@ impl Builder<'_> {
             kind: row.kind,
             columns: columns.collect(),
             location,
-            hazards: Hazards {
-                rules: row.has_rules,
-                triggers: row.has_triggers,
-                row_security: row.row_security,
-            },
+            hazards,
             // It says nothing of the rows of tables that inherit.
             primary_key: match has_children {
                 true => Vec::new(),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::catalog::RawFunction;
+use crate::sql::body::Body;
 
 /// What is known of the functions of one name in one schema. Overloads can't be told apart without
 /// types, so that the worst of them counts.
@@ -20,6 +21,8 @@ pub struct Function {
     pub returns_set: bool,
     /// One is written in a language that may run queries, and is not declared immutable.
     pub runs_queries: bool,
+    /// The bodies of those; none if one can't be read.
+    pub bodies: Option<Vec<Body>>,
 }
 
 /// `provolatile`, from harmless to harmful.
@@ -42,15 +45,22 @@ pub(super) fn by_name(raw: &[RawFunction]) -> HashMap<String, Vec<Function>> {
             's' => Volatility::Stable,
             _ => Volatility::Volatile,
         };
+        let runs_queries = volatility != Volatility::Immutable
+            && !matches!(row.language.as_str(), "c" | "internal")
+            && row.schema != "pg_catalog";
+        let body = || row.source.as_deref().and_then(Body::read);
+        let bodies = match runs_queries {
+            true => body().map(|body| vec![body]),
+            false => Some(Vec::new()),
+        };
         let next = Function {
             schema: row.schema.clone(),
             volatility,
             aggregate: row.kind == 'a',
             window: row.kind == 'w',
             returns_set: row.returns_set,
-            runs_queries: volatility != Volatility::Immutable
-                && !matches!(row.language.as_str(), "c" | "internal")
-                && row.schema != "pg_catalog",
+            runs_queries,
+            bodies,
         };
         let overloads = functions.entry(row.name.clone()).or_default();
         match overloads
@@ -64,6 +74,13 @@ pub(super) fn by_name(raw: &[RawFunction]) -> HashMap<String, Vec<Function>> {
                 known.window |= next.window;
                 known.returns_set |= next.returns_set;
                 known.runs_queries |= next.runs_queries;
+                known.bodies = match (known.bodies.take(), next.bodies) {
+                    (Some(mut bodies), Some(more)) => {
+                        bodies.extend(more);
+                        Some(bodies)
+                    }
+                    _ => None,
+                };
             }
         }
     }

@@ -4,6 +4,7 @@
 //! configuration and compiles it for look-ups.
 
 pub mod advice;
+mod behind;
 mod build;
 mod function;
 mod raw;
@@ -23,8 +24,10 @@ pub use raw::RawColumn;
 pub use raw::RawDefault;
 pub use raw::RawForeignKey;
 pub use raw::RawFunction;
+pub use raw::RawHazards;
 pub use raw::RawIndex;
 pub use raw::RawRelation;
+pub use raw::RawTrigger;
 pub use raw::StoredPlacement;
 pub use relation::ColumnDefault;
 pub use relation::Hazards;
@@ -34,6 +37,7 @@ pub use relation::Reason;
 pub use relation::Relation;
 pub use relation::SequenceName;
 pub use relation::TableColumn;
+pub use relation::Trigger;
 
 /// Something in the schema that does not fit the configuration. The table it names is not served
 /// until it is mended; everything else is.
@@ -242,6 +246,24 @@ impl Catalog {
                 .map(|(_, shard)| *shard)
         };
         named.or_else(wildcard).unwrap_or(0)
+    }
+
+    /// The relations of a name in whatever schema.
+    pub fn relations_named(&self, name: &str) -> impl Iterator<Item = &Relation> {
+        let indexes = self.by_name.get(name).map(Vec::as_slice);
+        let indexes = indexes.unwrap_or_default().iter();
+        indexes.filter_map(|index| self.relations.get(*index))
+    }
+
+    /// The functions of a name, in this schema or in whatever one.
+    pub fn functions_named<'a>(
+        &'a self,
+        schema: Option<&'a str>,
+        name: &str,
+    ) -> impl Iterator<Item = &'a Function> {
+        let overloads = self.functions.get(name).map(Vec::as_slice);
+        let overloads = overloads.unwrap_or_default().iter();
+        overloads.filter(move |function| schema.is_none_or(|schema| function.schema == schema))
     }
 
     /// The functions that a call by this name could mean, of all schemas in reach: types, which we

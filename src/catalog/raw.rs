@@ -63,6 +63,8 @@ pub struct RawForeignKey {
     pub columns: Vec<String>,
     /// Those that they refer to, in the same order.
     pub referenced_columns: Vec<String>,
+    /// `confdeltype` and `confupdtype`: `c`, `n` and `d` change the rows that refer to one.
+    pub actions: (char, char),
 }
 
 /// One row of `pg_class`.
@@ -85,15 +87,39 @@ pub struct RawRelation {
     pub depends_on: Vec<u32>,
     /// The parent of a partition or of an inheritance child.
     pub parent: Option<u32>,
-    /// It has rewrite rules other than a view's `_RETURN`.
-    pub has_rules: bool,
-    /// It has triggers that users made (`not tgisinternal`).
-    pub has_triggers: bool,
-    /// `relrowsecurity`.
-    pub row_security: bool,
+    /// What PostgreSQL does behind a statement's back.
+    pub hazards: RawHazards,
 
     /// The columns of the primary key, if it is checked at once.
     pub primary_key: Vec<String>,
+}
+
+/// What PostgreSQL does behind a statement's back on a relation.
+#[derive(Clone, Debug, Default)]
+pub struct RawHazards {
+    /// It has rewrite rules other than a view's `_RETURN`.
+    pub has_rules: bool,
+    /// What its rules read or change, if it has any: OIDs of relations.
+    pub rules_read: Vec<u32>,
+    /// Its triggers that users made (`not tgisinternal`) and that are not disabled.
+    pub triggers: Vec<RawTrigger>,
+    /// `relrowsecurity`.
+    pub row_security: bool,
+    /// What its policies read: OIDs of relations.
+    pub policies_read: Vec<u32>,
+}
+
+/// One row of `pg_trigger`.
+#[derive(Clone, Debug, Default)]
+pub struct RawTrigger {
+    /// `tgtype`.
+    pub kind: u16,
+    /// The schema of its function.
+    pub schema: String,
+    /// Its function.
+    pub function: String,
+    /// Its condition, if it has one, calls functions of users or volatile ones.
+    pub is_guarded: bool,
 }
 
 /// One row of `pg_attribute`.
@@ -151,6 +177,8 @@ pub struct RawFunction {
     pub language: String,
     /// `proretset`.
     pub returns_set: bool,
+    /// `prosrc`, if it is in SQL or PL/pgSQL.
+    pub source: Option<String>,
 }
 
 /// A placement that the shards hold.

@@ -110,14 +110,45 @@ pub enum Reason {
 }
 
 /// What PostgreSQL does behind a statement's back on a relation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hazards {
     /// Rules rewrite statements.
     pub rules: bool,
-    /// Triggers run code of users.
-    pub triggers: bool,
+    /// Triggers run code of users: the relation's own, those of its partitions and of what inherits from it, and
+    /// those of rows that foreign keys have follow.
+    pub triggers: Box<[Trigger]>,
     /// Policies read whatever they want.
     pub row_security: bool,
+    /// A rule or policy may read or change what is not at home where the relation is.
+    pub leaves_home: bool,
+}
+
+/// A trigger that may fire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// What makes it fire, as bits of [`Trigger::INSERT`] and its like.
+    pub events: u16,
+    /// It may change the row that is stored.
+    pub is_before_row: bool,
+    /// That row is one that a foreign key has follow.
+    pub follows: bool,
+    /// The schema of its function.
+    pub schema: String,
+    /// Its function.
+    pub function: String,
+    /// Its condition calls functions of users or volatile ones.
+    pub is_guarded: bool,
+}
+
+impl Trigger {
+    /// An INSERT.
+    pub const INSERT: u16 = 4;
+    /// A DELETE.
+    pub const DELETE: u16 = 8;
+    /// An UPDATE.
+    pub const UPDATE: u16 = 16;
+    /// A TRUNCATE.
+    pub const TRUNCATE: u16 = 32;
 }
 
 impl Relation {

@@ -4,8 +4,10 @@ use std::ops::BitOr;
 use std::ops::BitOrAssign;
 
 use crate::catalog::Catalog;
+use crate::catalog::Function;
 use crate::catalog::Volatility;
 use crate::plan::SessionUse;
+use crate::plan::conduct::Conduct;
 use crate::plan::pseudo;
 use crate::sql::analysis::Name;
 
@@ -131,11 +133,7 @@ pub(super) fn of_call(
         if function.window {
             effects |= Effects::WINDOW;
         }
-        effects |= if function.schema == "pg_catalog" {
-            builtin_effects(&name.name, arguments, function.volatility)
-        } else {
-            foreign_effects(&name.name, function.volatility, function.runs_queries)
-        };
+        effects |= of_function(&Conduct::new(catalog), function, &name.name, arguments, 0);
     }
     if known {
         return effects;
@@ -147,13 +145,31 @@ pub(super) fn of_call(
     }
 }
 
+/// The effects of calling a function that the catalogue has.
+pub(super) fn of_function(
+    conduct: &Conduct<'_>,
+    function: &Function,
+    name: &str,
+    arguments: usize,
+    depth: usize,
+) -> Effects {
+    if function.schema == "pg_catalog" {
+        return builtin_effects(name, arguments, function.volatility);
+    }
+    let told = match function.runs_queries {
+        true => conduct.function(function, depth),
+        false => None,
+    };
+    told.unwrap_or_else(|| foreign_effects(name, function.volatility, function.runs_queries))
+}
+
 /// Whether a name is that of the function that says which shard answers.
 pub(super) fn is_shard_id(name: &Name) -> bool {
     name.schema.as_deref() == Some("shardwire") && name.name == pseudo::NAME
 }
 
 /// What looks like a function, or is one under another name in `pg_proc`.
-fn grammar_effects(name: &str) -> Option<Effects> {
+pub(super) fn grammar_effects(name: &str) -> Option<Effects> {
     Some(match name {
         "coalesce" | "nullif" | "greatest" | "least" | "grouping" | "rollup" | "cube" | "row"
         | "xmlelement" | "xmlforest" | "xmlconcat" | "xmlparse" | "xmlpi" | "xmlroot"

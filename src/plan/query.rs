@@ -24,6 +24,10 @@ use crate::plan::effects::Effects;
 use crate::plan::feed;
 use crate::plan::fill;
 use crate::plan::fill::Completion;
+use crate::plan::hazards::check_hazards;
+use crate::plan::hazards::check_home;
+use crate::plan::hazards::check_policies;
+use crate::plan::hazards::events_of;
 use crate::plan::insert;
 use crate::plan::insert::listed;
 use crate::plan::insert::listed::Listed;
@@ -261,7 +265,7 @@ impl<'a> Query<'a> {
         self.check_calls()?;
         if let Some(relation) = replicate::target(self)? {
             check_policies(relation)?;
-            check_hazards(relation)?;
+            self.check_events(relation)?;
             let replicate = replicate::plan(self, relation)?;
             return Ok((Route::Replicated(Arc::new(replicate)), None));
         }
@@ -438,7 +442,11 @@ impl<'a> Query<'a> {
                 Location::Unserved(reason) => {
                     return Err(refusal::unserved(&relation.name, reason));
                 }
-                Location::Home(shard) => needs.at_home(*shard)?,
+                Location::Home(shard) => {
+                    let events = target.map(events_of).unwrap_or_default();
+                    check_home(self.request.catalog, relation, events)?;
+                    needs.at_home(*shard)?;
+                }
                 Location::Replicated => {
                     check_policies(relation)?;
                     match kind {
@@ -473,24 +481,22 @@ impl<'a> Query<'a> {
         let kind = self.facts.blocks.get(block).map(|block| &block.kind);
         let target = kind.filter(|kind| source == 0 && kind.modifies());
         let mut verb = None;
+        if let Some(kind) = target {
+            check_hazards(self.request.catalog, relation, events_of(kind))?;
+        }
         match (kind, target) {
             (Some(BlockKind::Merge(_)), _) => return Err(refusal::merge(&relation.name)),
             (_, Some(BlockKind::Insert(insert))) => {
-                check_hazards(relation)?;
                 self.check_defaults(relation, &insert.conflict_assigns, false)?;
                 insert::prove(relation, insert, prover, &mut needs.proofs)?;
                 return Ok(());
             }
             (_, Some(BlockKind::Update(columns))) => {
-                check_hazards(relation)?;
                 check_assigned(relation, columns)?;
                 self.check_defaults(relation, columns, false)?;
                 verb = Some("UPDATE");
             }
-            (_, Some(_)) => {
-                check_hazards(relation)?;
-                verb = Some("DELETE");
-            }
+            (_, Some(_)) => verb = Some("DELETE"),
             _ => {}
         }
         let own = prover.prove(relation, block, source);
@@ -559,23 +565,6 @@ pub(super) fn key_names(relation: &Relation) -> String {
         .map(|column| format!("\"{}\"", column.name))
         .collect();
     names.join(", ")
-}
-
-pub(super) fn check_policies(relation: &Relation) -> Result<()> {
-    if relation.hazards.row_security {
-        return Err(refusal::hazard(&relation.name, "row security policies"));
-    }
-    Ok(())
-}
-
-pub(super) fn check_hazards(relation: &Relation) -> Result<()> {
-    if relation.hazards.rules {
-        return Err(refusal::hazard(&relation.name, "rules"));
-    }
-    if relation.hazards.triggers {
-        return Err(refusal::hazard(&relation.name, "triggers"));
-    }
-    Ok(())
 }
 
 /// Refuses assignments to the shard key.

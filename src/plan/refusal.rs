@@ -253,6 +253,26 @@ pub(super) fn hazard(table: &str, what: &str) -> Error {
     )
 }
 
+/// A trigger that assigns to the shard key.
+pub(super) fn trigger_moves(table: &str) -> Error {
+    Error::refused(
+        format!("table \"{table}\" cannot be used here because of its triggers"),
+        "One assigns to the shard key, when the row's shard has been found already.",
+        CHOOSE_SHARD,
+    )
+}
+
+/// A trigger that asks for the time, or for what each server has for itself, in a change over several shards.
+pub(super) fn trigger_varies(table: &str) -> Error {
+    Error::refused(
+        format!(
+            "changing rows of \"{table}\" on several shards at once is not supported because of its triggers"
+        ),
+        "One asks for the time or for what belongs to a server, which would be another on each shard.",
+        "Change the rows of one shard key at a time, or the shards one by one with SET shardwire.shard = '…'.",
+    )
+}
+
 /// `MERGE` on tables that are not at home.
 pub(super) fn merge(table: &str) -> Error {
     Error::refused(

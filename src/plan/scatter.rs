@@ -5,6 +5,7 @@ use crate::plan::bind::BoundSource;
 use crate::plan::colocation::Joined;
 use crate::plan::combine::sample;
 use crate::plan::effects::Effects;
+use crate::plan::hazards::check_spread;
 use crate::plan::merge;
 use crate::plan::merge::Merge;
 use crate::plan::nested;
@@ -58,6 +59,11 @@ pub(super) fn joined<'a>(query: &'a Query<'a>, seen_to: Effects) -> Result<Joine
         }
         BlockKind::Select | BlockKind::Delete => {}
         _ => return Err(refusal::several_shards()),
+    }
+    if block.kind.modifies()
+        && let Some(relation) = query.bound.source(0, 0).and_then(BoundSource::relation)
+    {
+        check_spread(query.request.catalog, relation, query.events())?;
     }
     // Rows that are merely concatenated are locked where they are.
     let only_locks = block.clauses.without(&[Clauses::LOCKING]) == Clauses::default();

@@ -8,13 +8,14 @@
 
 use crate::catalog::Location;
 use crate::catalog::Lookup;
+use crate::catalog::Trigger;
 use crate::error::Result;
 use crate::plan::Access;
 use crate::plan::Route;
 use crate::plan::SessionUse;
+use crate::plan::hazards::check_hazards;
 use crate::plan::names::cascades;
 use crate::plan::query::Planned;
-use crate::plan::query::check_hazards;
 use crate::plan::statement::Part;
 use crate::sharding::ShardSet;
 use crate::sql::literal::identifier_value;
@@ -60,7 +61,7 @@ fn shards(part: Part<'_>) -> Option<Result<ShardSet>> {
             }
             Location::Unserved(_) => return None,
         }
-        hazard = hazard.and_then(|()| check_hazards(relation));
+        hazard = hazard.and_then(|()| check_hazards(catalog, relation, Trigger::TRUNCATE));
     }
     if !shards.is_empty() && (cascades(part) || (restarts(part) && shards.single().is_none())) {
         shards.union(&ShardSet::all(catalog.shards().len()));

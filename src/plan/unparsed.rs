@@ -10,6 +10,7 @@ use crate::plan::Route;
 use crate::plan::SessionUse;
 use crate::plan::combine::unread;
 use crate::plan::effects::Effects;
+use crate::plan::hazards::check_home;
 use crate::plan::names;
 use crate::plan::own::stored;
 use crate::plan::query::FIRST_SHARD;
@@ -57,6 +58,7 @@ pub(super) fn plan(part: Part<'_>, query: Query, stopped: Stopped) -> Planned {
 fn shard(part: Part<'_>, query: Query, stopped: Stopped) -> Result<usize> {
     let text = part.request.text;
     let refuse = |why: &str| refusal::not_understood(stopped, text, why);
+    let events = if may_write(query) { u16::MAX } else { 0 };
     let mut home = None;
     for name in relations(text, part.tokens) {
         let lookup = part.request.catalog.relation(
@@ -66,7 +68,10 @@ fn shard(part: Part<'_>, query: Query, stopped: Stopped) -> Result<usize> {
         );
         let shard = match lookup {
             Lookup::Relation(relation) => match &relation.location {
-                Location::Home(shard) => *shard,
+                Location::Home(shard) => {
+                    check_home(part.request.catalog, relation, events)?;
+                    *shard
+                }
                 Location::Replicated if !may_write(query) => continue,
                 Location::Replicated => {
                     return Err(refuse(&format!("\"{}\" is replicated", relation.name)));
@@ -112,15 +117,20 @@ fn shard(part: Part<'_>, query: Query, stopped: Stopped) -> Result<usize> {
             )));
         }
     }
+    check_calls(part)?;
+    let shard = home.unwrap_or(FIRST_SHARD);
+    match names::calls(part, Effects::HOME) {
+        (_, Some(name)) if shard != FIRST_SHARD => Err(refusal::global_state(&name)),
+        _ => Ok(shard),
+    }
+}
+
+fn check_calls(part: Part<'_>) -> Result<()> {
     if let (_, Some(name)) = names::calls(part, Effects::READS_TABLES) {
         return Err(refusal::reads_tables(&name));
     }
     if let (_, Some(name)) = names::calls(part, Effects::USER_CODE) {
         return Err(refusal::user_code(&name));
     }
-    let shard = home.unwrap_or(FIRST_SHARD);
-    match names::calls(part, Effects::HOME) {
-        (_, Some(name)) if shard != FIRST_SHARD => Err(refusal::global_state(&name)),
-        _ => Ok(shard),
-    }
+    Ok(())
 }

@@ -144,6 +144,7 @@ fn function(name: &str) -> RawFunction {
         },
         language: "internal".to_owned(),
         returns_set: false,
+        source: None,
     }
 }
 

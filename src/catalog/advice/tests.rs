@@ -66,6 +66,7 @@ fn key(
         referenced,
         columns: owned(columns),
         referenced_columns: owned(to),
+        actions: ('a', 'a'),
     }
 }
 

@@ -34,13 +34,13 @@ use crate::plan::combine::columns;
 use crate::plan::combine::columns::Names;
 use crate::plan::combine::terms::Terms;
 use crate::plan::effects::Effects;
+use crate::plan::hazards::check_policies;
+use crate::plan::hazards::check_spread;
 use crate::plan::keyed::Keyed;
 use crate::plan::keyed::Proof;
 use crate::plan::keyed::Spread;
 use crate::plan::proof::Prover;
 use crate::plan::query::Query;
-use crate::plan::query::check_hazards;
-use crate::plan::query::check_policies;
 use crate::plan::refusal;
 use crate::sharding::Placement;
 use crate::sharding::ShardIndex;
@@ -309,7 +309,8 @@ impl<'a> Target<'a> {
         let relation = bound.and_then(BoundSource::relation);
         let relation = relation.ok_or_else(|| refused.clone())?;
         check_policies(relation)?;
-        check_hazards(relation)?;
+        query.check_events(relation)?;
+        check_spread(query.request.catalog, relation, query.events())?;
         let place = match &relation.location {
             Location::Sharded(placement) => Place::Sharded(Arc::clone(placement)),
             Location::Home(shard) => Place::Home(*shard),

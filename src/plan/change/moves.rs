@@ -101,6 +101,11 @@ pub(super) fn find(query: &Query<'_>, target: &Target<'_>) -> Result<Option<Move
         return Ok(None);
     };
     let refuse = |why: &str| refusal::moves(&relation.name, &moved.name, why);
+    if !relation.hazards.triggers.is_empty() {
+        return Err(refuse(
+            "its triggers would take an update for a deletion and an insertion",
+        ));
+    }
     let layout = layout(query).ok_or_else(|| refuse("its clauses could not be told apart"))?;
     if query.effects.any(Effects::RANDOM) {
         return Err(refuse(
@@ -138,10 +143,6 @@ pub(super) fn find(query: &Query<'_>, target: &Target<'_>) -> Result<Option<Move
         .filter_map(|at| Some(&columns.get(*at)?.1))
         .collect();
     let is_own = values.iter().all(|value| is_own(query, target, value));
-    let row_type = |relation: &Relation| {
-        let schema = quote_identifier(&relation.schema);
-        format!("{schema}.{}", quote_identifier(&relation.name))
-    };
     let source = block.and_then(|block| block.sources.first());
     let alias = source.and_then(|source| source.alias.as_ref());
     Ok(Some(Move {
@@ -155,6 +156,11 @@ pub(super) fn find(query: &Query<'_>, target: &Target<'_>) -> Result<Option<Move
         layout,
         is_own,
     }))
+}
+
+fn row_type(relation: &Relation) -> String {
+    let schema = quote_identifier(&relation.schema);
+    format!("{schema}.{}", quote_identifier(&relation.name))
 }
 
 /// The parts of the UPDATE that a statement is.

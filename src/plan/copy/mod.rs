@@ -22,6 +22,7 @@ use field::Forced;
 use crate::catalog::Location;
 use crate::catalog::Lookup;
 use crate::catalog::Relation;
+use crate::catalog::Trigger;
 use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Access;
@@ -30,6 +31,9 @@ use crate::plan::SessionUse;
 use crate::plan::defaults::Form;
 use crate::plan::effects;
 use crate::plan::effects::Effects;
+use crate::plan::hazards::check_hazards;
+use crate::plan::hazards::check_home;
+use crate::plan::hazards::check_spread;
 use crate::plan::query::FIRST_SHARD;
 use crate::plan::query::Planned;
 use crate::plan::refusal;
@@ -255,14 +259,18 @@ fn route(
             Ok(Route::Shard(if temporary { FIRST_SHARD } else { home }))
         }
         Lookup::Relation(relation) => match &relation.location {
-            Location::Home(shard) => Ok(Route::Shard(*shard)),
+            Location::Home(shard) => {
+                let events = if reads { 0 } else { Trigger::INSERT };
+                check_home(part.request.catalog, relation, events)?;
+                Ok(Route::Shard(*shard))
+            }
             Location::Replicated | Location::Sharded(_) if !reads => {
                 copy_in(part, copy, relation, columns).map(|copy| Route::CopyIn(Arc::new(copy)))
             }
-            Location::Replicated => Ok(Route::Any),
-            Location::Sharded(_) if relation.hazards.row_security => {
+            Location::Replicated | Location::Sharded(_) if relation.hazards.row_security => {
                 Err(refusal::hazard(name, "row security policies"))
             }
+            Location::Replicated => Ok(Route::Any),
             Location::Sharded(placement) => Ok(Route::Scatter(placement.shards().clone())),
             Location::Unserved(reason) => Err(refusal::unserved(name, reason)),
         },
@@ -276,9 +284,9 @@ fn copy_in(
     relation: &Relation,
     listed: Option<&[String]>,
 ) -> Result<CopyIn> {
-    if relation.hazards.triggers {
-        return Err(refusal::hazard(&relation.name, "triggers"));
-    }
+    let catalog = part.request.catalog;
+    check_hazards(catalog, relation, Trigger::INSERT)?;
+    check_spread(catalog, relation, Trigger::INSERT)?;
     if relation.hazards.row_security {
         return Err(refusal::hazard(&relation.name, "row security policies"));
     }

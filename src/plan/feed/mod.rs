@@ -33,12 +33,12 @@ use crate::error::Result;
 use crate::plan::Arguments;
 use crate::plan::Route;
 use crate::plan::bind::BoundSource;
+use crate::plan::hazards::check_policies;
+use crate::plan::hazards::check_spread;
 use crate::plan::keyed::Spread;
 use crate::plan::keyed::names_moment;
 use crate::plan::own::tokens_of;
 use crate::plan::query::Query;
-use crate::plan::query::check_hazards;
-use crate::plan::query::check_policies;
 use crate::plan::refusal;
 use crate::sharding::Format;
 use crate::sharding::Key;
@@ -199,7 +199,8 @@ fn merging(
 /// `0A000` for one that can't be fed.
 fn checked(query: &Query<'_>, relation: &Relation) -> Result<(FeedPlace, Vec<FeedColumn>)> {
     check_policies(relation)?;
-    check_hazards(relation)?;
+    query.check_events(relation)?;
+    check_spread(query.request.catalog, relation, query.events())?;
     query.check_calls()?;
     if relation.is_view() || relation.kind == 'f' {
         let why = Reason::NoPlace("it is not a table".to_owned());

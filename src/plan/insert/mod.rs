@@ -18,14 +18,14 @@ use crate::catalog::Relation;
 use crate::error::Result;
 use crate::plan::bind::BoundSource;
 use crate::plan::effects::Effects;
+use crate::plan::hazards::check_policies;
+use crate::plan::hazards::check_spread;
 use crate::plan::keyed::KeySource;
 use crate::plan::keyed::Part;
 use crate::plan::keyed::Proof;
 use crate::plan::proof::Prover;
 use crate::plan::query::Query;
 use crate::plan::query::check_assigned;
-use crate::plan::query::check_hazards;
-use crate::plan::query::check_policies;
 use crate::plan::refusal;
 use crate::sharding::KeyColumn;
 use crate::sharding::KeyUse;
@@ -90,10 +90,13 @@ pub(super) fn over_shards(query: &Query<'_>) -> Result<Option<Insertion>> {
         return Ok(None);
     }
     check_policies(relation)?;
-    check_hazards(relation)?;
+    query.check_events(relation)?;
     query.check_defaults(relation, &insert.conflict_assigns, true)?;
     check_insert(relation, insert)?;
-    Ok(Some(insertion))
+    Ok(Some(Insertion {
+        spread: check_spread(query.request.catalog, relation, query.events()),
+        ..insertion
+    }))
 }
 
 /// Whether a statement of one row can't run as it is: its key is computed, or it asks for what one shard
@@ -218,6 +221,7 @@ fn taken_apart(
         patterns,
         moments: moments.collect(),
         clock: Clock::find(relation, insert),
+        spread: Ok(()),
     };
     Some((insertion, known))
 }

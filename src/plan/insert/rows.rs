@@ -61,6 +61,8 @@ pub struct Insertion {
     pub(super) moments: Box<[bool]>,
     /// The columns whose defaults are evaluated once if the rows are on several shards.
     pub(in crate::plan) clock: Option<Clock>,
+    /// Why its rows must not be on several shards, if they must not.
+    pub(super) spread: Result<()>,
 }
 
 /// What is known of rows of one pattern.
@@ -251,6 +253,7 @@ impl Insertion {
             computed: expressions.cells.clone(),
         };
         if placed.single().is_none() {
+            self.spread.clone()?;
             self.check_moments(&placed, arguments)?;
         }
         Ok(placed)

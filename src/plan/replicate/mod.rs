@@ -25,6 +25,7 @@ use crate::error::Result;
 use crate::plan::Arguments;
 use crate::plan::bind::BoundSource;
 use crate::plan::effects::Effects;
+use crate::plan::hazards::check_quiet;
 use crate::plan::keyed::names_moment;
 use crate::plan::query::FIRST_SHARD;
 use crate::plan::query::Query;
@@ -129,7 +130,11 @@ pub(super) fn plan(query: &Query<'_>, relation: &Relation) -> Result<Replicate> 
         return Err(refusal::writes_with(&relation.name));
     }
     let reads = Reads::of(query)?;
-    let images = images::plan(query, relation, block);
+    // The images of rows would have the triggers fire once more.
+    let images = match check_quiet(relation, query.events()) {
+        Ok(()) => images::plan(query, relation, block),
+        Err(error) => Err(error),
+    };
     let is_same = reads.is_replicated && is_pure(query) && {
         let is_alone = block.sources.len() == 1
             && query.facts.ctes.is_empty()

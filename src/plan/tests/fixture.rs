@@ -5,8 +5,10 @@ use crate::catalog::Problem;
 use crate::catalog::RawCatalog;
 use crate::catalog::RawColumn;
 use crate::catalog::RawDefault;
+use crate::catalog::RawForeignKey;
 use crate::catalog::RawFunction;
 use crate::catalog::RawRelation;
+use crate::catalog::RawTrigger;
 use crate::config::Config;
 use crate::plan::Arguments;
 use crate::plan::Parameters;
@@ -220,14 +222,19 @@ impl Reader {
                 let (what, name) = rest.split_once(" on ").unwrap();
                 let position = self.position(name);
                 let relation = &mut self.raw.relations[position];
-                relation.has_triggers |= what == "triggers";
-                relation.has_rules |= what == "rules";
-                relation.row_security |= what == "policies";
+                let hazards = &mut relation.hazards;
+                hazards.has_rules |= what == "rules";
+                hazards.row_security |= what == "policies";
+                if what == "triggers" {
+                    self.trigger("audit of 31", name);
+                }
             }
-            "function" => {
-                let words: Vec<&str> = rest.split(' ').collect();
-                self.function("public", words[0], &words[1][..1], 'f', words[2]);
+            "function" => self.user_function(rest),
+            "trigger" => {
+                let (what, name) = rest.split_once(" on ").unwrap();
+                self.trigger(what, name);
             }
+            "refers" => self.refers(rest),
             "rule" => {
                 let (name, rule) = rest.split_once(' ').unwrap();
                 self.rule(name, rule);
@@ -238,6 +245,44 @@ impl Reader {
             "key" => self.session_key = rest.split(", ").map(str::to_owned).collect(),
             other => panic!("unknown line: {other}"),
         }
+    }
+
+    fn user_function(&mut self, definition: &str) {
+        let (definition, source) = match definition.split_once(" as ") {
+            Some((definition, source)) => (definition, Some(source.to_owned())),
+            None => (definition, None),
+        };
+        let words: Vec<&str> = definition.split(' ').collect();
+        self.function("public", words[0], &words[1][..1], 'f', words[2]);
+        self.raw.functions.last_mut().unwrap().source = source;
+    }
+
+    fn trigger(&mut self, what: &str, name: &str) {
+        let (function, kind) = what.split_once(" of ").unwrap();
+        let position = self.position(name);
+        let hazards = &mut self.raw.relations[position].hazards;
+        hazards.triggers.push(RawTrigger {
+            kind: kind.parse().unwrap(),
+            schema: "public".to_owned(),
+            function: function.to_owned(),
+            is_guarded: false,
+        });
+    }
+
+    fn refers(&mut self, rest: &str) {
+        let (table, rest) = rest.split_once(" to ").unwrap();
+        let (referenced, action) = rest.split_once(' ').unwrap();
+        let action = action.chars().next().unwrap();
+        let key = RawForeignKey {
+            oid: 0,
+            table: self.raw.relations[self.position(table)].oid,
+            name: "key".to_owned(),
+            referenced: self.raw.relations[self.position(referenced)].oid,
+            columns: Vec::new(),
+            referenced_columns: Vec::new(),
+            actions: (action, action),
+        };
+        self.raw.foreign_keys.push(key);
     }
 
     fn position(&self, name: &str) -> usize {
@@ -291,6 +336,7 @@ impl Reader {
             kind,
             language: language.to_owned(),
             returns_set: name == "generate_series",
+            source: None,
         });
     }
 

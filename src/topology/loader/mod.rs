@@ -1,5 +1,6 @@
 //! Keeps the catalogue: reads it from a server, notices changes, compares the shards' schemas.
 
+mod behind;
 mod compare;
 mod estimates;
 mod homes;

@@ -8,8 +8,8 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use crate::catalog::RawCatalog;
 use crate::catalog::RawColumn;
 use crate::catalog::RawDefault;
-use crate::catalog::RawForeignKey;
 use crate::catalog::RawFunction;
+use crate::catalog::RawHazards;
 use crate::catalog::RawIndex;
 use crate::catalog::RawRelation;
 use crate::catalog::StoredPlacement;
@@ -19,6 +19,7 @@ use crate::config::Method;
 use crate::config::TableRule;
 
 use crate::topology::control::ControlError;
+use crate::topology::loader::behind;
 
 /// One row, with its values in text.
 pub type TextRow = Vec<Option<String>>;
@@ -104,6 +105,7 @@ const DIGEST: &str = concat!(
         AND (typtype IN ('d', 'e', 'r', 'm') OR typtype = 'b' AND typcategory <> 'A')
     UNION ALL SELECT hashint8extended(i.xmin::text::int8, i.inhrelid::int8) FROM pg_inherits i JOIN mine ON mine.oid = i.inhrelid
     UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_proc WHERE oid >= 16384
+    UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_policy
     UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_namespace
     UNION ALL SELECT hashint8extended(xmin::text::int8, setdatabase::int8 * 4294967296 + setrole::int8) FROM pg_db_role_setting
 ) SELECT concat_ws(' ', count(*), sum(h), current_setting('server_version_num')) FROM parts"
@@ -112,7 +114,6 @@ const DIGEST: &str = concat!(
 const RELATIONS: &str = concat!(
     "SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relrowsecurity, \
             EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN'), \
-            EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal), \
             (SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1), \
             (SELECT string_agg(a.attname, chr(1) ORDER BY k.n) FROM pg_index i, \
                 unnest(i.indkey) WITH ORDINALITY k(number, n), pg_attribute a \
@@ -213,17 +214,6 @@ const VIEWS_BEGIN: &str = "SAVEPOINT views; SET LOCAL lock_timeout = '300ms'; SE
      SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET LOCAL quote_all_identifiers = off";
 const VIEWS_END: &str = "ROLLBACK TO SAVEPOINT views";
 
-const FOREIGN_KEYS: &str = concat!(
-    "SELECT f.oid, f.conrelid, f.conname, f.confrelid, \
-            array_to_string(ARRAY(SELECT a.attname FROM unnest(f.conkey) WITH ORDINALITY k (number, place) \
-                JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number ORDER BY k.place), chr(1)), \
-            array_to_string(ARRAY(SELECT a.attname FROM unnest(f.confkey) WITH ORDINALITY k (number, place) \
-                JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.number ORDER BY k.place), chr(1)) \
-     FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-     WHERE f.contype = 'f' AND f.conparentid = 0 AND ",
-    of_users!()
-);
-
 const DEPENDENCIES: &str = "
 SELECT DISTINCT r.ev_class, d.refobjid
 FROM pg_rewrite r
@@ -231,7 +221,9 @@ JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
 WHERE r.rulename = '_RETURN' AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class";
 
 const FUNCTIONS: &str = "
-SELECT n.nspname, p.proname, p.provolatile::text, p.prokind::text, l.lanname, p.proretset
+SELECT n.nspname, p.proname, p.provolatile::text, p.prokind::text, l.lanname, p.proretset,
+       CASE WHEN p.oid >= 16384 AND l.lanname IN ('sql', 'plpgsql') AND p.prosqlbody IS NULL
+            AND (p.proargdefaults IS NULL OR p.proargdefaults::text !~ '[{](FUNCEXPR|OPEXPR|SUBLINK)') THEN p.prosrc END
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang";
 
 const PLACEMENTS: &str = "
@@ -330,7 +322,7 @@ pub async fn read_catalog(
     }
     let bytewise = value(source, BYTEWISE).await? == "t";
     let indexes = source.rows(INDEXES).await?;
-    let foreign_keys = source.rows(FOREIGN_KEYS).await?;
+    let foreign_keys = source.rows(behind::FOREIGN_KEYS).await?;
     let (relations, numbers) = relations(source, bytewise).await?;
     Ok(RawCatalog {
         definitions: None,
@@ -344,7 +336,7 @@ pub async fn read_catalog(
         indexes: indexes.iter().map(index).collect::<Result<_, _>>()?,
         foreign_keys: foreign_keys
             .iter()
-            .map(foreign_key)
+            .map(behind::foreign_key)
             .collect::<Result<_, _>>()?,
     })
 }
@@ -432,30 +424,38 @@ async fn relations(
             relation.depends_on.push(number(&row, 1)?);
         }
     }
+    for (sql, note) in behind::QUERIES {
+        for row in source.rows(sql).await? {
+            let of: u32 = number(&row, 0)?;
+            if let Some(relation) = by_oid.get(&of).and_then(|&i| relations.get_mut(i)) {
+                note(relation, &row)?;
+            }
+        }
+    }
     Ok((relations, numbers))
 }
 
-fn optional(row: &TextRow, at: usize) -> Option<String> {
+pub(super) fn optional(row: &TextRow, at: usize) -> Option<String> {
     row.get(at).cloned().flatten()
 }
 
-fn text(row: &TextRow, at: usize) -> Result<String, ControlError> {
+pub(super) fn text(row: &TextRow, at: usize) -> Result<String, ControlError> {
     optional(row, at).ok_or_else(|| ControlError::answer("a value is missing"))
 }
 
-fn number<T: FromStr>(row: &TextRow, at: usize) -> Result<T, ControlError> {
+pub(super) fn number<T: FromStr>(row: &TextRow, at: usize) -> Result<T, ControlError> {
     let text = text(row, at)?;
     text.parse()
         .map_err(|_| ControlError::answer(format!("\"{text}\" is no such number")))
 }
 
-fn flag(row: &TextRow, at: usize) -> bool {
+pub(super) fn flag(row: &TextRow, at: usize) -> bool {
     row.get(at)
         .is_some_and(|value| value.as_deref() == Some("t"))
 }
 
 /// The elements of a list.
-fn list(text: &str) -> Vec<String> {
+pub(super) fn list(text: &str) -> Vec<String> {
     match text {
         "" => Vec::new(),
         text => text.split(BETWEEN).map(str::to_owned).collect(),
@@ -471,11 +471,13 @@ fn relation(row: &TextRow) -> Result<RawRelation, ControlError> {
         temporary: false,
         columns: Vec::new(),
         depends_on: Vec::new(),
-        parent: optional(row, 7).and_then(|oid| oid.parse().ok()),
-        has_rules: flag(row, 5),
-        has_triggers: flag(row, 6),
-        row_security: flag(row, 4),
-        primary_key: optional(row, 8).map(|key| list(&key)).unwrap_or_default(),
+        parent: optional(row, 6).and_then(|oid| oid.parse().ok()),
+        hazards: RawHazards {
+            has_rules: flag(row, 5),
+            row_security: flag(row, 4),
+            ..RawHazards::default()
+        },
+        primary_key: optional(row, 7).map(|key| list(&key)).unwrap_or_default(),
     })
 }
 
@@ -512,17 +514,6 @@ fn index(row: &TextRow) -> Result<RawIndex, ControlError> {
     })
 }
 
-fn foreign_key(row: &TextRow) -> Result<RawForeignKey, ControlError> {
-    Ok(RawForeignKey {
-        oid: number(row, 0)?,
-        table: number(row, 1)?,
-        name: text(row, 2)?,
-        referenced: number(row, 3)?,
-        columns: list(&text(row, 4)?),
-        referenced_columns: list(&text(row, 5)?),
-    })
-}
-
 fn function(row: &TextRow) -> Result<RawFunction, ControlError> {
     Ok(RawFunction {
         schema: text(row, 0)?,
@@ -531,11 +522,12 @@ fn function(row: &TextRow) -> Result<RawFunction, ControlError> {
         kind: letter(row, 3)?,
         language: text(row, 4)?,
         returns_set: flag(row, 5),
+        source: optional(row, 6),
     })
 }
 
 /// A column of type `"char"`, cast to text.
-fn letter(row: &TextRow, at: usize) -> Result<char, ControlError> {
+pub(super) fn letter(row: &TextRow, at: usize) -> Result<char, ControlError> {
     Ok(text(row, at)?.chars().next().unwrap_or(' '))
 }
 

@@ -1,0 +1,160 @@
+//! What PostgreSQL does behind a statement's back: triggers, over all that a statement touches, rules, policies.
+//!
+//! A statement on a relation fires the triggers of the relation, of its partitions and of what inherits from it,
+//! of the tables below a view, and of the rows that foreign keys have follow.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+
+use crate::catalog::Location;
+use crate::catalog::RawCatalog;
+use crate::catalog::RawForeignKey;
+use crate::catalog::RawRelation;
+use crate::catalog::Trigger;
+
+/// `tgtype`: for each row.
+const ROW: u16 = 1;
+/// `tgtype`: before.
+const BEFORE: u16 = 2;
+
+/// Who follows whom.
+pub(super) struct Behind<'a> {
+    by_oid: HashMap<u32, &'a RawRelation>,
+    children: HashMap<u32, Vec<u32>>,
+    referring: HashMap<u32, Vec<&'a RawForeignKey>>,
+    /// There are triggers at all.
+    has_triggers: bool,
+}
+
+/// The triggers that one event of a statement fires.
+struct Fired {
+    /// The event of the statement.
+    event: u16,
+    /// Relations and their events that have been seen to.
+    seen: HashSet<(u32, u16)>,
+    triggers: Vec<Trigger>,
+}
+
+impl<'a> Behind<'a> {
+    pub fn new(raw: &'a RawCatalog) -> Behind<'a> {
+        let relations = &raw.relations;
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+        for relation in relations {
+            if let Some(parent) = relation.parent {
+                children.entry(parent).or_default().push(relation.oid);
+            }
+        }
+        let mut referring: HashMap<u32, Vec<&RawForeignKey>> = HashMap::new();
+        for key in &raw.foreign_keys {
+            referring.entry(key.referenced).or_default().push(key);
+        }
+        Behind {
+            by_oid: relations
+                .iter()
+                .map(|relation| (relation.oid, relation))
+                .collect(),
+            children,
+            referring,
+            has_triggers: relations
+                .iter()
+                .any(|relation| !relation.hazards.triggers.is_empty()),
+        }
+    }
+
+    /// The triggers that statements on a relation may fire.
+    pub fn triggers(&self, relation: &RawRelation) -> Box<[Trigger]> {
+        let mut all: Vec<Trigger> = Vec::new();
+        if !self.has_triggers {
+            return all.into();
+        }
+        for event in [
+            Trigger::INSERT,
+            Trigger::DELETE,
+            Trigger::UPDATE,
+            Trigger::TRUNCATE,
+        ] {
+            let mut fired = Fired {
+                event,
+                seen: HashSet::new(),
+                triggers: Vec::new(),
+            };
+            self.fire(relation.oid, event, false, &mut fired);
+            for trigger in fired.triggers {
+                let is_same = |known: &&mut Trigger| {
+                    Trigger {
+                        events: trigger.events,
+                        ..(**known).clone()
+                    } == trigger
+                };
+                match all.iter_mut().find(is_same) {
+                    Some(known) => known.events |= trigger.events,
+                    None => all.push(trigger),
+                }
+            }
+        }
+        all.into()
+    }
+
+    fn fire(&self, oid: u32, event: u16, follows: bool, fired: &mut Fired) {
+        let Some(relation) = self.by_oid.get(&oid) else {
+            return;
+        };
+        if !fired.seen.insert((oid, event)) {
+            return;
+        }
+        let own = relation.hazards.triggers.iter();
+        for trigger in own.filter(|trigger| trigger.kind & event != 0) {
+            fired.triggers.push(Trigger {
+                events: fired.event,
+                is_before_row: trigger.kind & (ROW | BEFORE) == ROW | BEFORE,
+                follows,
+                schema: trigger.schema.clone(),
+                function: trigger.function.clone(),
+                is_guarded: trigger.is_guarded,
+            });
+        }
+        if relation.kind == 'v' {
+            for table in &relation.depends_on {
+                self.fire(*table, event, follows, fired);
+            }
+        }
+        for child in self.children.get(&oid).into_iter().flatten() {
+            self.fire(*child, event, follows, fired);
+            // A row that changes its partition is deleted from the one and inserted into the other.
+            if event == Trigger::UPDATE {
+                self.fire(*child, Trigger::DELETE, follows, fired);
+                self.fire(*child, Trigger::INSERT, follows, fired);
+            }
+        }
+        for key in self.referring.get(&oid).into_iter().flatten() {
+            let action = match event {
+                Trigger::DELETE => key.actions.0,
+                Trigger::UPDATE => key.actions.1,
+                Trigger::TRUNCATE => 'c',
+                _ => continue,
+            };
+            match action {
+                'c' => self.fire(key.table, event, true, fired),
+                'n' | 'd' => self.fire(key.table, Trigger::UPDATE, true, fired),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Whether rules and policies of a relation at home may read or change what is not at home there.
+pub(super) fn leaves_home(
+    relation: &RawRelation,
+    location: Option<&Location>,
+    location_of: impl Fn(u32) -> Option<Location>,
+) -> bool {
+    let Some(Location::Home(home)) = location else {
+        return false;
+    };
+    let mut read = relation
+        .hazards
+        .rules_read
+        .iter()
+        .chain(&relation.hazards.policies_read);
+    read.any(|oid| !matches!(location_of(*oid), Some(Location::Home(shard)) if shard == *home))
+}

@@ -1,0 +1,176 @@
+//! What functions of users do, as far as their bodies tell.
+//!
+//! What holds:
+//! - A function that reads and changes no relation, and calls none that does, is what the functions are that it
+//!   calls, however it is declared: it may run on whatever shard.
+//! - One that names no relation but those at home on the first shard has effects there
+//!   ([`Effects::HOME`]), whatever triggers fire on the way.
+//! - Of any other it is taken that it may read and change anything ([`Effects::USER_CODE`]).
+
+use crate::catalog::Catalog;
+use crate::catalog::Function;
+use crate::catalog::Location;
+use crate::catalog::Relation;
+use crate::catalog::Trigger;
+use crate::plan::effects;
+use crate::plan::effects::Effects;
+use crate::plan::query::FIRST_SHARD;
+use crate::sharding::ShardIndex;
+use crate::sql::body::Body;
+use crate::sql::body::BodyCall;
+
+/// Calls deeper than this are not followed.
+const DEPTH: usize = 8;
+
+/// What is not known to be harmless anywhere.
+const UNKNOWN: Effects = Effects::USER_CODE
+    .with(Effects::SERVER)
+    .with(Effects::WRITES)
+    .with(Effects::RANDOM);
+
+/// Trigger functions of PostgreSQL's own that change nothing but their row.
+const HARMLESS_TRIGGERS: [&str; 3] = [
+    "suppress_redundant_updates_trigger",
+    "tsvector_update_trigger",
+    "tsvector_update_trigger_column",
+];
+
+/// Follows bodies, on the shard where a statement runs.
+#[derive(Clone, Copy)]
+pub(super) struct Conduct<'a> {
+    pub catalog: &'a Catalog,
+    /// Where relations at home are in reach.
+    pub home: ShardIndex,
+}
+
+impl<'a> Conduct<'a> {
+    pub fn new(catalog: &'a Catalog) -> Conduct<'a> {
+        Conduct {
+            catalog,
+            home: FIRST_SHARD,
+        }
+    }
+
+    /// The effects of a function that may run queries; none if its bodies can't be read.
+    pub fn function(&self, function: &Function, depth: usize) -> Option<Effects> {
+        let bodies = function.bodies.as_ref()?;
+        if depth > DEPTH {
+            return None;
+        }
+        let effects = bodies.iter().map(|body| self.body(body, depth));
+        Some(effects.fold(Effects::NONE, |all, one| all | one))
+    }
+
+    /// The effects of a trigger.
+    pub fn trigger(&self, trigger: &Trigger, depth: usize) -> Effects {
+        let (schema, name) = (trigger.schema.as_str(), trigger.function.as_str());
+        if trigger.is_guarded {
+            return UNKNOWN;
+        }
+        if schema == "pg_catalog" && HARMLESS_TRIGGERS.contains(&name) {
+            return Effects::NONE;
+        }
+        let mut effects = Effects::NONE;
+        let mut is_known = false;
+        for function in self.catalog.functions_named(Some(schema), name) {
+            is_known = true;
+            effects |= match function.runs_queries {
+                true => self.function(function, depth).unwrap_or(UNKNOWN),
+                false => UNKNOWN,
+            };
+        }
+        match is_known {
+            true => effects,
+            false => UNKNOWN,
+        }
+    }
+
+    /// The columns that a trigger may assign to in the row that is stored; none if that is not known.
+    pub fn assigned(&self, trigger: &Trigger) -> Option<Vec<String>> {
+        let mut assigned = Vec::new();
+        if !trigger.is_before_row
+            || (trigger.schema == "pg_catalog"
+                && HARMLESS_TRIGGERS.contains(&trigger.function.as_str()))
+        {
+            return Some(assigned);
+        }
+        for function in self
+            .catalog
+            .functions_named(Some(&trigger.schema), &trigger.function)
+        {
+            for body in function.bodies.as_ref()? {
+                assigned.extend(body.assigned.clone()?);
+            }
+        }
+        Some(assigned)
+    }
+
+    fn body(&self, body: &Body, depth: usize) -> Effects {
+        let mut effects = Effects::NONE;
+        for call in &body.calls {
+            effects |= self.call(body, call, depth);
+        }
+        if body.reports {
+            effects |= Effects::SERVER;
+        }
+        if !body.queries {
+            return effects;
+        }
+        if body.dynamic || !self.stays_home(body, depth) {
+            return effects | UNKNOWN;
+        }
+        effects |= Effects::HOME | Effects::SERVER | Effects::RANDOM;
+        match body.writes {
+            true => effects | Effects::WRITES,
+            false => effects,
+        }
+    }
+
+    /// A name means whatever some schema has by it: the search path is that of whoever calls.
+    fn call(&self, body: &Body, call: &BodyCall, depth: usize) -> Effects {
+        let schema = call.schema.as_deref();
+        let mut functions = self.catalog.functions_named(schema, &call.name).peekable();
+        if functions.peek().is_none() {
+            return match effects::grammar_effects(&call.name) {
+                Some(effects) if matches!(schema, None | Some("pg_catalog")) => effects,
+                // A table with a list of its columns looks like a call.
+                _ if body.queries => Effects::NONE,
+                _ => Effects::UNKNOWN | UNKNOWN,
+            };
+        }
+        functions.fold(Effects::NONE, |all, function| {
+            all | effects::of_function(self, function, &call.name, call.arguments, depth + 1)
+        })
+    }
+
+    /// Whether all relations that a body names are at home, with whatever happens behind their backs.
+    fn stays_home(&self, body: &Body, depth: usize) -> bool {
+        let mut names = body.names.iter();
+        names.all(|name| {
+            let mut relations = self.catalog.relations_named(name);
+            relations.all(|relation| self.is_at_home(relation, body.writes, depth))
+        })
+    }
+
+    fn is_at_home(&self, relation: &Relation, writes: bool, depth: usize) -> bool {
+        match relation.location {
+            Location::Home(shard) if shard == self.home => {
+                !relation.hazards.leaves_home
+                    && (!writes
+                        || self
+                            .leaves_home(&relation.hazards.triggers, depth)
+                            .is_none())
+            }
+            Location::Replicated => !writes && !relation.hazards.row_security,
+            _ => false,
+        }
+    }
+
+    /// The first of these triggers that may read or change what is not at home.
+    pub fn leaves_home<'t>(&self, triggers: &'t [Trigger], depth: usize) -> Option<&'t Trigger> {
+        let leaves = Effects::USER_CODE | Effects::READS_TABLES | Effects::UNKNOWN;
+        triggers
+            .iter()
+            .find(|trigger| depth > DEPTH || self.trigger(trigger, depth + 1).any(leaves))
+    }
+}
