@@ -494,5 +494,34 @@ fn rows_are_locked_where_they_are() {
         let free = "SELECT user_id FROM users FOR UPDATE NOWAIT";
         assert!(!cluster.shard(shard).raw().rows(free).is_empty());
     }
-    pair.refused("SELECT user_id FROM users ORDER BY name LIMIT 3 FOR UPDATE");
+    pair.refused("SELECT user_id FROM users ORDER BY name COLLATE \"de-x-icu\" LIMIT 3 FOR UPDATE");
+}
+
+#[test]
+fn rows_in_order_are_locked_where_they_are() {
+    let cluster = cluster(2);
+    let [mut first, mut second] = [Pair::new(&cluster), Pair::new(&cluster)];
+    first.same("SELECT user_id FROM users ORDER BY user_id DESC FOR NO KEY UPDATE");
+    for pair in [&mut first, &mut second] {
+        pair.once("BEGIN");
+    }
+    first.same(
+        "SELECT user_id, name FROM users WHERE user_id <= 6 ORDER BY user_id DESC FOR UPDATE",
+    );
+    second.same("SELECT user_id FROM users ORDER BY user_id LIMIT 3 FOR UPDATE SKIP LOCKED");
+    second.same_with(
+        "SELECT user_id FROM users WHERE user_id > $1 ORDER BY user_id OFFSET 1 LIMIT $2 FOR SHARE",
+        &[Some("12"), Some("3")],
+    );
+    second.once("UPDATE users SET age = 7 WHERE user_id = 8");
+    second.once("SELECT user_id FROM users ORDER BY user_id FOR KEY SHARE NOWAIT");
+    second.once("ROLLBACK");
+    first.once("UPDATE users SET age = 9 WHERE user_id IN (3, 4)");
+    first.once("COMMIT");
+    settled(&cluster, 2, "COMMIT");
+    second.same("SELECT user_id, age FROM users ORDER BY user_id FOR UPDATE NOWAIT");
+    for shard in 0..2 {
+        let free = "SELECT user_id FROM users FOR UPDATE NOWAIT";
+        assert!(!cluster.shard(shard).raw().rows(free).is_empty());
+    }
 }

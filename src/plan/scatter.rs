@@ -65,11 +65,12 @@ pub(super) fn joined<'a>(query: &'a Query<'a>, seen_to: Effects) -> Result<Joine
     {
         check_spread(query.request.catalog, relation, query.events())?;
     }
-    // Rows that are merely concatenated are locked where they are.
-    let only_locks = block.clauses.without(&[Clauses::LOCKING]) == Clauses::default();
-    let locks = block.clauses.has(Clauses::LOCKING) && only_locks;
-    let clauses = match locks {
-        true => Clauses::default(),
+    // Rows are locked where they are. Of those that LIMIT cuts off each shard locks its own first ones: those that the
+    // client gets are among them.
+    let behind_locks = [Clauses::ORDER_BY, Clauses::LIMIT, Clauses::OFFSET];
+    let unlocked = block.clauses.without(&[Clauses::LOCKING]);
+    let clauses = match unlocked.without(&behind_locks) == Clauses::default() {
+        true => unlocked,
         false => block.clauses,
     };
     if let Some(clause) = clauses.without(&SERVED).first_name() {
