@@ -38,6 +38,9 @@ pub struct OwnCall {
     arguments: Vec<Range<usize>>,
     /// The statement does nothing but make such calls, each of them once.
     pub is_certain: bool,
+    /// It is made only if there is a setting of the name in its first argument: whether there are
+    /// [those that newer servers have](is_recent).
+    pub if_there: Option<bool>,
 }
 
 /// What a call asks.
@@ -123,6 +126,13 @@ pub(super) fn find(
         }
     }
     found.sort_by_key(|call| call.tokens.start);
+    if let [call] = found.as_mut_slice()
+        && call.sets_if_there((text, all))
+    {
+        call.is_certain = true;
+        call.if_there = Some(has_recent(catalog.server_version()));
+        return found.into();
+    }
     let is_certain = reads_nothing_else(facts, &found) && is_calls_only(text, all, &found);
     for call in &mut found {
         call.is_certain = is_certain;
@@ -131,6 +141,24 @@ pub(super) fn find(
         call.question != Question::SetConfig || (is_certain && call.is_plain(text, all))
     });
     found.into()
+}
+
+/// Whether it is a setting that only newer minor versions have.
+pub fn is_recent(name: &str) -> bool {
+    name == "restrict_nonsystem_relation_kind"
+}
+
+/// Whether a server has it: since the releases of August 2024.
+fn has_recent(version: u32) -> bool {
+    let minor = version % 10_000;
+    match version / 10_000 {
+        12 => minor >= 20,
+        13 => minor >= 16,
+        14 => minor >= 13,
+        15 => minor >= 8,
+        16 => minor >= 4,
+        major => major >= 17,
+    }
 }
 
 /// Whether the name is that of PostgreSQL's own function and of no other.
@@ -191,6 +219,7 @@ fn locate(text: &str, all: &[Token], call: &Call, question: Question) -> Option<
         tokens: start..end,
         arguments,
         is_certain: false,
+        if_there: None,
     })
 }
 
@@ -310,6 +339,44 @@ impl OwnCall {
                 || ["true", "false", "null"].into_iter().any(is_word);
             is_cast && is_known
         })
+    }
+
+    /// Whether it is what pg_dump asks: `SELECT set_config(name, 'view', false) FROM pg_settings WHERE name = 'x'`,
+    /// which sets `x` where there is such a setting. Its first argument is then that name.
+    fn sets_if_there(&mut self, (text, all): (&str, &[Token])) -> bool {
+        let is_name = |token: &Token| token.is_word(text, "name");
+        let behind = all.get(self.tokens.end..).unwrap_or_default();
+        let [from, path @ .., settings, condition, column, equals, name] = behind else {
+            return false;
+        };
+        let is_path = match path {
+            [] => true,
+            [schema, dot] => schema.is_word(text, "pg_catalog") && dot.is_symbol(text, "."),
+            _ => false,
+        };
+        let [first, value, local] = self.arguments.as_slice() else {
+            return false;
+        };
+        let rest = OwnCall {
+            arguments: vec![value.clone(), local.clone()],
+            ..self.clone()
+        };
+        let is_asked = self.question == Question::SetConfig
+            && matches!(all.get(first.clone()), Some([only]) if is_name(only))
+            && rest.is_plain(text, all)
+            && all.first().is_some_and(|token| token.is_word(text, "select"))
+            && is_calls_only(text, all.get(..self.tokens.end).unwrap_or_default(), std::slice::from_ref(self))
+            && from.is_word(text, "from")
+            && is_path
+            && settings.is_word(text, "pg_settings")
+            && condition.is_word(text, "where")
+            && is_name(column)
+            && equals.is_symbol(text, "=")
+            && name.kind == TokenKind::String;
+        if is_asked && let Some(argument) = self.arguments.first_mut() {
+            *argument = all.len() - 1..all.len();
+        }
+        is_asked
     }
 
     /// The tokens of an argument.

@@ -81,6 +81,7 @@ pub(super) fn unanswered() -> OwnCall {
         tokens: 0..1,
         arguments: Vec::new(),
         is_certain: false,
+        if_there: None,
     }
 }
 
@@ -109,6 +110,7 @@ fn locate((text, all): (&str, &[Token]), offset: u32, place: Place) -> Option<Ow
         tokens: start..name + 1,
         arguments: Vec::new(),
         is_certain: false,
+        if_there: None,
     })
 }
 
