@@ -27,6 +27,7 @@ mod demo;
 mod differential;
 mod domains;
 mod drivers;
+mod dump;
 mod encodings;
 mod executed;
 mod faults;

@@ -364,8 +364,14 @@ impl OwnCall {
         let is_asked = self.question == Question::SetConfig
             && matches!(all.get(first.clone()), Some([only]) if is_name(only))
             && rest.is_plain(text, all)
-            && all.first().is_some_and(|token| token.is_word(text, "select"))
-            && is_calls_only(text, all.get(..self.tokens.end).unwrap_or_default(), std::slice::from_ref(self))
+            && all
+                .first()
+                .is_some_and(|token| token.is_word(text, "select"))
+            && is_calls_only(
+                text,
+                all.get(..self.tokens.end).unwrap_or_default(),
+                std::slice::from_ref(self),
+            )
             && from.is_word(text, "from")
             && is_path
             && settings.is_word(text, "pg_settings")
