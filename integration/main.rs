@@ -11,6 +11,7 @@ mod access;
 mod catalog_queries;
 mod change;
 mod clients;
+mod code;
 mod combine;
 mod commits;
 mod configure;

@@ -105,7 +105,8 @@ impl<'a> Conduct<'a> {
         Some(assigned)
     }
 
-    fn body(&self, body: &Body, depth: usize) -> Effects {
+    /// The effects of running a body.
+    pub fn body(&self, body: &Body, depth: usize) -> Effects {
         let mut effects = Effects::NONE;
         for call in &body.calls {
             effects |= self.call(body, call, depth);
@@ -126,8 +127,9 @@ impl<'a> Conduct<'a> {
         }
     }
 
-    /// A name means whatever some schema has by it: the search path is that of whoever calls.
-    fn call(&self, body: &Body, call: &BodyCall, depth: usize) -> Effects {
+    /// The effects of a call in a body. A name means whatever some schema has by it: the search path is that of
+    /// whoever calls.
+    pub fn call(&self, body: &Body, call: &BodyCall, depth: usize) -> Effects {
         let schema = call.schema.as_deref();
         let mut functions = self.catalog.functions_named(schema, &call.name).peekable();
         if functions.peek().is_none() {

@@ -11,6 +11,7 @@
 mod bind;
 mod by_key;
 mod change;
+mod code;
 mod colocation;
 mod combine;
 mod conduct;

@@ -8,6 +8,7 @@ use crate::plan::Access;
 use crate::plan::Request;
 use crate::plan::Route;
 use crate::plan::SessionUse;
+use crate::plan::code;
 use crate::plan::copy;
 use crate::plan::definition;
 use crate::plan::keyed::Spread;
@@ -95,9 +96,9 @@ pub(super) fn plan(part: Part<'_>, statement: &Statement) -> Planned {
         Statement::PrepareTransaction
         | Statement::CommitPrepared
         | Statement::RollbackPrepared
-        | Statement::SetTransactionSnapshot
-        | Statement::Call
-        | Statement::Do => choose(part),
+        | Statement::SetTransactionSnapshot => choose(part),
+        Statement::Call => return code::plan_call(part),
+        Statement::Do => return code::plan_do(part),
         Statement::Maintenance(Maintenance::Load) => {
             choose(part).map(|(shard, _)| (shard, SessionUse::PINS))
         }
@@ -161,7 +162,7 @@ fn choose(part: Part<'_>) -> Result<(usize, SessionUse)> {
     if part.is_sharded() {
         return Err(refusal::choose_shard(&what));
     }
-    // LOAD, DO and CALL of one shard are told apart by their kind.
+    // LOAD of one shard is told apart by its kind.
     Ok((FIRST_SHARD, SessionUse::NONE))
 }
 

@@ -1,6 +1,7 @@
 //! What was asked: tokens, shapes, classification, syntax trees; pure.
 
 pub mod analysis;
+pub mod block;
 pub mod body;
 pub mod classify;
 pub mod definition;

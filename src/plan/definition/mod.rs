@@ -145,7 +145,8 @@ pub(super) fn maintenance(part: Part<'_>, is_apart: bool) -> Planned {
     everywhere(part, Ok(define))
 }
 
-fn everywhere(part: Part<'_>, define: Result<Define>) -> Planned {
+/// The definition on the shards it is for, or why not.
+pub(super) fn everywhere(part: Part<'_>, define: Result<Define>) -> Planned {
     let refused = finish(part, Ok((FIRST_SHARD, SessionUse::NONE)));
     Planned {
         route: match define {
@@ -231,6 +232,22 @@ fn is_tracked(ddl: Ddl) -> bool {
         DdlVerb::Drop | DdlVerb::Import => true,
         _ => false,
     }
+}
+
+/// The definitions in a block of code that does nothing else.
+pub(super) fn of_block(part: Part<'_>, names: Vec<TokenRelation>) -> Define {
+    Define {
+        is_tracked: true,
+        names,
+        ..Define::new(part, false)
+    }
+}
+
+/// Whether a definition in a block computes values for rows that are there, or may make what is in it anew for
+/// each shard.
+pub(super) fn changes_rows(part: Part<'_>) -> bool {
+    let adds = actions(part).any(adds_column);
+    (adds || has(part, "using") && has(part, "type")) && differs(part)
 }
 
 /// What stands between the commas of an ALTER TABLE.
