@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod ahead;
 mod catalog_queries;
 mod change;
 mod clients;

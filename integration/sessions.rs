@@ -257,7 +257,22 @@ fn a_portal_over_several_shards_never_gives_some_of_its_rows() {
     raw.send(&described.concat());
     raw.read_until(b'T', 1);
     let rest = run(&mut raw, &[message::execute("", 0), message::sync()]);
-    assert_eq!(rest, "EZ");
+    assert_eq!(rest, "DDDDDDDDCZ");
+    // What is bound before rows change must not see them; it is refused, as it has no snapshot.
+    let changing = [
+        message::query("BEGIN"),
+        message::parse("", "SELECT user_id FROM users", &[]),
+        message::bind("before", "", &[], &[], &[]),
+        message::parse("", "DELETE FROM users WHERE user_id = 1", &[]),
+        message::bind("", "", &[], &[], &[]),
+        message::execute("", 0),
+        message::execute("before", 0),
+        message::sync(),
+    ];
+    raw.send(&changing.concat());
+    let frames = raw.read_until(b'Z', 2);
+    let error = frames.iter().find(|frame| frame.tag == b'E');
+    assert_eq!(error.unwrap().field(b'C').as_deref(), Some("0A000"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::harness::compare::{MODES, Mode, Pair, outcome};
 use crate::harness::raw::Frame;
-use crate::harness::{Cluster, Raw, message};
+use crate::harness::{Cluster, Raw, message, transcript};
 
 fn cluster() -> Cluster {
     Cluster::new()
@@ -192,5 +192,165 @@ fn what_the_parser_does_not_know_is_finished_over_whole_copies() {
         "SELECT id FROM t WHERE id > ALL ((SELECT 1) UNION (SELECT 2)) FOR UPDATE",
     ] {
         pair.same_or_refused(sql);
+    }
+}
+
+#[test]
+fn cursors_end_with_the_savepoint_they_were_declared_behind() {
+    let cluster = cluster();
+    for query in [
+        "SELECT id, name FROM t ORDER BY name, id",
+        "SELECT id FROM t WHERE id = 7",
+        "SELECT 1 FROM generate_series(1, 5)",
+    ] {
+        for mode in MODES {
+            let mut pair = Pair::new(&cluster);
+            let binary = if mode == Mode::Binary { "BINARY" } else { "" };
+            let lines = "BEGIN
+                SAVEPOINT s
+                DECLARE c BINARY CURSOR FOR QUERY
+                FETCH c
+                ROLLBACK TO s
+                FETCH c
+                ROLLBACK TO s
+                DECLARE c BINARY CURSOR FOR QUERY
+                FETCH 2 FROM c
+                RELEASE s
+                FETCH 2 FROM c
+                DECLARE c BINARY CURSOR FOR QUERY
+                ROLLBACK
+                FETCH c
+                BEGIN
+                DECLARE c BINARY CURSOR WITH HOLD FOR QUERY
+                SAVEPOINT s
+                FETCH c
+                SAVEPOINT t
+                DECLARE c CURSOR FOR SELECT id FROM t WHERE id = 1
+                ROLLBACK TO t
+                FETCH c
+                DECLARE d BINARY CURSOR WITH HOLD FOR QUERY
+                RELEASE t
+                FETCH d
+                ROLLBACK TO s
+                FETCH 2 FROM c
+                COMMIT
+                FETCH 3 FROM c
+                FETCH d
+                BEGIN
+                SAVEPOINT s
+                FETCH c
+                ROLLBACK TO s
+                FETCH c
+                ROLLBACK
+                FETCH c
+                CLOSE c
+                BEGIN
+                DECLARE c BINARY CURSOR WITH HOLD FOR QUERY
+                SELECT 1 / 0
+                ROLLBACK
+                FETCH c";
+            let lines = lines.replace("BINARY", binary).replace("QUERY", query);
+            script(&mut pair, mode, &lines);
+        }
+    }
+}
+
+#[test]
+fn one_name_is_one_cursor_wherever_its_rows_are() {
+    let cluster = cluster();
+    let queries = [
+        "SELECT id FROM t ORDER BY name, id",
+        "SELECT id FROM t WHERE id = 1",
+        "SELECT id FROM t WHERE id = 2",
+        "SELECT id FROM t WHERE id = 3",
+        "SELECT 1",
+    ];
+    for first in queries {
+        for second in queries {
+            let mut pair = Pair::new(&cluster);
+            let lines = format!(
+                "BEGIN
+                 DECLARE c CURSOR FOR {first}
+                 DECLARE c CURSOR FOR {second}
+                 ROLLBACK
+                 DECLARE c CURSOR WITH HOLD FOR {first}
+                 DECLARE c CURSOR WITH HOLD FOR {second}
+                 CLOSE c
+                 DECLARE c CURSOR WITH HOLD FOR {second}
+                 FETCH c
+                 CLOSE ALL"
+            );
+            script(&mut pair, Mode::Simple, &lines);
+        }
+    }
+}
+
+/// The answers to messages that end with a Sync, without the words of errors.
+fn answers(raw: &mut Raw, messages: &[Vec<u8>]) -> Vec<String> {
+    raw.send(&messages.concat());
+    let syncs = messages
+        .iter()
+        .filter(|one| one[0] == b'S' || one[0] == b'Q');
+    let frames = raw.read_until(b'Z', syncs.count());
+    let line = |frame: &Frame| match frame.tag {
+        b'E' => format!("error {}", frame.field(b'C').unwrap_or_default()),
+        _ => transcript::line(frame),
+    };
+    frames.iter().map(line).collect()
+}
+
+#[test]
+fn a_portal_may_be_executed_long_after_it_was_bound_and_again() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    let begin = vec![message::query("BEGIN")];
+    for sql in [
+        "SELECT id FROM t ORDER BY id LIMIT 4",
+        "SELECT name, id FROM t ORDER BY name, id LIMIT 4",
+        "SELECT id FROM t WHERE id = 3",
+        "UPDATE t SET n = n WHERE id < 3 RETURNING 1",
+        "UPDATE t SET n = n WHERE id < 3",
+        "SELECT 1",
+    ] {
+        for portal in ["", "p"] {
+            // What any shard answers runs beside a transaction that no shard knows of yet.
+            if portal.is_empty() && sql == "SELECT 1" {
+                continue;
+            }
+            let bind = [
+                message::parse("", sql, &[]),
+                message::bind(portal, "", &[], &[], &[]),
+            ];
+            let execute = |rows| [message::execute(portal, rows), message::sync()];
+            let describe = [message::describe(b'P', portal), message::sync()];
+            let mut script = vec![begin.clone()];
+            // Bound in one batch and executed in others.
+            let mut first = bind.to_vec();
+            first.push(message::sync());
+            script.push(first);
+            script.push(describe.to_vec());
+            for rows in [0, 0, 2] {
+                script.push(execute(rows).to_vec());
+            }
+            script.push(vec![message::query("ROLLBACK")]);
+            // Flushed in between, outside a transaction, and bound again.
+            let mut all = bind.to_vec();
+            all.push(message::flush());
+            all.push(message::execute(portal, 0));
+            all.push(message::execute(portal, 0));
+            all.push(message::sync());
+            all.push(message::execute(portal, 0));
+            all.push(message::sync());
+            all.extend(bind.to_vec());
+            all.extend(bind.to_vec());
+            all.push(message::execute(portal, 0));
+            all.push(message::sync());
+            script.push(all);
+            for messages in script {
+                let got = answers(&mut pair.proxy, &messages);
+                let wanted = answers(&mut pair.oracle, &messages);
+                assert_eq!(got, wanted, "{sql}, portal {portal:?}");
+            }
+        }
     }
 }

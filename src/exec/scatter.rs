@@ -21,16 +21,18 @@ use crate::exec::merge::Merger;
 use crate::net::buffer::Buffer;
 use crate::pool::Lease;
 use crate::wire::backend::Status;
-use crate::wire::buffer::{Reader, cstring, message};
+use crate::wire::buffer::message;
 use crate::wire::frame;
 
 mod branch;
 pub mod copying;
 mod merging;
 mod ordered;
+mod words;
 
 use branch::Branch;
 use ordered::Order;
+use words::{affected, parses, tag, with_context};
 
 pub use branch::Ended;
 
@@ -70,6 +72,22 @@ struct Preface {
     head: Vec<u8>,
     /// The digest of the columns that the client knows already.
     expected: Option<u64>,
+    /// That the statement was read and bound, as frames.
+    acknowledgement: Vec<u8>,
+    /// How far the shard had come whose error has ended it.
+    reached: Reached,
+}
+
+/// How far a shard has come with a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reached {
+    /// It has not accepted the statement.
+    #[default]
+    Nothing,
+    /// It has read the statement, or knew it.
+    Parsed,
+    /// It has bound it.
+    Bound,
 }
 
 /// What the client is told of the rows before they come.
@@ -117,7 +135,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             let lease = connection.borrow_mut();
             let bytes = request(lease);
             lease.socket.output.push(&bytes);
-            Branch::new(connection, shard)
+            Branch::new(connection, shard, parses(&bytes))
         };
         Scatter {
             branches: connections.into_iter().map(branch).collect(),
@@ -202,6 +220,22 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
     pub fn ordered(mut self, turns: Vec<usize>) -> Scatter<C> {
         self.order = Some(Order::new(turns, self.branches.len()));
         self
+    }
+
+    /// Has these frames, which say that the statement was read and bound, come first: before the columns, once
+    /// every shard has bound it.
+    pub fn acknowledge(&mut self, frames: Vec<u8>) {
+        self.preface.acknowledgement = frames;
+    }
+
+    /// Whether every shard has bound the statement, and the client may know.
+    pub fn is_released(&self) -> bool {
+        self.is_released
+    }
+
+    /// How far the shard had come whose error has ended it.
+    pub fn reached(&self) -> Reached {
+        self.preface.reached
     }
 
     /// Bytes of rows that have passed.
@@ -395,6 +429,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
         let Some(branch) = self.branches.get_mut(index) else {
             return Ok(false);
         };
+        let reached = branch.reached();
         let input = &mut branch.connection.borrow_mut().socket.input;
         let frame = input.bytes().get(..header.frame_bytes).unwrap_or(&[]);
         match header.tag {
@@ -416,6 +451,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             b'E' => {
                 if self.failure.is_none() {
                     self.failure = Some(with_context(frame, &branch.shard));
+                    self.preface.reached = reached;
                 }
             }
             b'Z' => {
@@ -426,6 +462,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                     return Err(Failure::Own(Error::protocol(message)));
                 }
             }
+            b'1' => branch.is_parsed = true,
             b'2' => branch.is_bound = true,
             b's' | b'C' => {
                 branch.is_suspended |= header.tag == b's';
@@ -435,7 +472,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 self.merger.iter_mut().for_each(|merger| merger.end(index));
                 self.order.iter_mut().for_each(|order| order.end(index));
             }
-            b'1' | b'3' | b'I' | b'S' | b'A' => {}
+            b'3' | b'I' | b'S' | b'A' => {}
             other => {
                 let message = format!("unexpected message '{}' of a server", char::from(other));
                 return Err(Failure::Own(Error::protocol(message)));
@@ -479,6 +516,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
         if self.told == Told::Nothing && expected.is_some_and(|known| columns != Some(known)) {
             return Err(Failure::Changed);
         }
+        out.push(&std::mem::take(&mut self.preface.acknowledgement));
         if self.told == Told::All || (self.told == Told::Columns && has_columns) {
             let original = self.preface.original.as_deref().map(frame::body);
             match original.and_then(|body| description::with_origins(frame::body(&first), body)) {
@@ -520,71 +558,5 @@ fn flush<C: BorrowMut<Lease>>(branch: &mut Branch<C>, cx: &mut Context<'_>) -> R
     match branch.socket().poll_flush(cx) {
         Poll::Ready(Err(cause)) => Err(Failure::Lost(branch.shard.clone(), cause)),
         _ => Ok(()),
-    }
-}
-
-/// A command tag in words.
-fn tag(body: &[u8]) -> String {
-    let tag = body.strip_suffix(b"\0").unwrap_or(body);
-    String::from_utf8_lossy(tag).into_owned()
-}
-
-/// The number at the end of a command tag; 0 if there is none.
-fn affected(body: &[u8]) -> u64 {
-    let tag = body.strip_suffix(b"\0").unwrap_or(body);
-    let number = tag.rsplit(|byte| *byte == b' ').next();
-    number
-        .and_then(|digits| std::str::from_utf8(digits).ok())
-        .and_then(|digits| digits.parse().ok())
-        .unwrap_or(0)
-}
-
-/// An ErrorResponse frame with the shard's name added to its CONTEXT.
-fn with_context(frame: &[u8], shard: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(frame.len() + shard.len() + 16);
-    let mut reader = Reader::new(frame::body(frame));
-    message(&mut out, b'E', |body| {
-        let mut context = Vec::new();
-        while let Ok(field) = reader.u8() {
-            let Some(value) = (field != 0).then(|| reader.cstring().ok()).flatten() else {
-                break;
-            };
-            if field == b'W' {
-                context.extend_from_slice(value);
-                context.push(b'\n');
-            } else {
-                body.push(field);
-                cstring(body, value);
-            }
-        }
-        context.extend_from_slice(b"shard ");
-        context.extend_from_slice(shard.as_bytes());
-        body.push(b'W');
-        cstring(body, &context);
-        body.push(0);
-    });
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sqlstate::SqlState;
-    use crate::wire::backend::error_response;
-
-    #[test]
-    fn a_tag_ends_with_its_number() {
-        assert_eq!(affected(b"FETCH 17\0"), 17);
-        assert_eq!(affected(b"DECLARE CURSOR\0"), 0);
-    }
-
-    #[test]
-    fn an_error_names_its_shard() {
-        let mut frame = Vec::new();
-        error_response(&mut frame, &Error::new(SqlState::UNDEFINED_TABLE, "no"));
-        let named = with_context(&frame, "s1");
-        let text = String::from_utf8_lossy(&named);
-        assert!(text.contains("Wshard s1\0"), "{text}");
-        assert!(text.contains("C42P01\0"), "{text}");
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::session::executed::Execution;
+use crate::session::owed::Owed;
 use crate::session::prepared::Prepared;
 use crate::session::scatter::ScatterPortal;
 use crate::session::wording::Rewrite;
@@ -28,6 +29,8 @@ pub struct Batch {
     pub(super) scatter: Option<ScatterPortal>,
     /// What the Query at hand runs as if it were of the extended protocol.
     pub(super) execution: Option<Execution>,
+    /// What the client has yet to hear of the portal that runs over several shards.
+    pub(super) owed: Option<Owed>,
     /// What was changed in the text of the statement at hand.
     pub(super) rewrite: Option<Rewrite>,
     /// The prepared statement that the Query at hand runs, and nothing else.
@@ -73,7 +76,7 @@ impl Batch {
     /// Ignores the rest.
     pub fn skip(&mut self) {
         self.skipping = true;
-        self.scatter = None;
+        (self.scatter, self.owed) = (None, None);
     }
 
     /// Whether the rest is ignored.
@@ -92,7 +95,7 @@ impl Batch {
         self.note_left();
         (self.skipping, self.has_own_settings) = (false, false);
         self.pending.clear();
-        self.scatter = None;
+        (self.scatter, self.owed) = (None, None);
         sent
     }
 }

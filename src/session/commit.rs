@@ -303,6 +303,9 @@ impl Session {
             };
             held.is_lost |= outcome != Outcome::Committed && held.is_reset;
             held.is_reset = false;
+            // What a batch had set before it came to this shard is not undone there.
+            let is_as_begun = *held.lease.settings == **self.settings.server();
+            held.is_lost |= outcome != Outcome::Committed && !is_as_begun;
             held.work = Work::Reads;
             held.lease.unnamed = None;
             held.lease.settings = Arc::clone(self.settings.server());

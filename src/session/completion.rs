@@ -1,5 +1,7 @@
 //! What becomes of the session when a statement has completed, and when the server is ready again.
 
+use std::sync::Arc;
+
 use crate::session::Session;
 use crate::session::draws::Draws;
 use crate::session::effect::Effect;
@@ -11,10 +13,12 @@ impl Session {
     /// A statement has completed: does what it does to the session.
     pub(super) fn complete(&mut self, effect: Effect, tag: &[u8]) {
         self.note_for_others(&effect);
+        self.nest(&effect);
         if effect == Effect::End {
             self.batch.has_turned = true;
             self.others.opening.chain();
             self.memory.cursors.end(!tag.starts_with(b"ROLLBACK"));
+            self.statements.clear_portals();
             self.note_written(false);
         }
         self.note_definitions(&effect);
@@ -78,6 +82,24 @@ impl Session {
         }
     }
 
+    /// Takes back the settings that a transaction of no block has made. A connection that was given them when a
+    /// batch went on from one server to another keeps them: it is closed.
+    pub(super) fn roll_back_settings(&mut self) {
+        self.settings.roll_back();
+        if let Some(held) = &mut self.server
+            && !held.is_detached()
+            && !held.is_pinned
+        {
+            held.is_lost |= *held.lease.settings != **self.settings.server();
+        }
+    }
+
+    /// What a statement that has completed does to cursors and portals.
+    pub(super) fn nest(&mut self, effect: &Effect) {
+        self.memory.cursors.nest(effect);
+        self.statements.nest(effect);
+    }
+
     /// What the connection has written is committed: it must be read from now on. Behind it, what is under
     /// way may write as well.
     fn note_written(&mut self, is_due: bool) {
@@ -108,9 +130,12 @@ impl Session {
             if self.unit.has_failed {
                 // What a RESET ALL did is undone, and what stands now is not known.
                 held.is_lost |= held.is_reset;
-                self.settings.roll_back();
+                self.roll_back_settings();
             } else {
                 self.settings.commit();
+                if !held.is_reset && !Arc::ptr_eq(&held.lease.settings, self.settings.server()) {
+                    held.lease.settings = Arc::clone(self.settings.server());
+                }
             }
             self.memory.cursors.end(!self.unit.has_failed);
             self.end_sequences(is_due);

@@ -83,7 +83,7 @@ impl Session {
 
     /// BindComplete, and that there are no rows.
     fn acknowledge_copy(&mut self, portal: &ScatterPortal) {
-        self.acknowledge_bind();
+        self.pay_owed();
         if portal.is_described {
             let mut words = Vec::new();
             no_data(&mut words);

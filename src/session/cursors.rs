@@ -13,16 +13,19 @@ use crate::exec::description;
 use crate::exec::scatter::Scatter;
 use crate::exec::walk::Walk;
 use crate::pool::Lease;
+use crate::session::effect::Effect;
+use crate::session::nesting::Nesting;
 use crate::session::others::quoted;
-use crate::session::scatter::{Answered, Joins};
+use crate::session::scatter::{Answered, Joins, ScatterPortal};
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::statement::{Fetch, Statement};
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
+use crate::wire::backend::{command_complete, no_data};
 use crate::wire::buffer::message;
 use crate::wire::frame;
-use crate::wire::frontend::{self, Subject};
+use crate::wire::frontend::{self, Bind, Subject};
 
 /// A cursor of the session.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct Cursor {
     binary: bool,
     /// The transaction that declared it is open.
     is_new: bool,
+    /// How many savepoints stood when it was declared.
+    depth: usize,
     /// Its rows, if the proxy keeps them.
     rows: Option<Box<Rows>>,
 }
@@ -60,6 +65,7 @@ pub(super) struct Rows {
 #[derive(Debug, Default)]
 pub struct Cursors {
     by_name: HashMap<String, Cursor>,
+    nesting: Nesting,
 }
 
 impl Cursors {
@@ -71,6 +77,7 @@ impl Cursors {
             hold,
             binary: false,
             is_new: true,
+            depth: self.nesting.depth(),
             rows: None,
         };
         self.by_name.insert(name.to_owned(), cursor);
@@ -102,6 +109,7 @@ impl Cursors {
             hold,
             binary: false,
             is_new,
+            depth: self.nesting.depth(),
             rows: Some(Box::new(rows)),
         };
         self.by_name.insert(name.to_owned(), cursor);
@@ -132,12 +140,24 @@ impl Cursors {
         }
     }
 
+    /// A statement has completed: what was declared behind a savepoint ends when the transaction goes back to it.
+    pub fn nest(&mut self, effect: &Effect) {
+        if let Some(turn) = self.nesting.note(effect) {
+            self.by_name.retain(|_, cursor| {
+                let stands = turn.stands(cursor.depth).filter(|_| cursor.is_new);
+                cursor.depth = stands.unwrap_or_default();
+                stands.is_some() || !cursor.is_new
+            });
+        }
+    }
+
     /// The transaction has ended.
     pub fn end(&mut self, is_committed: bool) {
+        self.nesting.clear();
         self.by_name
             .retain(|_, cursor| cursor.hold && (is_committed || !cursor.is_new));
         for cursor in self.by_name.values_mut() {
-            cursor.is_new = false;
+            (cursor.is_new, cursor.depth) = (false, 0);
         }
     }
 
@@ -198,6 +218,7 @@ impl Session {
             Statement::Declare {
                 name, hold, binary, ..
             } => {
+                self.check_free_cursor(call.statement)?;
                 self.declare_on(call, shards, name, *hold).await?;
                 let cursor = Cursor {
                     shards: shards.iter().collect(),
@@ -205,6 +226,7 @@ impl Session {
                     hold: *hold,
                     binary: *binary,
                     is_new: self.transaction != Transaction::Idle,
+                    depth: self.memory.cursors.nesting.depth(),
                     rows: None,
                 };
                 self.memory.cursors.by_name.insert(name.clone(), cursor);
@@ -226,6 +248,31 @@ impl Session {
             }
             _ => Ok(String::new()),
         }
+    }
+
+    /// Runs a bound statement about a cursor on several shards.
+    pub(super) async fn execute_cursor_call(&mut self, portal: &ScatterPortal) -> Result<(), Stop> {
+        self.drain().await?;
+        self.check_declared(portal)?;
+        let bind = Bind::read(frame::body(&portal.bind))?;
+        let call = CursorCall {
+            statement: &portal.prepared.plan.statement,
+            text: &portal.prepared.text,
+            formats: Some(bind.results),
+            is_described: portal.is_described,
+        };
+        let returns_rows = matches!(call.statement, Statement::Fetch(_));
+        if returns_rows {
+            self.pay_owed();
+        }
+        let tag = self.call_cursor(call, &portal.shards).await?;
+        let mut words = Vec::new();
+        if portal.is_described && !returns_rows {
+            no_data(&mut words);
+        }
+        command_complete(&mut words, &tag);
+        self.say(words);
+        Ok(())
     }
 
     /// Declares a cursor on each shard, and compares what they say of its rows.
@@ -376,6 +423,11 @@ mod tests {
         assert_eq!(on(&cursors, "short"), Some(vec![0]));
         cursors.end(true);
         assert_eq!(on(&cursors, "short"), None);
+        assert_eq!(on(&cursors, "long"), Some(vec![1]));
+        cursors.nest(&Effect::Savepoint("s".into()));
+        cursors.declared("behind", true, 0);
+        cursors.nest(&Effect::RollbackTo("s".into()));
+        assert_eq!(on(&cursors, "behind"), None);
         assert_eq!(on(&cursors, "long"), Some(vec![1]));
         cursors.declared("undone", true, 0);
         cursors.end(false);

@@ -224,6 +224,11 @@ impl Session {
     /// Writes to the server what is queued, and takes what it says.
     fn poll_server(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
         self.poll_send(cx)?;
+        let held = self.server.as_ref();
+        if held.is_some_and(|held| held.rest == 0 && held.replies.is_local_next()) {
+            // A server that has nothing to answer says nothing that would bring them out.
+            self.take_replies()?;
+        }
         while self.client.socket.output.len() < PASSED_BYTES {
             let Some(held) = &mut self.server else {
                 return Ok(());

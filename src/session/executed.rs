@@ -156,7 +156,12 @@ impl Session {
             .evaluate_arguments((text, named), &mut types, &first)
             .await?;
         let mut prepared = self.as_of_protocol(named, (&types, &first)).await?;
-        let bound = write_portal(bind, &values);
+        let portal = bind.portal.into();
+        let unnamed = Bind {
+            portal: b"",
+            ..*bind
+        };
+        let bound = write_portal(&unnamed, &values);
         let bind = Bind::read(frame::body(&bound))?;
         let target = {
             let arguments = Arguments {
@@ -178,12 +183,13 @@ impl Session {
             Err(several) => several,
         };
         Ok(ScatterPortal {
-            portal: bind.portal.into(),
+            portal,
             is_described: false,
             prepared,
             bind: bound.into(),
             shards,
             way,
+            is_acknowledged: false,
         })
     }
 

@@ -16,15 +16,14 @@ use crate::session::portals::Place;
 use crate::session::prepared::{LocalPortal, Needs, Portal, Prepared, server_name};
 use crate::session::replies::Expect;
 use crate::session::rewrite::Rewritten;
-use crate::session::route::Need;
+use crate::session::scatter::ScatterPortal;
+use crate::session::statements::may_end_broken;
 use crate::session::study::{Study, effects, unplanned};
 use crate::session::{Session, Stop};
 use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
-use crate::wire::backend::{
-    bind_complete, close_complete, command_complete, no_data, parse_complete, ready_for_query,
-};
+use crate::wire::backend::{close_complete, command_complete, no_data, ready_for_query};
 use crate::wire::format::Formats;
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Parse, Subject};
@@ -40,6 +39,21 @@ impl Session {
     pub(super) async fn extended(&mut self, tag: u8, frame: &[u8]) -> Result<(), Stop> {
         self.batch.extended = true;
         self.unit.note(frame);
+        let handled = self.message(tag, frame).await;
+        match handled {
+            Err(Stop::Statement(error)) if self.comes_behind_pending(&error) => {
+                self.place_pending().await?;
+                self.drain().await?;
+                match self.is_skipping() {
+                    true => Err(Stop::Skip),
+                    false => Err(Stop::Statement(error)),
+                }
+            }
+            handled => handled,
+        }
+    }
+
+    async fn message(&mut self, tag: u8, frame: &[u8]) -> Result<(), Stop> {
         let body = frame::body(frame);
         match tag {
             b'P' => self.parse(body).await,
@@ -63,6 +77,14 @@ impl Session {
             self.place_pending().await?;
         }
         if !parse.name.is_empty() {
+            if self.statements.get(parse.name).is_some() {
+                // What has that name may fail yet.
+                self.place_pending().await?;
+                self.drain().await?;
+                if self.is_skipping() {
+                    return Err(Stop::Skip);
+                }
+            }
             self.check_new_name(parse.name)?;
         }
         let types: Vec<u32> = parse.types().collect();
@@ -90,6 +112,7 @@ impl Session {
         }
         let context = self.reading();
         let id = self.identify(!parse.name.is_empty(), &text, &types);
+        self.settle_parse(id).await?;
         if let Some(shifts) = shifts {
             self.unit.rewritten = Some(Rewritten {
                 statement: Some(id),
@@ -136,11 +159,28 @@ impl Session {
         let parameters = Parameters::new(&prepared.types, bind.formats, bind.values);
         let settings = self.settings_made(&prepared.plan, text, &parameters)?;
         let (mut planned, mut is_filled) = (None, false);
+        if self.transaction.is_broken() && may_end_broken(&prepared.plan) {
+            // Whether there is that savepoint is for its Execute to say.
+            return self.bind_locally(&bind, prepared).await;
+        }
         if self.transaction != Transaction::Failed {
-            if self.local(&prepared.plan, text).await?.is_some() {
-                return self.bind_locally(&bind, prepared).await;
+            let local = match self.local(&prepared.plan, text).await {
+                // That comes when it is executed.
+                Err(error) if error.code() == SqlState::NO_ACTIVE_SQL_TRANSACTION => {
+                    return self.bind_locally(&bind, prepared).await;
+                }
+                local => local?,
+            };
+            if local.is_some() {
+                // What waits with it may fail.
+                self.place_others(prepared.id).await?;
+                if self.local(&prepared.plan, text).await?.is_some() {
+                    return self.bind_locally(&bind, prepared).await;
+                }
             }
             if let Some(portal) = self.bind_execute(&prepared, &bind).await? {
+                self.check_free_portal(bind.portal, None)?;
+                self.place_others(prepared.id).await?;
                 self.batch.scatter = Some(portal);
                 return Ok(());
             }
@@ -155,13 +195,15 @@ impl Session {
             self.batch.explanation = rows;
             let shard = match self.on_several(target, &prepared, &bind) {
                 Ok(shard) => shard,
-                Err(way) => return self.bind_scatter(frame, prepared, way).await,
+                Err(way) => return self.bind_scatter(&bind, prepared, way).await,
             };
             self.count_route(shard);
             let mut need = self.need(&prepared.plan, shard, text);
             // Who names a portal fetches from it later, when what stands beside a transaction has ended.
             need.may_detach &= bind.portal.is_empty();
             self.hold(need).await?;
+            let place = self.server.as_ref().map(Place::on);
+            self.check_free_portal(bind.portal, place)?;
             planned = shard.filter(|_| prepared.hint.is_none());
         } else {
             self.hold(self.need(&prepared.plan, None, text)).await?;
@@ -179,7 +221,7 @@ impl Session {
         let Some(held) = &mut self.server else {
             return Ok(());
         };
-        held.bind(frame, &bind, bound);
+        held.bind(frame, &bind, bound, true);
         let place = Place::on(held);
         self.batch.sent = true;
         self.statements
@@ -210,96 +252,6 @@ impl Session {
         Ok(())
     }
 
-    async fn bind_locally(&mut self, bind: &Bind<'_>, prepared: Arc<Prepared>) -> Result<(), Stop> {
-        let formats = Formats::new(bind.results);
-        if !self.batch.sent {
-            let before = self.transaction.status();
-            self.drain().await?;
-            self.check_unfailed(before)?;
-        }
-        let mut words = self.acknowledge_pending();
-        bind_complete(&mut words);
-        self.say(words);
-        let portal = Portal::Local(LocalPortal {
-            prepared,
-            formats,
-            left: None,
-        });
-        self.statements.put_portal(bind.portal, portal);
-        Ok(())
-    }
-
-    /// ParseComplete for every Parse that waits: their errors come with their Bind.
-    pub(super) fn acknowledge_pending(&mut self) -> Vec<u8> {
-        let mut words = Vec::new();
-        (0..self.batch.drop_pending()).for_each(|_| parse_complete(&mut words));
-        words
-    }
-
-    /// Sends the Parses that wait to the server that is held.
-    pub(super) fn send_pending(&mut self) {
-        let Some(held) = &mut self.server else { return };
-        for (name, prepared) in self.batch.pending.drain(..) {
-            held.announce(&prepared, Some(&name));
-            self.batch.sent = true;
-        }
-    }
-
-    /// Sends the Parses that wait to any server that has their tables.
-    pub(super) async fn place_pending(&mut self) -> Result<(), Stop> {
-        let Some((_, first)) = self.batch.pending.first().cloned() else {
-            return Ok(());
-        };
-        let text = first.sql();
-        if self.is_local(&first.plan, text).await? {
-            let words = self.acknowledge_pending();
-            self.say(words);
-            return Ok(());
-        }
-        self.hold(self.need_to_prepare(&first.plan)).await?;
-        self.send_pending();
-        Ok(())
-    }
-
-    /// Whether the proxy would answer a statement itself, were it executed now.
-    ///
-    /// # Errors
-    /// Why not, for a statement that no server knows either.
-    async fn is_local(&mut self, plan: &Plan, text: &str) -> Result<bool> {
-        match self.local(plan, text).await {
-            Ok(local) => Ok(local.is_some()),
-            Err(error) if self.is_own_statement(plan) => Err(error),
-            Err(_) => Ok(false),
-        }
-    }
-
-    /// What preparing or describing a statement needs: its tables, not its rows.
-    pub(super) fn need_to_prepare(&self, plan: &Plan) -> Need {
-        let shard = match &plan.route {
-            Route::Shard(shard) => Some(*shard),
-            _ if self.is_unplaced() => Some(0),
-            _ if plan.combine().is_some() => self.described_by(plan).single(),
-            _ if plan.change().is_some() => self.changed_by(plan).iter().next(),
-            _ => {
-                let cursors = self.memory.cursors.shards(&plan.statement);
-                cursors.and_then(|shards| shards.iter().next())
-            }
-        };
-        let hinted = self.settings.context().shard.as_deref();
-        let shard = hinted
-            .and_then(|name| self.database.shard_named(name))
-            .or(shard);
-        let keeps = plan.session.contains(SessionUse::TEMPORARY_TABLES);
-        let access = if keeps { Access::Write } else { plan.access };
-        Need {
-            shard,
-            access,
-            writes: false,
-            is_sticky: false,
-            may_detach: true,
-        }
-    }
-
     async fn describe(&mut self, frame: &[u8]) -> Result<(), Stop> {
         let (subject, name) = frontend::subject(frame::body(frame), "DESCRIBE")?;
         match subject {
@@ -316,8 +268,16 @@ impl Session {
         if let Some(scatter) = &mut self.batch.scatter
             && *scatter.portal == *name
         {
-            scatter.is_described = true;
-            return Ok(());
+            if !std::mem::replace(&mut scatter.is_described, true) {
+                return Ok(());
+            }
+        }
+        self.drop_scatter().await?;
+        if !matches!(
+            self.statements.portal(name),
+            Some(Portal::OnServer(..)) | None
+        ) {
+            self.place_pending().await?;
         }
         match self.statements.portal(name).cloned() {
             Some(Portal::Local(portal)) => {
@@ -325,6 +285,12 @@ impl Session {
                     prepared, formats, ..
                 } = &portal;
                 let words = self.describe_local(prepared, formats).await?;
+                self.say(words);
+            }
+            Some(Portal::Bound(portal)) => self.describe_bound(&portal).await?,
+            Some(Portal::Done(None)) => {
+                let mut words = Vec::new();
+                no_data(&mut words);
                 self.say(words);
             }
             Some(Portal::Spread(portal)) => self.describe_spread(&portal).await?,
@@ -335,7 +301,7 @@ impl Session {
             }
             _ => {
                 self.reach_cursor(name).await?;
-                if self.server.is_none() {
+                if !self.may_know_portal(name) {
                     return Err(no_portal(name).into());
                 }
                 self.forward(frame, Expect::Describe);
@@ -348,7 +314,9 @@ impl Session {
         self.drop_scatter().await?;
         let prepared = self.prepared(name)?;
         let text = prepared.sql();
-        if self.is_local(&prepared.plan, text).await? {
+        let ends_broken = self.transaction.is_broken() && may_end_broken(&prepared.plan);
+        if ends_broken || self.is_local(&prepared.plan, text).await? {
+            self.place_others(prepared.id).await?;
             let mut words = self.acknowledge_pending();
             words.extend_from_slice(NO_PARAMETERS);
             let formats = Formats::default();
@@ -382,7 +350,13 @@ impl Session {
         formats: &Formats,
     ) -> Result<Vec<u8>, Stop> {
         let text = prepared.sql();
-        let mut words = self.description(&prepared.plan, text, formats).await?;
+        let mut words = match self.transaction.is_broken() {
+            true => Vec::new(),
+            false => match self.description(&prepared.plan, text, formats).await {
+                Err(error) if error.code() == SqlState::NO_ACTIVE_SQL_TRANSACTION => Vec::new(),
+                words => words?,
+            },
+        };
         if words.is_empty() {
             no_data(&mut words);
         }
@@ -399,14 +373,29 @@ impl Session {
         {
             return self.execute_scatter(max_rows).await;
         }
+        self.drop_scatter().await?;
+        match self.statements.portal(name) {
+            Some(Portal::OnServer(..)) | None => {}
+            Some(Portal::Local(_)) => self.place_pending().await?,
+            Some(_) => {
+                self.place_pending().await?;
+                self.check_portal_alive().await?;
+            }
+        }
         match self.statements.portal(name).cloned() {
             Some(Portal::Local(portal)) => self.execute_locally(name, portal, max_rows).await,
             Some(Portal::Spread(portal)) => self.execute_spread(name, portal, max_rows).await,
             Some(Portal::Kept(portal)) => self.execute_kept(name, portal, max_rows).await,
+            Some(Portal::Bound(portal)) => {
+                *self.batch_scatter() = Some(ScatterPortal::clone(&portal));
+                self.execute_scatter(max_rows).await
+            }
+            Some(Portal::Done(verb)) => self.execute_done(name, verb).await,
             Some(Portal::Partial) => Err(Error::refused(
-                "a portal over several shards must be executed right after it was bound",
-                "Another message stood between its Bind and its Execute.",
-                "Send Bind, Describe, Execute and Sync in one go.",
+                "this portal can't be executed any more",
+                "It has given its first rows outside a transaction block, or what stood between its Bind and its \
+                 Execute has ended its snapshot.",
+                "Use a transaction block, and execute a portal before anything else.",
             )
             .into()),
             Some(Portal::OnServer(prepared, settings, place)) => {
@@ -415,6 +404,7 @@ impl Session {
                 if is_write {
                     self.unit.make_final();
                 }
+                self.check_free_cursor(&prepared.plan.statement)?;
                 if self.before_end(&prepared.plan.statement).await? {
                     let mut words = Vec::new();
                     command_complete(&mut words, "COMMIT");
@@ -441,7 +431,7 @@ impl Session {
             }
             None => {
                 self.reach_cursor(name).await?;
-                if self.server.is_none() {
+                if !self.may_know_portal(name) {
                     return Err(no_portal(name).into());
                 }
                 self.unit.make_final();
@@ -455,6 +445,7 @@ impl Session {
         let (subject, name) = frontend::subject(frame::body(frame), "CLOSE")?;
         let is_on_server = match subject {
             Subject::Statement => {
+                self.place_pending().await?;
                 if self.batch.is_sent() {
                     // Behind an error it closes nothing.
                     self.drain().await?;
@@ -471,8 +462,8 @@ impl Session {
             self.forward(frame, Expect::Close { seen: true });
         } else {
             // The order of answers is that of requests, so Parses that wait are answered first.
-            self.send_pending();
-            let mut words = self.acknowledge_pending();
+            self.place_pending().await?;
+            let mut words = Vec::new();
             close_complete(&mut words);
             self.say(words);
         }
@@ -500,7 +491,7 @@ impl Session {
     }
 
     /// Does what could wait for the batch's end at most.
-    async fn finish_batch(&mut self) -> Result<(), Stop> {
+    pub(super) async fn finish_batch(&mut self) -> Result<(), Stop> {
         self.drop_scatter().await?;
         self.place_pending().await
     }
@@ -535,6 +526,16 @@ impl Session {
         self.end_unsent();
         self.forget_unsent();
         let sent = self.batch.clear();
+        // Portals end with an implicit transaction, and so do those that are under way.
+        let may_begin = self
+            .server
+            .as_ref()
+            .is_some_and(|held| held.replies.has_effects());
+        if self.transaction == Transaction::Idle && !may_begin {
+            self.statements.clear_portals();
+        } else if self.server.as_ref().is_some_and(Held::is_detached) {
+            self.statements.leave_unnamed_portal();
+        }
         let status = self.transaction.status();
         match &mut self.server {
             Some(held) if sent || !held.is_at_rest() => held.sync(),
@@ -559,12 +560,9 @@ impl Session {
         if self.batch.has_own_settings && !self.is_skipping() {
             self.settings.commit();
         }
-        if self.server.as_ref().is_none_or(Held::is_at_rest) {
-            self.statements.clear_portals();
-        }
     }
 
-    pub(super) fn batch_scatter(&mut self) -> &mut Option<crate::session::scatter::ScatterPortal> {
+    pub(super) fn batch_scatter(&mut self) -> &mut Option<ScatterPortal> {
         &mut self.batch.scatter
     }
 }

@@ -320,7 +320,7 @@ impl Session {
     /// Gives the client the error after all.
     fn give(&mut self, found: &Found, is_extended: bool, is_ended: bool) -> Result<(), Stop> {
         self.unit.has_failed = true;
-        self.settings.roll_back();
+        self.roll_back_settings();
         self.database.metrics.error("0A000");
         self.client.socket.output.push(&found.words);
         if is_extended && !is_ended {

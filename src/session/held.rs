@@ -208,14 +208,18 @@ impl Held {
         self.replies.push(Expect::Close { seen: false });
     }
 
-    /// Sends the client's Bind, under the name by which the server knows the statement.
-    pub fn bind(&mut self, frame: &[u8], bind: &Bind<'_>, prepared: &Prepared) {
+    /// Sends the client's Bind, under the name by which the server knows the statement. `is_seen`: the client
+    /// waits for BindComplete.
+    pub fn bind(&mut self, frame: &[u8], bind: &Bind<'_>, prepared: &Prepared, is_seen: bool) {
         if *bind.statement == *prepared.server_name {
             self.lease.socket.output.push(frame);
         } else {
             frontend::write_bind(self.lease.socket.output.tail(), bind, &prepared.server_name);
         }
-        self.replies.push(Expect::Bind);
+        self.replies.push(match is_seen {
+            true => Expect::Bind,
+            false => Expect::Quiet(b'2'),
+        });
     }
 
     /// Makes the server fail where the proxy refuses, so that its transaction fails with the client's;

@@ -22,7 +22,7 @@ use crate::plan::{
 };
 use crate::pool::Lease;
 use crate::session::kept::gives_rows;
-use crate::session::prepared::{Portal, Prepared};
+use crate::session::prepared::Prepared;
 use crate::session::scatter::{Answered, Joins, ScatterPortal, Way, tag};
 use crate::session::simple::placed_back;
 use crate::session::{Session, Stop};
@@ -182,8 +182,6 @@ impl Session {
             let kept = captured.portal(&answered.descriptions, &tag);
             return self.execute_kept(&portal.portal, kept, max_rows).await;
         }
-        // It has run: what is left of its answer is its end.
-        self.statements.put_portal(&portal.portal, Portal::Partial);
         self.conclude(captured.bytes().to_vec(), &tag);
         Ok(())
     }
@@ -277,9 +275,7 @@ impl Session {
             requests.push_back(self.part_request(part, inserting, ready)?);
         }
         let gathered = self.gather(&shards, joins, &[]).await?;
-        if inserting.bound.is_some() {
-            self.acknowledge_bind();
-        }
+        self.acknowledge_bind();
         let requests = RefCell::new(requests);
         // Connections are in the order of shards, as the parts are.
         let request = |lease: &mut Lease| {

@@ -295,6 +295,7 @@ impl Session {
                     }
                 }
                 self.settings.complete(&effect)?;
+                self.nest(&effect);
                 Ok(answer)
             }
             Local::Set { effect, tag } => self.set_own(&effect).await.map(|()| tagged(tag)),
@@ -458,7 +459,9 @@ impl Session {
             opening.roll_back_to(&name);
             self.transaction = Transaction::Begun(opening);
         }
-        self.settings.complete(&Effect::RollbackTo(name))?;
+        let effect = Effect::RollbackTo(name);
+        self.nest(&effect);
+        self.settings.complete(&effect)?;
         Ok(tagged("ROLLBACK"))
     }
 
@@ -481,6 +484,7 @@ impl Session {
             self.transaction = Transaction::Begun(opening);
         }
         self.memory.cursors.end(committed);
+        self.statements.clear_portals();
         tagged(if committed { "COMMIT" } else { "ROLLBACK" })
     }
 }

@@ -66,11 +66,14 @@ mod measure;
 mod merge;
 pub mod metrics;
 mod named;
+mod nesting;
 pub mod operations;
 mod others;
 mod outcome;
+mod owed;
 mod own_values;
 mod path;
+mod pending;
 mod portals;
 mod prepared;
 mod pseudo;
@@ -487,6 +490,11 @@ impl Session {
             self.look_again().await?;
             if matches!(tag, b'Q' | b'P' | b'B' | b'F') {
                 self.forget_rewrite().await?;
+            }
+            if matches!(tag, b'Q' | b'F') && self.batch.is_open() {
+                // A batch without its Sync: if it has failed, they are part of what is ignored.
+                self.finish_batch().await?;
+                self.drain().await?;
             }
             if self.is_skipping() {
                 return Ok(());

@@ -6,18 +6,27 @@
 //! - A cursor of DECLARE is a portal too. One on several shards has rows that no single Execute gives,
 //!   so it is refused here; FETCH knows it.
 
-use crate::error::Error;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
 use crate::plan::Access;
 use crate::session::held::Held;
 use crate::session::local::Answer;
-use crate::session::prepared::{LocalPortal, Portal};
+use crate::session::prepared::{LocalPortal, Portal, Prepared};
 use crate::session::route::Need;
+use crate::session::scatter::ScatterPortal;
+use crate::session::simple::aborted;
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
 use crate::sql::statement::Statement;
+use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
-use crate::wire::backend::{bind_complete, command_complete, portal_suspended};
+use crate::wire::backend::{
+    Status, bind_complete, command_complete, empty_query_response, no_data, portal_suspended,
+};
+use crate::wire::format::Formats;
 use crate::wire::frame;
+use crate::wire::frontend::Bind;
 
 /// Where a portal stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +66,36 @@ impl Session {
         Err(left_behind().into())
     }
 
+    /// Binds a statement that the proxy itself executes.
+    pub(super) async fn bind_locally(
+        &mut self,
+        bind: &Bind<'_>,
+        prepared: Arc<Prepared>,
+    ) -> Result<(), Stop> {
+        let may_have = matches!(prepared.plan.statement, Statement::Declare { .. });
+        if bind.count > 0 && !may_have {
+            return Err(too_many_parameters(bind).into());
+        }
+        self.check_free_portal(bind.portal, None)?;
+        let formats = Formats::new(bind.results);
+        if !self.batch.sent {
+            let before = self.transaction.status();
+            self.drain().await?;
+            self.check_unfailed(before)?;
+        }
+        let mut words = self.acknowledge_pending();
+        bind_complete(&mut words);
+        self.say(words);
+        let portal = Portal::Local(LocalPortal {
+            prepared,
+            formats,
+            left: None,
+            is_done: false,
+        });
+        self.statements.put_portal(bind.portal, portal);
+        Ok(())
+    }
+
     /// Runs a portal of the proxy's own, or gives the next of its rows.
     ///
     /// # Errors
@@ -74,9 +113,28 @@ impl Session {
                 return Err(Stop::Skip);
             }
         }
+        if portal.prepared.plan.statement == Statement::Empty {
+            let mut words = Vec::new();
+            empty_query_response(&mut words);
+            self.say(words);
+            return Ok(());
+        }
+        if portal.is_done {
+            self.check_portal_alive().await?;
+            return Err(done(name).into());
+        }
         let answer = match portal.left.take() {
             Some(left) => Answer::of_rows(&left),
-            None => self.perform_portal(&portal).await?,
+            None => {
+                // Unless it gives rows, or ends the transaction and itself.
+                let is_done = true;
+                let ran = LocalPortal {
+                    is_done,
+                    ..portal.clone()
+                };
+                self.statements.put_portal(name, Portal::Local(ran));
+                self.perform_portal(&portal).await?
+            }
         };
         let limit = usize::try_from(max_rows).ok().filter(|rows| *rows > 0);
         let (bytes, count) = frame::first_rows(&answer.rows, limit.unwrap_or(usize::MAX));
@@ -110,17 +168,6 @@ impl Session {
         self.perform(local, &portal.formats).await
     }
 
-    /// ParseComplete for every Parse that waits, and BindComplete for the kept portal; nothing if the client
-    /// has sent neither.
-    pub(super) fn acknowledge_bind(&mut self) {
-        if self.batch.execution.is_some() {
-            return;
-        }
-        let mut words = self.acknowledge_pending();
-        bind_complete(&mut words);
-        self.say(words);
-    }
-
     /// Forgets a portal that the client closes; whether the server that works now is to close it.
     ///
     /// # Errors
@@ -129,19 +176,141 @@ impl Session {
         let portal = self.statements.portal(name).cloned();
         self.statements.remove_portal(name);
         match portal {
-            Some(Portal::Local(..) | Portal::Spread(_) | Portal::Kept(_)) => Ok(false),
+            Some(
+                Portal::Local(..)
+                | Portal::Spread(_)
+                | Portal::Kept(_)
+                | Portal::Bound(_)
+                | Portal::Partial
+                | Portal::Done(_),
+            ) => Ok(false),
             // Where it was left behind it has ended.
             Some(Portal::OnServer(_, _, place)) => match self.reach_portal(place).await {
                 Ok(()) => Ok(true),
                 Err(Stop::Statement(_)) => Ok(false),
                 Err(other) => Err(other),
             },
-            Some(Portal::Partial) => Ok(self.server.is_some()),
             None => {
-                self.reach_cursor(name).await?;
-                Ok(self.server.is_some())
+                // A cursor is a portal too.
+                let cursor = String::from_utf8_lossy(name).into_owned();
+                let is_kept = self.memory.cursors.keeps(&cursor);
+                if !is_kept {
+                    self.reach_cursor(name).await?;
+                }
+                self.memory.cursors.close(Some(&cursor));
+                Ok(!is_kept && self.may_know_portal(name))
             }
         }
+    }
+
+    /// Whether a portal of this name may be bound on this server, or by the proxy itself. Of a name that the server
+    /// itself knows, that says so.
+    ///
+    /// # Errors
+    /// `42P03`.
+    pub(super) fn check_free_portal(&self, name: &[u8], place: Option<Place>) -> Result<()> {
+        if name.is_empty() || self.transaction.status() == Status::Failed {
+            return Ok(());
+        }
+        let is_taken = match self.statements.portal(name) {
+            None => {
+                let name = String::from_utf8_lossy(name).into_owned();
+                let is_known = self.memory.cursors.is_known(&name);
+                let shards = self
+                    .memory
+                    .cursors
+                    .shards(&Statement::CloseCursor(Some(name)));
+                let there = shards.and_then(|shards| shards.single());
+                is_known && (there.is_none() || there != place.map(|place| place.shard))
+            }
+            Some(Portal::OnServer(_, _, there)) => place != Some(*there),
+            Some(_) => true,
+        };
+        match is_taken {
+            true => Err(taken(&String::from_utf8_lossy(name))),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a cursor may be declared under a name of which no single server knows.
+    ///
+    /// # Errors
+    /// `42P03`.
+    pub(super) fn check_free_cursor(&self, statement: &Statement) -> Result<()> {
+        let Statement::Declare { name, hold, .. } = statement else {
+            return Ok(());
+        };
+        let is_possible = *hold || self.transaction != Transaction::Idle;
+        let portal = self.statements.portal(name.as_bytes());
+        let is_taken = self.memory.cursors.is_known(name) || portal.is_some();
+        match is_taken && is_possible && self.transaction.status() != Status::Failed {
+            true => Err(taken(name)),
+            false => Ok(()),
+        }
+    }
+
+    /// As [`Session::check_free_cursor`], of a bound DECLARE that runs now: its Bind and Describe went well.
+    pub(super) fn check_declared(&mut self, portal: &ScatterPortal) -> Result<()> {
+        let checked = self.check_free_cursor(&portal.prepared.plan.statement);
+        if checked.is_err() && portal.is_described {
+            let mut words = Vec::new();
+            no_data(&mut words);
+            self.say(words);
+        }
+        checked
+    }
+
+    /// Before a portal of the proxy's own goes on: what stands before it must have gone well.
+    ///
+    /// # Errors
+    /// `25P02` in a transaction that has failed.
+    pub(super) async fn check_portal_alive(&mut self) -> Result<(), Stop> {
+        self.drain().await?;
+        if self.is_skipping() {
+            return Err(Stop::Skip);
+        }
+        match self.transaction.status() {
+            Status::Failed => Err(aborted().into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Executes a portal that has run to its end.
+    ///
+    /// # Errors
+    /// `55000` if it gives no rows.
+    pub(super) async fn execute_done(
+        &mut self,
+        name: &[u8],
+        verb: Option<&str>,
+    ) -> Result<(), Stop> {
+        let Some(verb) = verb else {
+            return Err(done(name).into());
+        };
+        let tag = match verb {
+            "EXPLAIN" => verb.to_owned(),
+            verb => format!("{verb} 0"),
+        };
+        let mut words = Vec::new();
+        command_complete(&mut words, &tag);
+        self.say(words);
+        Ok(())
+    }
+
+    /// Describes a portal that was bound on several shards before.
+    pub(super) async fn describe_bound(&mut self, portal: &ScatterPortal) -> Result<(), Stop> {
+        *self.batch_scatter() = Some(ScatterPortal {
+            is_described: true,
+            ..portal.clone()
+        });
+        self.drop_scatter().await
+    }
+
+    /// Whether the server at work may know of a portal of this name though the proxy does not. One without a name
+    /// may be the proxy's own.
+    pub(super) fn may_know_portal(&self, name: &[u8]) -> bool {
+        let is_begun = matches!(self.transaction, Transaction::Begun(_));
+        self.server.is_some() && !is_begun && (!name.is_empty() || self.is_pinned())
     }
 
     /// Has the connection work that has the cursor of this name, if there is one.
@@ -152,7 +321,11 @@ impl Session {
         if self.transaction == Transaction::Failed {
             return Ok(());
         }
-        let close = Statement::CloseCursor(Some(String::from_utf8_lossy(name).into_owned()));
+        let cursor = String::from_utf8_lossy(name).into_owned();
+        if self.memory.cursors.keeps(&cursor) {
+            return Err(spread().into());
+        }
+        let close = Statement::CloseCursor(Some(cursor));
         match self.memory.cursors.shards(&close) {
             None => Ok(()),
             Some(shards) => match shards.single() {
@@ -171,6 +344,33 @@ fn on(shard: ShardIndex) -> Need {
         is_sticky: false,
         may_detach: false,
     }
+}
+
+fn too_many_parameters(bind: &Bind<'_>) -> Error {
+    let statement = String::from_utf8_lossy(bind.statement);
+    Error::new(
+        SqlState::PROTOCOL_VIOLATION,
+        format!(
+            "bind message supplies {} parameters, but prepared statement \"{statement}\" requires 0",
+            bind.count
+        ),
+    )
+}
+
+fn taken(name: &str) -> Error {
+    Error::new(
+        SqlState::DUPLICATE_CURSOR,
+        format!("cursor \"{name}\" already exists"),
+    )
+}
+
+/// PostgreSQL's words for a portal without rows that is executed again.
+fn done(name: &[u8]) -> Error {
+    let name = String::from_utf8_lossy(name);
+    Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("portal \"{name}\" cannot be run"),
+    )
 }
 
 fn left_behind() -> Error {

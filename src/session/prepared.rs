@@ -9,9 +9,12 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::backend::connection::StatementId;
 use crate::plan::Plan;
+use crate::session::effect::Effect;
 use crate::session::kept::KeptPortal;
+use crate::session::nesting::Nesting;
 use crate::session::portals::Place;
 use crate::session::replies::Effects;
+use crate::session::scatter::ScatterPortal;
 use crate::session::spread::SpreadPortal;
 use crate::sql::shape::Literal;
 use crate::wire::format::Formats;
@@ -151,8 +154,12 @@ pub enum Portal {
     OnServer(Arc<Prepared>, Effects, Place),
     /// The proxy itself executes it.
     Local(LocalPortal),
-    /// It needs several shards, and stands on one only to be described.
+    /// It needs several shards, and runs on them when it is executed.
+    Bound(Arc<ScatterPortal>),
+    /// It can't run any more, or not go on.
     Partial,
+    /// It has run to its end: the verb of its command tag if it gives rows.
+    Done(Option<&'static str>),
     /// It is open on several shards.
     Spread(SpreadPortal),
     /// It has run, and rows of its answer are left.
@@ -168,6 +175,8 @@ pub struct LocalPortal {
     pub formats: Formats,
     /// The rows that the client has yet to get, once it has run.
     pub left: Option<Arc<[u8]>>,
+    /// It has run, and gives no rows.
+    pub is_done: bool,
 }
 
 /// What a client was told of a statement's results.
@@ -184,7 +193,9 @@ pub struct Told {
 pub struct Statements {
     named: HashMap<Box<[u8]>, Arc<Prepared>>,
     unnamed: Option<Arc<Prepared>>,
-    portals: HashMap<Box<[u8]>, Portal>,
+    /// Each with the number of savepoints that stood when it was bound.
+    portals: HashMap<Box<[u8]>, (usize, Portal)>,
+    nesting: Nesting,
     unnamed_portal: Option<Portal>,
     /// What PREPAREs that are under way will make.
     candidates: Vec<(Box<[u8]>, Arc<Prepared>)>,
@@ -300,6 +311,12 @@ impl Statements {
         }
     }
 
+    /// Forgets the statement and the portal without a name, whose place a Query takes.
+    pub fn remove_unnamed(&mut self) {
+        self.remove(b"");
+        self.unnamed_portal = None;
+    }
+
     /// Forgets the statement of this name if it is of this id, which the server did not accept.
     pub fn reject(&mut self, name: &[u8], id: StatementId) {
         if self.get(name).is_some_and(|prepared| prepared.id == id) {
@@ -321,7 +338,7 @@ impl Statements {
         if name.is_empty() {
             self.unnamed_portal.as_ref()
         } else {
-            self.portals.get(name)
+            self.portals.get(name).map(|(_, portal)| portal)
         }
     }
 
@@ -330,7 +347,9 @@ impl Statements {
         if name.is_empty() {
             self.unnamed_portal = Some(portal);
         } else {
-            self.portals.insert(name.into(), portal);
+            let depth = self.portals.get(name).map(|(depth, _)| *depth);
+            let depth = depth.unwrap_or(self.nesting.depth());
+            self.portals.insert(name.into(), (depth, portal));
         }
     }
 
@@ -352,8 +371,38 @@ impl Statements {
     /// Forgets every portal, as the end of a transaction does.
     pub fn clear_portals(&mut self) {
         self.unnamed_portal = None;
+        self.nesting.clear();
         if !self.portals.is_empty() {
             self.portals.clear();
+        }
+    }
+
+    /// A statement has completed: what was bound behind a savepoint ends when the transaction goes back to it.
+    pub fn nest(&mut self, effect: &Effect) {
+        if let Some(turn) = self.nesting.note(effect) {
+            self.portals.retain(|_, (depth, _)| {
+                let stands = turn.stands(*depth);
+                *depth = stands.unwrap_or_default();
+                stands.is_some()
+            });
+        }
+    }
+
+    /// The portal without a name stands on a server beside the client's transaction, which is left.
+    pub fn leave_unnamed_portal(&mut self) {
+        if let Some(Portal::OnServer(..)) = self.unnamed_portal {
+            self.unnamed_portal = Some(Portal::Partial);
+        }
+    }
+
+    /// The session changes rows: a portal that has been bound on several shards and has not run would see
+    /// them, and in PostgreSQL it would not.
+    pub fn spoil_portals(&mut self) {
+        let named = self.portals.values_mut().map(|(_, portal)| portal);
+        for portal in named.chain(&mut self.unnamed_portal) {
+            if let Portal::Bound(_) = portal {
+                *portal = Portal::Partial;
+            }
         }
     }
 }

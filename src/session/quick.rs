@@ -190,7 +190,7 @@ impl Session {
             held.announce(&prepared, Some(b""));
         }
         let is_plain = held.replies.len() == usize::from(parses);
-        held.bind(batch.bind_frame, &batch.bind, &prepared);
+        held.bind(batch.bind_frame, &batch.bind, &prepared, true);
         if batch.describes {
             held.replies.push(Expect::Describe);
         }
@@ -430,7 +430,7 @@ impl Session {
         let want = self.quick_want(&plan, &arguments)?;
         self.take_server(stand, want, None)?;
         self.batch.start_simple();
-        self.statements.remove(b"");
+        self.statements.remove_unnamed();
         self.note_quick(&plan, query);
         let held = self.server.as_mut()?;
         let is_only = held.replies.is_empty();

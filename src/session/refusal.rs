@@ -3,8 +3,10 @@
 use crate::backend::connection::Failed;
 use crate::error::{Error, Result};
 use crate::plan::{Access, Plan};
+use crate::session::replies::Expect;
 use crate::session::simple::aborted;
 use crate::session::{Session, Stop};
+use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::wire::backend::{Status, error_response, ready_for_query};
@@ -52,6 +54,7 @@ impl Session {
             self.roll_back_together().await;
         }
         let mut words = self.acknowledge_pending();
+        words.extend(self.take_owed_before(&error));
         words.extend_from_slice(&error);
         let is_sent = self.batch.is_sent();
         let is_on_shard = self.transaction.is_on_shard();
@@ -72,7 +75,7 @@ impl Session {
                 let status = self.transaction.status();
                 self.client.socket.output.push(&words);
                 if self.transaction == Transaction::Idle {
-                    self.settings.roll_back();
+                    self.roll_back_settings();
                 }
                 if is_extended {
                     self.batch.skip();
@@ -100,6 +103,9 @@ impl Session {
     /// # Errors
     /// `25P02` unless it ends the transaction, or what is wrong with its syntax.
     pub(super) async fn check_broken(&mut self, plan: &Plan, text: &str) -> Result<()> {
+        if plan.statement == Statement::Empty {
+            return Ok(());
+        }
         match self.local(plan, text).await {
             // That comes when it is executed.
             Err(error) if error.code() == SqlState::INVALID_SAVEPOINT_SPECIFICATION => Ok(()),
@@ -144,7 +150,9 @@ impl Session {
 
     /// Says something of the proxy's own, behind every answer that is still due.
     pub(super) fn say(&mut self, words: Vec<u8>) {
-        use crate::session::replies::Expect;
+        let mut all = self.take_owed();
+        all.extend(words);
+        let words = all;
         match &mut self.server {
             Some(held) if !held.replies.is_empty() => {
                 held.replies.push(Expect::Local(words.into()));

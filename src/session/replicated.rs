@@ -178,9 +178,7 @@ impl Session {
         let gathered = self
             .gather(shards, joins, &needed.unwrap_or_default())
             .await?;
-        if !written.is_query {
-            self.acknowledge_bind();
-        }
+        self.acknowledge_bind();
         let request = |lease: &mut Lease| written.request(lease, &text);
         let mut scatter = Scatter::start(gathered, request, written.is_described, HIGH_WATER_BYTES);
         if written.is_query {
@@ -251,9 +249,7 @@ impl Session {
         };
         write_evaluation(&mut request, (&text, types), bind, images)?;
         let gathered = self.gather(shards, joins, &[]).await?;
-        if !written.is_query {
-            self.acknowledge_bind();
-        }
+        self.acknowledge_bind();
         let send = |lease: &mut Lease| {
             lease.unnamed = None;
             request.clone()

@@ -157,6 +157,12 @@ impl Replies {
         self.effects && !self.queue.is_empty()
     }
 
+    /// Whether it is not known yet that the server accepts a statement.
+    pub fn is_parsing(&self, wanted: StatementId) -> bool {
+        let is_it = |one: &Expect| matches!(one, Expect::Parse { id, .. } if *id == wanted);
+        self.queue.iter().any(is_it)
+    }
+
     /// Whether the server ignores everything up to the next Sync.
     pub fn is_skipping(&self) -> bool {
         self.skipping
@@ -193,10 +199,15 @@ impl Replies {
         None
     }
 
+    /// Whether the proxy's own words are next, for which nothing of the server's has to be waited for.
+    pub fn is_local_next(&self) -> bool {
+        let front = self.queue.front();
+        matches!(front, Some(Expect::Local(_) | Expect::Known { .. }))
+    }
+
     /// The proxy's own words, if it is their turn.
     pub fn take_local(&mut self) -> Option<Box<[u8]>> {
-        let is_local = |expect: &Expect| matches!(expect, Expect::Local(_) | Expect::Known { .. });
-        if !self.queue.front().is_some_and(is_local) {
+        if !self.is_local_next() {
             return None;
         }
         match self.queue.pop_front()? {

@@ -6,7 +6,10 @@ use crate::plan::{Placed, Plan};
 use crate::pool::Lease;
 use crate::session::prepared::Prepared;
 use crate::session::scatter::Answered;
+use crate::sharding::ShardSet;
+use crate::sql::lexer::tokenize;
 use crate::sql::statement::{QueryKind, Statement};
+use crate::sql::token::LexOptions;
 use crate::wire::frontend::{self, Bind, Subject};
 
 /// How a statement runs over several shards.
@@ -20,6 +23,50 @@ pub enum Way {
     Rows(Option<Arc<Placed>>),
     /// The rows of its query are asked for first.
     Feed,
+}
+
+/// A bound statement over several shards that waits for its Execute.
+#[derive(Clone, Debug)]
+pub struct ScatterPortal {
+    /// The portal's name.
+    pub portal: Box<[u8]>,
+    /// Whether the client wants its description.
+    pub is_described: bool,
+    /// Its statement.
+    pub prepared: Arc<Prepared>,
+    /// The client's Bind, without the portal's name, which servers need not know.
+    pub bind: Box<[u8]>,
+    /// Where it runs; where it is described if a hub finishes it.
+    pub shards: ShardSet,
+    /// How it is run.
+    pub way: Way,
+    /// The client has heard that it is bound.
+    pub is_acknowledged: bool,
+}
+
+impl ScatterPortal {
+    /// The verb of its command tag if it gives rows.
+    pub fn verb(&self, options: LexOptions) -> Option<&'static str> {
+        let query = match &self.prepared.plan.statement {
+            Statement::Query(query) => query,
+            Statement::Fetch(_) => return Some("FETCH"),
+            Statement::Explain(_) => return Some("EXPLAIN"),
+            _ => return None,
+        };
+        let verb = match query.kind {
+            QueryKind::Insert => "INSERT 0",
+            QueryKind::Update => "UPDATE",
+            QueryKind::Delete => "DELETE",
+            QueryKind::Merge => "MERGE",
+            _ => return Some("SELECT"),
+        };
+        let text = self.prepared.sql();
+        let tokens = tokenize(text.as_bytes(), options).unwrap_or_default();
+        let mut tokens = tokens.iter();
+        // A reserved word.
+        let returns = tokens.any(|token| token.is_word(text, "returning"));
+        returns.then_some(verb)
+    }
 }
 
 /// Parse if the server does not know the statement, then Bind, Describe, Execute and Sync.

@@ -239,7 +239,13 @@ impl Session {
         frontend::write_sync(held.lease.socket.output.tail());
         held.replies.push(Expect::QuietSync);
         self.batch.note_left();
-        self.drain().await
+        self.drain().await?;
+        if std::mem::take(&mut self.unit.has_settings) && self.transaction == Transaction::Idle {
+            // They are the session's once the whole batch has ended well.
+            self.batch.has_own_settings = true;
+            self.settings.leave();
+        }
+        Ok(())
     }
 
     /// Whether the held connection meets the need.

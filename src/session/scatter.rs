@@ -13,6 +13,7 @@ use crate::pool::Lease;
 use crate::session::announce::needed;
 use crate::session::control::{Signal, shutdown};
 use crate::session::cursors::{CursorCall, is_about_cursor};
+use crate::session::database::Database;
 use crate::session::heal::changed;
 use crate::session::held::Held;
 use crate::session::implicit::stays;
@@ -27,12 +28,12 @@ use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::txn::commit::Work;
-use crate::wire::backend::{Status, command_complete, no_data};
+use crate::wire::backend::{Status, command_complete};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
 pub(super) use crate::session::requests::{
-    Way, describe_and_execute, portal_request, statement_and_bind, tag,
+    ScatterPortal, Way, describe_and_execute, portal_request, statement_and_bind, tag,
 };
 
 /// How long shards may take to stop after one has failed; then their connections are closed.
@@ -40,23 +41,6 @@ pub(super) const LARGEST_SETTLING: Duration = Duration::from_secs(5);
 
 /// Connections, each with its shard's name.
 pub(super) type Gathered = Vec<(String, Held)>;
-
-/// A bound statement over several shards that waits for its Execute.
-#[derive(Debug)]
-pub struct ScatterPortal {
-    /// The portal's name.
-    pub portal: Box<[u8]>,
-    /// Whether the client wants its description.
-    pub is_described: bool,
-    /// Its statement.
-    pub prepared: Arc<Prepared>,
-    /// The client's Bind.
-    pub bind: Box<[u8]>,
-    /// Where it runs; where it is described if a hub finishes it.
-    pub shards: ShardSet,
-    /// How it is run.
-    pub way: Way,
-}
 
 /// Whether the shards of a statement take part in the client's transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,14 +139,27 @@ impl Session {
     /// Keeps a Bind over several shards until its Execute.
     pub(super) async fn bind_scatter(
         &mut self,
-        frame: &[u8],
+        bind: &Bind<'_>,
         prepared: Arc<Prepared>,
         (shards, way): (ShardSet, Way),
     ) -> Result<(), Stop> {
-        let bind = Bind::read(frame::body(frame))?;
+        self.check_free_portal(bind.portal, None)?;
+        if !self.batch.is_sent() {
+            // The end of an earlier batch takes its portals with it, and not this one.
+            let before = self.transaction.status();
+            self.drain().await?;
+            self.check_unfailed(before)?;
+        }
+        self.place_others(prepared.id).await?;
         if stored::asks(&prepared.plan) {
             return Err(stored::of_several_shards().into());
         }
+        let unnamed = Bind {
+            portal: b"",
+            ..*bind
+        };
+        let mut frame = Vec::new();
+        frontend::write_bind(&mut frame, &unnamed, bind.statement);
         *self.batch_scatter() = Some(ScatterPortal {
             portal: bind.portal.into(),
             is_described: false,
@@ -170,16 +167,22 @@ impl Session {
             bind: frame.into(),
             shards,
             way,
+            is_acknowledged: false,
         });
         Ok(())
     }
 
     /// Runs the kept portal.
     pub(super) async fn execute_scatter(&mut self, max_rows: i32) -> Result<(), Stop> {
-        match self.batch_scatter().take() {
-            Some(portal) => self.run_portal(portal, max_rows).await,
-            None => Ok(()),
-        }
+        let Some(portal) = self.batch_scatter().take() else {
+            return Ok(());
+        };
+        let name = portal.portal.clone();
+        let verb = portal.verb(Database::lex_options(self.settings.context()));
+        // Unless something is left of it.
+        self.statements.put_portal(&name, Portal::Done(verb));
+        self.owe_bind(&portal);
+        self.run_portal(portal, max_rows).await
     }
 
     /// Runs a portal.
@@ -188,6 +191,9 @@ impl Session {
         portal: ScatterPortal,
         max_rows: i32,
     ) -> Result<(), Stop> {
+        if matches!(portal.prepared.plan.statement, Statement::Copy(_)) {
+            self.pay_owed();
+        }
         if max_rows > 0 && self.is_kept_whole(&portal) {
             return self.execute_whole(portal, max_rows).await;
         }
@@ -225,7 +231,7 @@ impl Session {
         if let Some(merge) = merge {
             let merged = self.merge_portal(&portal, merge, (joins, max_rows)).await;
             if max_rows <= 0 && self.is_for_hub(plan, joins, &merged) {
-                return self.execute_instead(portal).await;
+                return self.execute_combined(portal, 0).await;
             }
             return merged;
         }
@@ -245,28 +251,6 @@ impl Session {
         Ok(())
     }
 
-    async fn execute_cursor_call(&mut self, portal: &ScatterPortal) -> Result<(), Stop> {
-        self.drain().await?;
-        self.acknowledge_bind();
-        let bind = Bind::read(frame::body(&portal.bind))?;
-        let call = CursorCall {
-            statement: &portal.prepared.plan.statement,
-            text: &portal.prepared.text,
-            formats: Some(bind.results),
-            is_described: portal.is_described,
-        };
-        let mut words = Vec::new();
-        let returns_rows = matches!(call.statement, Statement::Fetch(_));
-        if portal.is_described && !returns_rows {
-            no_data(&mut words);
-            self.say(std::mem::take(&mut words));
-        }
-        let tag = self.call_cursor(call, &portal.shards).await?;
-        command_complete(&mut words, &tag);
-        self.say(words);
-        Ok(())
-    }
-
     /// Ends the wait of a kept portal that is not executed: any shard answers its Bind and Describe.
     pub(super) async fn drop_scatter(&mut self) -> Result<(), Stop> {
         let Some(kept) = self.batch_scatter().take() else {
@@ -282,18 +266,32 @@ impl Session {
         })
         .await?;
         self.send_pending();
-        let bind = Bind::read(frame::body(&kept.bind))?;
+        // A name that the client can't execute it by: that must run on all shards.
+        let name = self.statements.next_portal();
+        let bind = Bind {
+            portal: name.as_bytes(),
+            ..Bind::read(frame::body(&kept.bind))?
+        };
+        let mut frame = Vec::new();
+        frontend::write_bind(&mut frame, &bind, bind.statement);
         if let Some(held) = &mut self.server {
             held.announce(&kept.prepared, None);
-            held.bind(&kept.bind, &bind, &kept.prepared);
+            held.bind(&frame, &bind, &kept.prepared, !kept.is_acknowledged);
             if kept.is_described {
                 let out = held.lease.socket.output.tail();
-                frontend::write_subject(out, b'D', Subject::Portal, &kept.portal);
+                frontend::write_subject(out, b'D', Subject::Portal, name.as_bytes());
                 held.replies.push(Expect::Describe);
             }
             self.batch.note_sent();
         }
-        self.statements.put_portal(&kept.portal, Portal::Partial);
+        let name = kept.portal.clone();
+        let bound = ScatterPortal {
+            is_described: false,
+            is_acknowledged: true,
+            ..kept
+        };
+        self.statements
+            .put_portal(&name, Portal::Bound(Arc::new(bound)));
         Ok(())
     }
 
@@ -326,6 +324,9 @@ impl Session {
             )));
         }
         let writes = plan.access == Access::Write;
+        if writes {
+            self.statements.spoil_portals();
+        }
         let locks = plan.session.contains(SessionUse::ONLY_LOCKS);
         if writes {
             let shards: Vec<ShardIndex> = shards.iter().collect();
@@ -483,6 +484,7 @@ impl Session {
         if self.batch.execution.is_some() {
             scatter.answer_query();
         }
+        let is_lent = self.lend_owed(scatter);
         let end = std::future::poll_fn(|cx| {
             loop {
                 // Whoever is told to end has its shards cancelled behind that.
@@ -521,6 +523,8 @@ impl Session {
             }
         })
         .await;
+        let is_of_shard = matches!(end, Ok(Err(Failure::Shard(_))));
+        self.note_owed(scatter, (is_lent, is_of_shard));
         if let Some(began) = self.unit.latest() {
             let is_done = self.transaction == Transaction::Idle;
             let tally = &mut self.registered.tally;

@@ -191,6 +191,8 @@ struct Snapshot {
 pub struct SessionSettings {
     now: Snapshot,
     at_begin: Snapshot,
+    /// As they were when the batch began, if it has gone on from one server to another since it made some.
+    before_batch: Option<Box<Snapshot>>,
     savepoints: Vec<(String, Snapshot)>,
     defaults: Snapshot,
     /// What the startup packet named.
@@ -241,6 +243,7 @@ impl SessionSettings {
         Ok(SessionSettings {
             now: snapshot.clone(),
             at_begin: snapshot.clone(),
+            before_batch: None,
             savepoints: Vec::new(),
             defaults: snapshot,
             startup: parameters.to_vec(),
@@ -475,6 +478,7 @@ impl SessionSettings {
 
     /// The transaction has committed: what was set stays, what was set locally ends.
     pub fn commit(&mut self) {
+        self.before_batch = None;
         self.made.end();
         if !Arc::ptr_eq(&self.now.context, &self.now.lasting) {
             self.now.context = Arc::clone(&self.now.lasting);
@@ -492,9 +496,19 @@ impl SessionSettings {
         }
     }
 
+    /// A batch goes on on another server, which is given what the batch has set so far. If it fails, that is taken
+    /// back all the same.
+    pub fn leave(&mut self) {
+        let before = std::mem::replace(&mut self.at_begin, self.now.clone());
+        self.before_batch.get_or_insert_with(|| Box::new(before));
+    }
+
     /// The transaction has rolled back: nothing that was set in it stays.
     pub fn roll_back(&mut self) {
         self.made.end();
+        if let Some(before) = self.before_batch.take() {
+            self.at_begin = *before;
+        }
         self.now = self.at_begin.clone();
         self.savepoints.clear();
     }

@@ -33,13 +33,16 @@ impl Session {
     /// Handles Query.
     pub(super) async fn query(&mut self, frame: &[u8]) -> Result<(), Stop> {
         let text = frontend::query(frame::body(frame))?;
-        self.place_pending().await?;
         if self.server.as_ref().is_some_and(Held::is_detached) {
             // What runs beside the transaction may yet break it.
             self.drain().await?;
         }
         self.batch.start_simple();
-        self.statements.remove(b"");
+        self.statements.remove_unnamed();
+        if self.transaction == Transaction::Idle {
+            // It ends the batch that it stands behind.
+            self.statements.clear_portals();
+        }
         self.unit.note(frame);
         let read = self.settings.context().encoding.read(text);
         let study = self.study_anew(read.as_deref(), &[]).await?;
@@ -65,8 +68,30 @@ impl Session {
             .map_err(|stop| placed_back(stop, &expanded.shifts))
     }
 
+    /// Before a Query that stands behind a batch without its Sync: whether what the batch has done is part of a
+    /// transaction that ends with the Query.
+    async fn joins_batch(&mut self) -> Result<bool, Stop> {
+        if self.database.is_single() {
+            return Ok(false);
+        }
+        if self.transaction == Transaction::Idle && self.batch.is_sent() {
+            if self.may_leave_batch() {
+                self.leave_batch().await?;
+            } else if self.may_upgrade() {
+                self.begin_implicit().await?;
+            }
+        }
+        Ok(self.others.is_implicit)
+    }
+
     async fn query_studied(&mut self, frame: &[u8], text: &str, study: Study) -> Result<(), Stop> {
+        let ends_batch = self.joins_batch().await?;
         match study {
+            Study::One(plan) if ends_batch => {
+                let whole = 0..u32::try_from(text.len()).unwrap_or(u32::MAX);
+                self.query_script(text, &[(whole, plan)]).await
+            }
+            Study::Many(plans) if ends_batch => self.query_script(text, &plans).await,
             Study::Opaque if self.transaction.is_broken() => Err(self.aborted().into()),
             Study::Empty => {
                 let mut words = Vec::new();
@@ -107,6 +132,7 @@ impl Session {
         }
         let effects = self.effects_now(plan, text)?;
         self.note_temporary(plan);
+        self.check_free_cursor(&plan.statement)?;
         if self.before_end(&plan.statement).await? {
             let mut words = Vec::new();
             command_complete(&mut words, "COMMIT");
@@ -232,6 +258,9 @@ impl Session {
     /// have been drawn from.
     pub(super) fn note_temporary(&mut self, plan: &Plan) {
         self.memory.temporary_tables |= plan.session.contains(SessionUse::TEMPORARY_TABLES);
+        if plan.access == Access::Write {
+            self.statements.spoil_portals();
+        }
         self.note_notify(plan);
         if plan.session.contains(SessionUse::RESTARTS_SEQUENCE) {
             self.memory.sequences = Sequences::Restarted;

@@ -95,7 +95,6 @@ impl Session {
             let mut words = captured.bytes().to_vec();
             command_complete(&mut words, &tag);
             self.say(words);
-            self.statements.put_portal(&portal.portal, Portal::Partial);
             return Ok(());
         }
         let kept = captured.portal(&answered.descriptions, &tag);

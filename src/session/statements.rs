@@ -6,12 +6,12 @@ use std::sync::Arc;
 use crate::backend::connection::StatementId;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::session::Session;
 use crate::session::effect::Effect;
 use crate::session::held::Held;
 use crate::session::prepared::{Needs, Prepared, server_name, statement_id};
 use crate::session::simple::aborted;
 use crate::session::study::{Study, converted, effect_of};
+use crate::session::{Session, Stop};
 use crate::sql::statement::Statement;
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
@@ -75,16 +75,28 @@ impl Session {
     /// # Errors
     /// `25P02`.
     pub(super) fn check_known(&mut self, plan: &Plan, id: StatementId) -> Result<()> {
-        let may_run = matches!(
-            effect_of(&plan.statement),
-            Effect::End | Effect::RollbackTo(_)
-        );
+        let may_run = may_end_broken(plan);
         let is_known = |held: &mut Held| held.lease.knows(id);
         let is_failed = self.transaction == Transaction::Failed && !may_run;
         match is_failed && self.server.as_mut().is_some_and(is_known) {
             true => Err(aborted()),
             false => Ok(()),
         }
+    }
+
+    /// Before a text is parsed that the server at work has or is about to have, so that it is not asked: what is
+    /// under way may yet say that the text is wrong, or have the transaction fail.
+    pub(super) async fn settle_parse(&mut self, id: StatementId) -> Result<(), Stop> {
+        let is_in_block = self.transaction != Transaction::Idle;
+        let is_parsed =
+            |held: &mut Held| held.lease.knows(id) && (is_in_block || held.replies.is_parsing(id));
+        if self.server.as_mut().is_some_and(is_parsed) {
+            self.drain().await?;
+            if self.is_skipping() {
+                return Err(Stop::Skip);
+            }
+        }
+        Ok(())
     }
 
     /// Forgets the statements whose Parse stood behind an error and was not sent.
@@ -186,4 +198,10 @@ impl Session {
         self.statements.renew(name, Arc::clone(&renewed));
         Ok(renewed)
     }
+}
+
+/// Whether a statement may run in a transaction that has failed.
+pub(super) fn may_end_broken(plan: &Plan) -> bool {
+    let effect = effect_of(&plan.statement);
+    matches!(effect, Effect::End | Effect::RollbackTo(_)) || plan.statement == Statement::Empty
 }

@@ -71,25 +71,25 @@ impl Session {
         let plan = &portal.prepared.plan;
         let merge = plan.merge.as_ref();
         let Some(merge) = merge.filter(|_| matches!(portal.way, Way::Scatter)) else {
-            return self.combine_portal(portal, 0, false).await.map(drop);
+            return self.combine_portal(portal, 0).await.map(drop);
         };
         let joins = self.check_scatter(plan, &portal.shards).await?;
         let merged = self.merge_rows(portal, merge, (joins, 0)).await;
         match self.is_for_hub(plan, joins, &merged) {
-            true => self.combine_portal(portal, 0, true).await.map(drop),
+            true => self.combine_portal(portal, 0).await.map(drop),
             false => merged.map(drop),
         }
     }
 
     /// Runs a bound DECLARE of a cursor whose rows a hub finds.
     pub(super) async fn execute_declare(&mut self, portal: &ScatterPortal) -> Result<(), Stop> {
+        self.check_declared(portal)?;
         let prepared = &portal.prepared;
         let bind = Bind::read(frame::body(&portal.bind))?;
         let parameters = Parameters::new(&prepared.types, bind.formats, bind.values);
         let written = (prepared.sql(), &*prepared.literals);
         self.declare_whole(&prepared.plan, written, (&prepared.types, parameters))
             .await?;
-        self.acknowledge_bind();
         let mut words = Vec::new();
         if portal.is_described {
             no_data(&mut words);
@@ -116,9 +116,7 @@ impl Session {
         else {
             return Err(Stop::Gone);
         };
-        if self.memory.cursors.is_known(name) {
-            return Err(duplicate(name).into());
-        }
+        self.check_free_cursor(&plan.statement)?;
         let mut values: Vec<Parameter<'_>> = Vec::new();
         while let Some(value) = parameters.value(values.len()) {
             let type_oid = types.get(values.len()).copied().unwrap_or(0);
@@ -304,13 +302,6 @@ impl Captured {
         let told = header.and_then(|header| bytes.split_at_checked(header.frame_bytes));
         told.ok_or_else(|| Error::protocol("rows without their description"))
     }
-}
-
-fn duplicate(name: &str) -> Error {
-    Error::new(
-        SqlState::DUPLICATE_CURSOR,
-        format!("cursor \"{name}\" already exists"),
-    )
 }
 
 #[cfg(test)]

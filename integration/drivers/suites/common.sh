@@ -40,6 +40,14 @@ direct() {
     -U "$SUITE_USER" -c "$1" "${2:-$SUITE_DATABASE}"
 }
 
+# everywhere SQL [DATABASE]: runs SQL on every PostgreSQL.
+everywhere() {
+  local port
+  for port in $SERVER_PORTS; do
+    DIRECT_PORT=$port direct "$@"
+  done
+}
+
 # server_version: PostgreSQL's.
 server_version() {
   PGPASSWORD=$SUITE_PASSWORD psql -qAtX -h "$SUITE_HOST" -p "$DIRECT_PORT" -U "$SUITE_USER" \

@@ -7,9 +7,13 @@ DIRECT and PROXY are JUnit XML files, or text files with a line `STATUS TEST` fo
 status is passed, failed or skipped. EXPECTED, by default suites/NAME.expected, has the tests that a
 pooler can't pass, a line `TEST — why` each; `#` starts a comment, and a test that ends in `*` means all
 that start so. Exits with 1 if another test passes directly and not through the proxy.
+
+With SHARDS in the environment, and SHARD_KEY, these are part of NAME and TITLE, and what EXPECTED holds for one
+shard holds for several.
 """
 
 import datetime
+import os
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -65,6 +69,15 @@ def main() -> int:
     name, title, direct_file, proxy_file, *rest = sys.argv[1:]
     direct, proxy = read(Path(direct_file)), read(Path(proxy_file))
     expected = read_expected(Path(rest[0]) if rest else HERE / f"{name}.expected")
+    shards, key = os.environ.get("SHARDS", "1"), os.environ.get("SHARD_KEY")
+    if shards != "1":
+        name += f"-{shards}-shards"
+        title += f", {shards} shards"
+    if key:
+        name += f"-by-{key}"
+        title += f", every table with a column {key} sharded by it"
+    if shards != "1" or key:
+        expected = read_expected(HERE / f"{name}.expected") + expected
     lost = [test for test, status in direct.items() if status == "passed" and proxy.get(test) != "passed"]
     gained = [test for test, status in proxy.items() if status == "passed" and direct.get(test) != "passed"]
     known = [(test, why) for test in lost if (why := reason(test, expected))]

@@ -13,7 +13,7 @@ for package in pgconn pgx/v4 pgx/v4/stdlib pgx/v4/pgxpool; do
 done
 
 servers pgx "${SUITE_PORT:-21122}" pgx_test
-direct "CREATE EXTENSION hstore; CREATE EXTENSION ltree; CREATE DOMAIN uint64 AS numeric(20,0)"
+everywhere "CREATE EXTENSION hstore; CREATE EXTENSION ltree; CREATE DOMAIN uint64 AS numeric(20,0)"
 for way in direct proxy; do
   url="host=$SUITE_HOST port=$(port_of $way) user=$SUITE_USER password=$SUITE_PASSWORD dbname=pgx_test"
   PGX_TEST_DATABASE=$url PGX_TEST_CONN_STRING=$url PGX_TEST_TCP_CONN_STRING=$url \

@@ -9,7 +9,7 @@ source_of psycopg2 "psycopg2==$version"
 # Beside the sources, where `import psycopg2` finds the built package.
 rm -rf "$work/psycopg2/tests" && cp -r "$source/tests" "$work/psycopg2/"
 servers psycopg2 "${SUITE_PORT:-21010}" psycopg2_test
-direct "CREATE EXTENSION hstore"
+everywhere "CREATE EXTENSION hstore"
 
 cd "$work/psycopg2"
 export PGHOST=$SUITE_HOST PGUSER=$SUITE_USER PGPASSWORD=$SUITE_PASSWORD PSYCOPG2_TEST_REPL_DSN=

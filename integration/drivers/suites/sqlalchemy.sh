@@ -12,8 +12,8 @@ source_of sqlalchemy "sqlalchemy==$version"
 # A database for each run: tests that are interrupted leave tables behind.
 servers sqlalchemy "${SUITE_PORT:-21020}" direct proxy
 for database in direct proxy; do
-  direct "CREATE SCHEMA test_schema; CREATE SCHEMA test_schema_2" $database
-  direct "CREATE EXTENSION hstore; CREATE EXTENSION citext" $database
+  everywhere "CREATE SCHEMA test_schema; CREATE SCHEMA test_schema_2" $database
+  everywhere "CREATE EXTENSION hstore; CREATE EXTENSION citext" $database
 done
 
 cd "$source"

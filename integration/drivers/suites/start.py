@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Starts a PostgreSQL and a one-shard proxy in front of it, for a client's own test suite.
+"""Starts a PostgreSQL and a proxy in front of it or of others, for a client's own test suite.
 
     start.py start DIRECTORY PORT [DATABASE...]   PostgreSQL on PORT, the proxy on PORT + 1
     start.py restart DIRECTORY                    the proxy alone, after a build
@@ -14,6 +14,9 @@ and has DIRECT_URL and PROXY_URL, and the parts that are alike in both or not: S
 SUITE_PASSWORD, SUITE_DATABASE, DIRECT_PORT, PROXY_PORT, DIRECT_SOCKETS, PROXY_SOCKETS (directories).
 The role is a superuser. Every DATABASE (by default one named `suite`) is made and is in proxy.yaml; one
 that is written `+DATABASE` is only in proxy.yaml, because the suite makes it.
+SHARDS is the number of shards, 1 if it is not set: then the proxy's one shard is that PostgreSQL. Of
+several each has a PostgreSQL of its own, on PORT + 2 and on (SERVER_PORTS has all ports of PostgreSQL).
+Tables are at home on the first, or sharded by the column that SHARD_KEY names, where they have it.
 SHARDWIRE names another binary than target/debug/shardwire; PG_BIN another PostgreSQL.
 """
 
@@ -70,8 +73,18 @@ def wait_for(what: str, port: int, log: Path) -> None:
     sys.exit(f"{what} does not answer on port {port}:\n{log.read_text()[-4000:]}")
 
 
-def start_postgresql(directory: Path, port: int, databases: list[str]) -> None:
-    bin, data, log = programs(), directory / "data", directory / "postgresql.log"
+def server_ports(port: int) -> list[int]:
+    """The direct server's, and those of the shards if there are several."""
+    shards = int(os.environ.get("SHARDS", "1"))
+    return [port, *(port + 2 + shard for shard in range(shards if shards > 1 else 0))]
+
+
+def data_of(directory: Path, port: int, server: int) -> Path:
+    return directory / ("data" if server == port else f"data{server - port}")
+
+
+def start_postgresql(directory: Path, port: int, server_port: int, databases: list[str]) -> None:
+    bin, data, log = programs(), data_of(directory, port, server_port), directory / "postgresql.log"
     if not data.exists():
         directory.mkdir(parents=True, exist_ok=True)
         password = directory / "password"
@@ -89,19 +102,19 @@ def start_postgresql(directory: Path, port: int, databases: list[str]) -> None:
     options = [f"-c{name}={value.strip(chr(39))}" for name, value in SETTINGS.items()]
     with log.open("ab") as output:
         server = subprocess.Popen(
-            as_postgres(bin / "postgres", "-D", data, "-p", port, "-k", directory, *options),
+            as_postgres(bin / "postgres", "-D", data, "-p", server_port, "-k", directory, *options),
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
-    wait_for("PostgreSQL", port, log)
+    wait_for("PostgreSQL", server_port, log)
     if server.poll() is not None:
-        sys.exit(f"port {port} is another server's")
+        sys.exit(f"port {server_port} is another server's")
     os.environ["PGPASSWORD"] = PASSWORD
     for database in databases:
         if database.startswith("+"):
             continue
         # It is there already when the directory is used again.
         subprocess.run(
-            [bin / "createdb", "-h", HOST, "-p", str(port), "-U", USER, database],
+            [bin / "createdb", "-h", HOST, "-p", str(server_port), "-U", USER, database],
             check=False, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -116,14 +129,19 @@ def configuration(directory: Path, port: int, databases: list[str]) -> str:
         f"  users: {{ {USER}: {{ password: {PASSWORD} }} }}",
         "databases:",
     ]
+    servers = server_ports(port)[-int(os.environ.get("SHARDS", "1")):]
+    shards = [f'{{ name: s{shard}, primary: "{HOST}:{at}" }}' for shard, at in enumerate(servers)]
+    key = os.environ.get("SHARD_KEY")
     for database in databases:
         database = database.lstrip("+")
         lines += [
             f"  {database}:",
             f"    backend: {{ database: {database}, user: {USER}, password: {PASSWORD} }}",
             "    pool: { mode: transaction, max_size: 20 }",
-            f'    shards: [{{ name: s0, primary: "{HOST}:{port}" }}]',
+            f"    shards: [{', '.join(shards)}]",
         ]
+        if key:
+            lines.append(f'    tables: {{ "*": {{ shard_key: {key} }} }}')
     return "\n".join(lines) + "\n"
 
 
@@ -157,10 +175,12 @@ def end(pid_file: Path, how: signal.Signals) -> None:
 
 
 def start(directory: Path, port: int, databases: list[str]) -> None:
-    for wanted in (port, port + 1):
+    servers = server_ports(port)
+    for wanted in (*servers, port + 1):
         if answers(wanted):
             sys.exit(f"port {wanted} is in use")
-    start_postgresql(directory, port, databases)
+    for server in servers:
+        start_postgresql(directory, port, server, databases)
     (directory / "proxy.yaml").write_text(configuration(directory, port, databases))
     (directory / "port").write_text(str(port))
     start_proxy(directory, port)
@@ -174,6 +194,7 @@ def start(directory: Path, port: int, databases: list[str]) -> None:
         "SUITE_DATABASE": databases[0],
         "DIRECT_PORT": port,
         "PROXY_PORT": port + 1,
+        "SERVER_PORTS": "'" + " ".join(map(str, servers)) + "'",
         "DIRECT_SOCKETS": directory,
         "PROXY_SOCKETS": directory,
     }.items():
@@ -193,7 +214,8 @@ def main() -> None:
         case ["stop", directory]:
             path = Path(directory).absolute()
             end(path / "proxy.pid", signal.SIGINT)
-            end(path / "data/postmaster.pid", signal.SIGINT)
+            for data in path.glob("data*"):
+                end(data / "postmaster.pid", signal.SIGINT)
         case _:
             sys.exit(__doc__)
 

@@ -34,14 +34,14 @@ features=array-impls,with-bit-vec-0_8,with-chrono-0_4,with-eui48-1,with-geo-type
 features=$features,with-serde_json-1,with-smol_str-01,with-time-0_3,with-uuid-1
 build="cargo test --target-dir $work/cargo --test test --features $features --"
 servers tokio_postgres "${SUITE_PORT:-21124}" postgres
-direct "CREATE ROLE postgres SUPERUSER LOGIN; CREATE ROLE ssl_user LOGIN PASSWORD 'password'" postgres
-direct "CREATE ROLE pass_user LOGIN PASSWORD 'password'; CREATE ROLE scram_user LOGIN PASSWORD 'password'" postgres
-direct "SET password_encryption = md5; CREATE ROLE md5_user LOGIN PASSWORD 'password'" postgres
-direct "CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree" postgres
+everywhere "CREATE ROLE postgres SUPERUSER LOGIN; CREATE ROLE ssl_user LOGIN PASSWORD 'password'" postgres
+everywhere "CREATE ROLE pass_user LOGIN PASSWORD 'password'; CREATE ROLE scram_user LOGIN PASSWORD 'password'" postgres
+everywhere "SET password_encryption = md5; CREATE ROLE md5_user LOGIN PASSWORD 'password'" postgres
+everywhere "CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree" postgres
 # The suite's user comes in without a password, the others with theirs.
 sed -i '1i host all postgres 127.0.0.1/32 trust\nhost all pass_user 127.0.0.1/32 password\nhost all md5_user 127.0.0.1/32 md5' \
-  "$servers/data/pg_hba.conf"
-direct "SELECT pg_reload_conf()" postgres >reloaded
+  "$servers"/data*/pg_hba.conf
+everywhere "SELECT pg_reload_conf()" postgres >reloaded
 python3 - "$servers/proxy.yaml" <<'PYTHON'
 import re, sys
 text = open(sys.argv[1]).read()

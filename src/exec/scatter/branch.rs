@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
+use crate::exec::scatter::Reached;
 use crate::net::duplex::Duplex;
 use crate::pool::Lease;
 use crate::wire::backend::Status;
@@ -25,6 +26,8 @@ pub(super) struct Branch<C> {
     pub(super) tag: String,
     /// It stopped at the row limit of its Execute.
     pub(super) is_suspended: bool,
+    /// The server has the statement.
+    pub(super) is_parsed: bool,
     /// The server has accepted the Bind, so what the lease believes of prepared statements is true.
     pub(super) is_bound: bool,
     /// What it says of its transaction, once it is done.
@@ -51,8 +54,8 @@ impl Clock {
 }
 
 impl<C: BorrowMut<Lease>> Branch<C> {
-    /// A part that has just been asked.
-    pub(super) fn new(connection: C, shard: String) -> Branch<C> {
+    /// A part that has just been asked; whether that has it read a statement first.
+    pub(super) fn new(connection: C, shard: String, parses: bool) -> Branch<C> {
         Branch {
             connection,
             shard,
@@ -61,6 +64,7 @@ impl<C: BorrowMut<Lease>> Branch<C> {
             affected: 0,
             tag: String::new(),
             is_suspended: false,
+            is_parsed: !parses,
             is_bound: false,
             status: None,
             dropping: 0,
@@ -69,6 +73,15 @@ impl<C: BorrowMut<Lease>> Branch<C> {
                 began: Instant::now(),
                 took: Duration::ZERO,
             },
+        }
+    }
+
+    /// How far it has come.
+    pub(super) fn reached(&self) -> Reached {
+        match (self.is_parsed, self.is_bound) {
+            (_, true) => Reached::Bound,
+            (true, false) => Reached::Parsed,
+            (false, false) => Reached::Nothing,
         }
     }
 

@@ -70,7 +70,7 @@ impl<C: BorrowMut<Lease>> CopyOut<C> {
             frontend::write_query(lease.socket.output.tail(), text);
             Branch {
                 is_bound: true,
-                ..Branch::new(connection, shard)
+                ..Branch::new(connection, shard, true)
             }
         };
         let branches: Vec<Branch<C>> = connections.into_iter().map(branch).collect();

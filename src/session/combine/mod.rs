@@ -57,8 +57,6 @@ struct Asked<'a> {
     is_described: bool,
     /// 0 is all.
     max_rows: i32,
-    /// The client knows that it is bound.
-    is_acknowledged: bool,
 }
 
 /// What a hub has answered.
@@ -103,7 +101,6 @@ impl Session {
             bind: None,
             is_described: true,
             max_rows: 0,
-            is_acknowledged: true,
         };
         let finished = self.combine(&asked).await?;
         self.end_query(&tag_of(plan, finished.rows)).await
@@ -115,27 +112,11 @@ impl Session {
         portal: ScatterPortal,
         max_rows: i32,
     ) -> Result<(), Stop> {
-        self.execute_on_hub(portal, max_rows, false).await
-    }
-
-    /// Runs a bound statement whose merge was given up.
-    pub(super) async fn execute_instead(&mut self, portal: ScatterPortal) -> Result<(), Stop> {
-        self.execute_on_hub(portal, 0, true).await
-    }
-
-    async fn execute_on_hub(
-        &mut self,
-        portal: ScatterPortal,
-        max_rows: i32,
-        is_acknowledged: bool,
-    ) -> Result<(), Stop> {
         let prepared = &portal.prepared;
         if let Statement::Declare { .. } = prepared.plan.statement {
             return self.execute_declare(&portal).await;
         }
-        let finished = self
-            .combine_portal(&portal, max_rows, is_acknowledged)
-            .await?;
+        let finished = self.combine_portal(&portal, max_rows).await?;
         if !finished.is_suspended {
             self.conclude(Vec::new(), &tag_of(&prepared.plan, finished.rows));
             return Ok(());
@@ -152,7 +133,6 @@ impl Session {
         &mut self,
         portal: &ScatterPortal,
         max_rows: i32,
-        is_acknowledged: bool,
     ) -> Result<Finished, Stop> {
         let prepared = &portal.prepared;
         let asked = Asked {
@@ -163,7 +143,6 @@ impl Session {
             bind: Some(Bind::read(frame::body(&portal.bind))?),
             is_described: portal.is_described,
             max_rows: max_rows.max(0),
-            is_acknowledged,
         };
         self.combine(&asked).await
     }
@@ -183,7 +162,6 @@ impl Session {
             bind: Some(bind),
             is_described: true,
             max_rows: 0,
-            is_acknowledged: true,
         };
         Ok(self.combine(&asked).await?.rows)
     }
@@ -401,7 +379,7 @@ impl Session {
         if asked.bind.is_none() {
             return;
         }
-        self.acknowledge_bind();
+        self.pay_owed();
         if asked.is_described {
             let mut words = Vec::new();
             no_data(&mut words);
@@ -454,9 +432,7 @@ impl Session {
         frontend::write_subject(&mut messages, b'D', Subject::Portal, b"");
         frontend::write_execute(&mut messages, b"", asked.max_rows);
         frontend::write_sync(&mut messages);
-        if !asked.is_acknowledged {
-            self.acknowledge_bind();
-        }
+        self.acknowledge_bind();
         self.registered.control.begin(&hub.lease);
         let head = self.explained_by_hub(hub, execution, asked);
         let send = |lease: &mut Lease| {

@@ -69,7 +69,7 @@ impl Session {
             .into());
         }
         self.drain().await?;
-        self.acknowledge_bind();
+        self.pay_owed();
         if portal.is_described {
             let mut words = Vec::new();
             no_data(&mut words);

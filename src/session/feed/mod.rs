@@ -21,7 +21,7 @@ use crate::session::change::request::used;
 use crate::session::database::{Database, Question};
 use crate::session::feed::load::{BIGINT, Load, Supply};
 use crate::session::kept::gives_rows;
-use crate::session::prepared::{Needs, Portal, Prepared, statement_id};
+use crate::session::prepared::{Needs, Prepared, statement_id};
 use crate::session::replicated::Written;
 use crate::session::scatter::{Answered, Joins, ScatterPortal, tag};
 use crate::session::select::{Selected, Use};
@@ -173,8 +173,6 @@ impl Session {
             let kept = captured.portal(&answered.descriptions, &tag);
             return self.execute_kept(&portal.portal, kept, max_rows).await;
         }
-        // It has run: what is left of its answer is its end.
-        self.statements.put_portal(&portal.portal, Portal::Partial);
         self.conclude(captured.bytes().to_vec(), &tag);
         Ok(())
     }
