@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Parameters, Plan, Route, SessionUse, Target};
 use crate::session::held::Held;
 use crate::session::portals::Place;
-use crate::session::prepared::{LocalPortal, Needs, Portal, Prepared, server_name};
-use crate::session::replies::Expect;
+use crate::session::prepared::{Needs, Portal, Prepared, server_name};
+use crate::session::replies::{Effects, Expect};
 use crate::session::rewrite::Rewritten;
 use crate::session::scatter::ScatterPortal;
 use crate::session::statements::may_end_broken;
@@ -23,16 +23,12 @@ use crate::session::{Session, Stop};
 use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
-use crate::wire::backend::{close_complete, command_complete, no_data, ready_for_query};
-use crate::wire::format::Formats;
+use crate::wire::backend::{close_complete, command_complete, ready_for_query};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Parse, Subject};
 
 /// Parses that wait for a server at most; then any server has to do.
 const LARGEST_PENDING: usize = 64;
-
-/// ParameterDescription without parameters.
-const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
 
 impl Session {
     /// Handles a message of the extended protocol.
@@ -76,17 +72,7 @@ impl Session {
         if self.batch.pending.len() >= LARGEST_PENDING {
             self.place_pending().await?;
         }
-        if !parse.name.is_empty() {
-            if self.statements.get(parse.name).is_some() {
-                // What has that name may fail yet.
-                self.place_pending().await?;
-                self.drain().await?;
-                if self.is_skipping() {
-                    return Err(Stop::Skip);
-                }
-            }
-            self.check_new_name(parse.name)?;
-        }
+        self.claim_name(parse.name).await?;
         let types: Vec<u32> = parse.types().collect();
         let read = self.settings.context().encoding.read(parse.text);
         let mut study = self.study_anew(read.as_deref(), &types).await?;
@@ -147,6 +133,25 @@ impl Session {
         Ok(())
     }
 
+    /// Before a statement is read that is to have this name.
+    ///
+    /// # Errors
+    /// `42P05` if another has it.
+    async fn claim_name(&mut self, name: &[u8]) -> Result<(), Stop> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        if self.statements.get(name).is_some() {
+            // What has that name may fail yet.
+            self.place_pending().await?;
+            self.drain().await?;
+            if self.is_skipping() {
+                return Err(Stop::Skip);
+            }
+        }
+        self.check_new_name(name).map_err(Stop::from)
+    }
+
     async fn bind(&mut self, frame: &[u8]) -> Result<(), Stop> {
         let bind = Bind::read(frame::body(frame))?;
         self.registered.tally.bound(bind.statement);
@@ -159,25 +164,10 @@ impl Session {
         let parameters = Parameters::new(&prepared.types, bind.formats, bind.values);
         let settings = self.settings_made(&prepared.plan, text, &parameters)?;
         let (mut planned, mut is_filled) = (None, false);
-        if self.transaction.is_broken() && may_end_broken(&prepared.plan) {
-            // Whether there is that savepoint is for its Execute to say.
+        if self.is_bound_locally(&prepared).await? {
             return self.bind_locally(&bind, prepared).await;
         }
         if self.transaction != Transaction::Failed {
-            let local = match self.local(&prepared.plan, text).await {
-                // That comes when it is executed.
-                Err(error) if error.code() == SqlState::NO_ACTIVE_SQL_TRANSACTION => {
-                    return self.bind_locally(&bind, prepared).await;
-                }
-                local => local?,
-            };
-            if local.is_some() {
-                // What waits with it may fail.
-                self.place_others(prepared.id).await?;
-                if self.local(&prepared.plan, text).await?.is_some() {
-                    return self.bind_locally(&bind, prepared).await;
-                }
-            }
             if let Some(portal) = self.bind_execute(&prepared, &bind).await? {
                 self.check_free_portal(bind.portal, None)?;
                 self.place_others(prepared.id).await?;
@@ -229,6 +219,32 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a statement that is bound is for the proxy itself to execute.
+    async fn is_bound_locally(&mut self, prepared: &Prepared) -> Result<bool, Stop> {
+        let (plan, text) = (&prepared.plan, prepared.sql());
+        if self.transaction.is_broken() && plan.statement == Statement::Empty {
+            // It is parsed and described there, but not bound.
+            return Err(self.aborted().into());
+        }
+        if self.transaction.is_broken() && may_end_broken(plan) {
+            // Whether there is that savepoint is for its Execute to say.
+            return Ok(true);
+        }
+        if self.transaction == Transaction::Failed {
+            return Ok(false);
+        }
+        match self.local(plan, text).await {
+            // That comes when it is executed.
+            Err(error) if error.code() == SqlState::NO_ACTIVE_SQL_TRANSACTION => return Ok(true),
+            Err(error) => return Err(error.into()),
+            Ok(None) => return Ok(false),
+            Ok(Some(_)) => {}
+        }
+        // What waits with it may fail.
+        self.place_others(prepared.id).await?;
+        Ok(self.local(plan, text).await?.is_some())
+    }
+
     /// Where a bound statement runs, or the one that stands for it.
     fn aim(&mut self, prepared: &mut Arc<Prepared>, bind: &Bind<'_>) -> Result<Target> {
         if let Some((derived, target)) = self.derive(prepared)? {
@@ -250,117 +266,6 @@ impl Session {
         self.statements.remove_portal(portal);
         self.forward(frame, Expect::Bind);
         Ok(())
-    }
-
-    async fn describe(&mut self, frame: &[u8]) -> Result<(), Stop> {
-        let (subject, name) = frontend::subject(frame::body(frame), "DESCRIBE")?;
-        match subject {
-            Subject::Portal => self.describe_portal(frame, name).await,
-            Subject::Statement if self.is_of_server(name) => {
-                self.forward(frame, Expect::Describe);
-                Ok(())
-            }
-            Subject::Statement => self.describe_statement(name).await,
-        }
-    }
-
-    async fn describe_portal(&mut self, frame: &[u8], name: &[u8]) -> Result<(), Stop> {
-        if let Some(scatter) = &mut self.batch.scatter
-            && *scatter.portal == *name
-        {
-            if !std::mem::replace(&mut scatter.is_described, true) {
-                return Ok(());
-            }
-        }
-        self.drop_scatter().await?;
-        if !matches!(
-            self.statements.portal(name),
-            Some(Portal::OnServer(..)) | None
-        ) {
-            self.place_pending().await?;
-        }
-        match self.statements.portal(name).cloned() {
-            Some(Portal::Local(portal)) => {
-                let LocalPortal {
-                    prepared, formats, ..
-                } = &portal;
-                let words = self.describe_local(prepared, formats).await?;
-                self.say(words);
-            }
-            Some(Portal::Bound(portal)) => self.describe_bound(&portal).await?,
-            Some(Portal::Done(None)) => {
-                let mut words = Vec::new();
-                no_data(&mut words);
-                self.say(words);
-            }
-            Some(Portal::Spread(portal)) => self.describe_spread(&portal).await?,
-            Some(Portal::Kept(portal)) => self.describe_kept(&portal).await?,
-            Some(Portal::OnServer(_, _, place)) => {
-                self.reach_portal(place).await?;
-                self.forward(frame, Expect::Describe);
-            }
-            _ => {
-                self.reach_cursor(name).await?;
-                if !self.may_know_portal(name) {
-                    return Err(no_portal(name).into());
-                }
-                self.forward(frame, Expect::Describe);
-            }
-        }
-        Ok(())
-    }
-
-    async fn describe_statement(&mut self, name: &[u8]) -> Result<(), Stop> {
-        self.drop_scatter().await?;
-        let prepared = self.prepared(name)?;
-        let text = prepared.sql();
-        let ends_broken = self.transaction.is_broken() && may_end_broken(&prepared.plan);
-        if ends_broken || self.is_local(&prepared.plan, text).await? {
-            self.place_others(prepared.id).await?;
-            let mut words = self.acknowledge_pending();
-            words.extend_from_slice(NO_PARAMETERS);
-            let formats = Formats::default();
-            words.extend_from_slice(&self.describe_local(&prepared, &formats).await?);
-            self.say(words);
-            return Ok(());
-        }
-        let derived = self.derive(&prepared).ok().flatten();
-        let prepared = derived.map_or(prepared, |(derived, _)| derived);
-        self.hold(self.need_to_prepare(&prepared.plan)).await?;
-        self.send_pending();
-        let prepared = self.described_as(name, prepared);
-        let has_parameters = self.has_parameters();
-        let Some(held) = &mut self.server else {
-            return Ok(());
-        };
-        held.announce(&prepared, None);
-        let out = held.lease.socket.output.tail();
-        frontend::write_subject(out, b'D', Subject::Statement, &prepared.server_name);
-        held.replies.push(match has_parameters {
-            true => Expect::DescribeColumns(name.into()),
-            false => Expect::DescribeStatement(name.into()),
-        });
-        self.batch.sent = true;
-        Ok(())
-    }
-
-    async fn describe_local(
-        &mut self,
-        prepared: &Prepared,
-        formats: &Formats,
-    ) -> Result<Vec<u8>, Stop> {
-        let text = prepared.sql();
-        let mut words = match self.transaction.is_broken() {
-            true => Vec::new(),
-            false => match self.description(&prepared.plan, text, formats).await {
-                Err(error) if error.code() == SqlState::NO_ACTIVE_SQL_TRANSACTION => Vec::new(),
-                words => words?,
-            },
-        };
-        if words.is_empty() {
-            no_data(&mut words);
-        }
-        Ok(words)
     }
 
     async fn execute(&mut self, frame: &[u8]) -> Result<(), Stop> {
@@ -400,34 +305,7 @@ impl Session {
             .into()),
             Some(Portal::OnServer(prepared, settings, place)) => {
                 self.reach_portal(place).await?;
-                let is_write = prepared.plan.access == Access::Write;
-                if is_write {
-                    self.unit.make_final();
-                }
-                self.check_free_cursor(&prepared.plan.statement)?;
-                if self.before_end(&prepared.plan.statement).await? {
-                    let mut words = Vec::new();
-                    command_complete(&mut words, "COMMIT");
-                    self.say(words);
-                    return Ok(());
-                }
-                let text = prepared.sql();
-                let effects = settings.or_else(|| effects(&prepared.plan, text));
-                let effects = self.foresee(effects).await?;
-                self.note_pins(&effects);
-                self.note_temporary(&prepared.plan);
-                let work = self.work(&prepared.plan);
-                if let Some(held) = &mut self.server {
-                    held.note(work);
-                }
-                let rows = std::mem::take(&mut self.batch.explanation);
-                if !rows.is_empty()
-                    && let Some(held) = &mut self.server
-                {
-                    held.replies.push(Expect::Local(rows));
-                }
-                self.forward(frame, Expect::Execute(effects));
-                Ok(())
+                self.execute_on_server(frame, &prepared, settings).await
             }
             None => {
                 self.reach_cursor(name).await?;
@@ -439,6 +317,51 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    async fn execute_on_server(
+        &mut self,
+        frame: &[u8],
+        prepared: &Prepared,
+        settings: Effects,
+    ) -> Result<(), Stop> {
+        let is_write = prepared.plan.access == Access::Write;
+        if is_write {
+            self.unit.make_final();
+        }
+        let text = prepared.sql();
+        if self.others.is_implicit
+            && matches!(
+                prepared.plan.statement,
+                Statement::Declare { .. } | Statement::Lock
+            )
+        {
+            // The batch may have become a transaction of several shards behind its Bind.
+            self.local_implicit(&prepared.plan.statement, text)?;
+        }
+        self.check_free_cursor(&prepared.plan.statement)?;
+        if self.before_end(&prepared.plan.statement).await? {
+            let mut words = Vec::new();
+            command_complete(&mut words, "COMMIT");
+            self.say(words);
+            return Ok(());
+        }
+        let effects = settings.or_else(|| effects(&prepared.plan, text));
+        let effects = self.foresee(effects).await?;
+        self.note_pins(&effects);
+        self.note_temporary(&prepared.plan);
+        let work = self.work(&prepared.plan);
+        if let Some(held) = &mut self.server {
+            held.note(work);
+        }
+        let rows = std::mem::take(&mut self.batch.explanation);
+        if !rows.is_empty()
+            && let Some(held) = &mut self.server
+        {
+            held.replies.push(Expect::Local(rows));
+        }
+        self.forward(frame, Expect::Execute(effects));
+        Ok(())
     }
 
     async fn close(&mut self, frame: &[u8]) -> Result<(), Stop> {
@@ -470,7 +393,7 @@ impl Session {
         Ok(())
     }
 
-    fn forward(&mut self, frame: &[u8], expect: Expect) {
+    pub(super) fn forward(&mut self, frame: &[u8], expect: Expect) {
         self.send_pending();
         if let Some(held) = &mut self.server {
             held.send(frame, expect);
@@ -588,7 +511,7 @@ fn plan_of(study: Study) -> Result<Arc<Plan>> {
     })
 }
 
-fn no_portal(name: &[u8]) -> Error {
+pub(super) fn no_portal(name: &[u8]) -> Error {
     let name = String::from_utf8_lossy(name);
     Error::new(
         SqlState::INVALID_CURSOR_NAME,

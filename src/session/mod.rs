@@ -37,6 +37,7 @@ mod date_style;
 pub mod deadlock;
 mod define;
 mod definitions;
+mod describe;
 mod draws;
 mod effect;
 mod ending;

@@ -73,8 +73,10 @@ impl Session {
         prepared: Arc<Prepared>,
     ) -> Result<(), Stop> {
         let may_have = matches!(prepared.plan.statement, Statement::Declare { .. });
-        if bind.count > 0 && !may_have {
-            return Err(too_many_parameters(bind).into());
+        // Of a statement without a query, PostgreSQL counts the types that Parse came with.
+        let wanted = prepared.types.len();
+        if usize::from(bind.count) != wanted && !may_have {
+            return Err(wrong_count(bind, wanted).into());
         }
         self.check_free_portal(bind.portal, None)?;
         let formats = Formats::new(bind.results);
@@ -242,7 +244,11 @@ impl Session {
         };
         let is_possible = *hold || self.transaction != Transaction::Idle;
         let portal = self.statements.portal(name.as_bytes());
-        let is_taken = self.memory.cursors.is_known(name) || portal.is_some();
+        let is_taken = match self.database.is_single() {
+            // Its server knows of all others.
+            true => portal.is_some_and(|portal| !matches!(portal, Portal::OnServer(..))),
+            false => self.memory.cursors.is_known(name) || portal.is_some(),
+        };
         match is_taken && is_possible && self.transaction.status() != Status::Failed {
             true => Err(taken(name)),
             false => Ok(()),
@@ -346,12 +352,12 @@ fn on(shard: ShardIndex) -> Need {
     }
 }
 
-fn too_many_parameters(bind: &Bind<'_>) -> Error {
+fn wrong_count(bind: &Bind<'_>, wanted: usize) -> Error {
     let statement = String::from_utf8_lossy(bind.statement);
     Error::new(
         SqlState::PROTOCOL_VIOLATION,
         format!(
-            "bind message supplies {} parameters, but prepared statement \"{statement}\" requires 0",
+            "bind message supplies {} parameters, but prepared statement \"{statement}\" requires {wanted}",
             bind.count
         ),
     )

@@ -92,8 +92,16 @@ impl Session {
                 self.query_script(text, &[(whole, plan)]).await
             }
             Study::Many(plans) if ends_batch => self.query_script(text, &plans).await,
+            Study::Empty if ends_batch => {
+                self.drain().await?;
+                let mut words = Vec::new();
+                empty_query_response(&mut words);
+                self.say(words);
+                self.query_script(text, &[]).await
+            }
             Study::Opaque if self.transaction.is_broken() => Err(self.aborted().into()),
             Study::Empty => {
+                self.end_batch_before().await?;
                 let mut words = Vec::new();
                 empty_query_response(&mut words);
                 self.finish_simple(words).await
@@ -288,13 +296,23 @@ impl Session {
         }
     }
 
-    async fn query_locally(&mut self, local: Local) -> Result<(), Stop> {
+    /// Ends the batch that a Query which no server gets stands behind, without its Sync.
+    async fn end_batch_before(&mut self) -> Result<(), Stop> {
         let before = self.transaction.status();
         self.drain().await?;
-        self.check_unfailed(before)?;
-        if self.batch.is_sent() {
-            self.leave_batch().await?;
+        if self.is_skipping() {
+            // What stood before it has failed: up to Sync nothing is done.
+            return Err(Stop::Skip);
         }
+        self.check_unfailed(before)?;
+        match self.batch.is_sent() {
+            true => self.leave_batch().await,
+            false => Ok(()),
+        }
+    }
+
+    async fn query_locally(&mut self, local: Local) -> Result<(), Stop> {
+        self.end_batch_before().await?;
         let answer = self.perform(local, &Formats::default()).await?;
         self.database.metrics.local.inc();
         let mut words = answer.description;

@@ -61,6 +61,7 @@ pub(super) fn with_context(frame: &[u8], shard: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::sqlstate::SqlState;
     use crate::wire::backend::error_response;
 
