@@ -390,3 +390,142 @@ fn one_shard_answers_as_postgresql_whatever_was_sent_ahead() {
 fn two_shards_answer_as_postgresql_whatever_was_sent_ahead() {
     check(2);
 }
+
+/// A batch that waits for its Sync, in a transaction that has failed on several shards, keeps nobody else waiting.
+#[test]
+fn a_batch_without_its_sync_in_a_failed_transaction_is_waited_for() {
+    let cluster = cluster(2);
+    let [mut raw, mut other] = [cluster.proxy().raw(), cluster.proxy().raw()];
+    let batch = |sql: &str| {
+        let mut bytes = message::parse("", sql, &[]);
+        bytes.extend(message::bind("", "", &[], &[], &[]));
+        bytes.extend(message::execute("", 0));
+        bytes
+    };
+    for sql in ["BEGIN", "UPDATE users SET name = name"] {
+        raw.send(&message::query(sql));
+        raw.read_until(b'Z', 1);
+    }
+    // The second batch is under way before the first has failed.
+    let mut bytes = batch("SELECT 1 / (user_id - 4) FROM users WHERE user_id = 4");
+    bytes.extend(message::sync());
+    bytes.extend(batch("SELECT name FROM users WHERE user_id = 4"));
+    bytes.extend(message::flush());
+    raw.send(&bytes);
+    raw.read_until(b'E', 2);
+    for _ in 0..3 {
+        other.send(&message::query("SELECT count(*) FROM users"));
+        other.read_until(b'Z', 1);
+    }
+    raw.send(&message::sync());
+    raw.send(&message::query("ROLLBACK"));
+    let frames = raw.read_until(b'Z', 2);
+    let said: Vec<String> = frames.iter().map(line).collect();
+    assert_eq!(
+        said,
+        [
+            "ReadyForQuery E",
+            "CommandComplete ROLLBACK",
+            "ReadyForQuery I"
+        ]
+    );
+}
+
+/// A Query ends the batch that it stands behind, an empty one too.
+#[test]
+fn an_empty_query_commits_the_batch_before_it() {
+    for shards in [1, 2] {
+        let cluster = cluster(shards);
+        let mut raw = cluster.proxy().raw();
+        let mut bytes = Vec::new();
+        for sql in [
+            "INSERT INTO users VALUES (11, 'a')",
+            "INSERT INTO users VALUES (14, 'b')",
+        ] {
+            bytes.extend(message::parse("", sql, &[]));
+            bytes.extend(message::bind("", "", &[], &[], &[]));
+            bytes.extend(message::execute("", 0));
+        }
+        bytes.extend(message::query(" "));
+        bytes.extend(message::parse("", "SELEC 1", &[]));
+        bytes.extend(message::sync());
+        bytes.extend(message::query(
+            "SELECT count(*) FROM users WHERE user_id > 10",
+        ));
+        raw.send(&bytes);
+        let frames = raw.read_until(b'Z', 3);
+        let said: Vec<String> = frames.iter().map(line).collect();
+        assert_eq!(
+            said,
+            [
+                "ParseComplete",
+                "BindComplete",
+                "CommandComplete INSERT 0 1",
+                "ParseComplete",
+                "BindComplete",
+                "CommandComplete INSERT 0 1",
+                "EmptyQueryResponse",
+                "ReadyForQuery I",
+                "E ERROR 42601",
+                "ReadyForQuery I",
+                "RowDescription [count type=20 length=8 format=0]",
+                "DataRow \"2\"",
+                "CommandComplete SELECT 1",
+                "ReadyForQuery I",
+            ],
+            "{shards} shards"
+        );
+    }
+}
+
+/// A cursor over shards has the parameters that its DECLARE was bound to.
+#[test]
+fn a_cursor_over_shards_knows_its_parameters() {
+    let cluster = cluster(2);
+    let [mut proxy, mut oracle] = [cluster.proxy().raw(), cluster.oracle().raw()];
+    let declared = [
+        (
+            "SELECT name FROM users WHERE name > $1 AND user_id <> $2",
+            "user 3",
+            "5",
+        ),
+        (
+            "SELECT name FROM users WHERE name <> $1 AND user_id = $2",
+            "user 3",
+            " 4",
+        ),
+        (
+            "SELECT count(*) FROM users WHERE name > $1 AND user_id <> $2",
+            "user 3",
+            "5",
+        ),
+        (
+            "SELECT name FROM users WHERE name > $1 ORDER BY user_id LIMIT $2",
+            "user 3",
+            "2",
+        ),
+    ];
+    for (query, first, second) in declared {
+        for options in ["", "SCROLL", "BINARY"] {
+            let sql = format!("DECLARE c {options} CURSOR FOR {query}");
+            let values = [first, second].map(|value| Some(value.as_bytes().to_vec()));
+            let mut bytes = message::query("BEGIN");
+            bytes.extend(message::parse("", &sql, &[25, 20]));
+            bytes.extend(message::bind("", "", &[], &values, &[]));
+            bytes.extend(message::describe(b'P', ""));
+            bytes.extend(message::execute("", 0));
+            // As psycopg asks for the columns.
+            bytes.extend(message::describe(b'P', "c"));
+            bytes.extend(message::sync());
+            bytes.extend(message::query("FETCH ALL FROM c"));
+            bytes.extend(message::query("ROLLBACK"));
+            let [got, wanted] = [&mut proxy, &mut oracle].map(|raw| {
+                raw.send(&bytes);
+                let mut said: Vec<String> = raw.read_until(b'Z', 4).iter().map(line).collect();
+                said.sort();
+                said
+            });
+            assert_eq!(got, wanted, "{sql}");
+        }
+    }
+}

@@ -121,6 +121,20 @@ pub fn with_origins(body: &[u8], original: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// A RowDescription body that says of the same columns that they are text; none if it is torn.
+pub fn as_text(body: &[u8]) -> Option<Vec<u8>> {
+    let mut reader = Reader::new(body);
+    let count = reader.u16().ok()?;
+    let mut out = count.to_be_bytes().to_vec();
+    for _ in 0..count {
+        cstring(&mut out, reader.cstring().ok()?);
+        out.extend_from_slice(reader.bytes(16).ok()?);
+        reader.bytes(2).ok()?;
+        out.extend_from_slice(&[0, 0]);
+    }
+    Some(out)
+}
+
 fn column<'a>(reader: &mut Reader<'a>) -> Result<Column<'a>> {
     let name = reader.cstring()?;
     reader.bytes(6)?;

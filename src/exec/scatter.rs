@@ -262,7 +262,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
     pub fn described(mut self) -> Scatter<C> {
         self.is_released = true;
         for branch in &mut self.branches {
-            branch.is_bound = true;
+            branch.reached = Reached::Bound;
         }
         self
     }
@@ -429,7 +429,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
         let Some(branch) = self.branches.get_mut(index) else {
             return Ok(false);
         };
-        let reached = branch.reached();
+        let reached = branch.reached;
         let input = &mut branch.connection.borrow_mut().socket.input;
         let frame = input.bytes().get(..header.frame_bytes).unwrap_or(&[]);
         match header.tag {
@@ -462,8 +462,8 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                     return Err(Failure::Own(Error::protocol(message)));
                 }
             }
-            b'1' => branch.is_parsed = true,
-            b'2' => branch.is_bound = true,
+            b'1' => branch.reached = Reached::Parsed,
+            b'2' => branch.reached = Reached::Bound,
             b's' | b'C' => {
                 branch.is_suspended |= header.tag == b's';
                 branch.affected += affected(frame::body(frame));

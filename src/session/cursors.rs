@@ -187,8 +187,8 @@ pub(super) struct CursorCall<'a> {
     pub statement: &'a Statement,
     /// Its text.
     pub text: &'a [u8],
-    /// The result format codes of the Bind; none for a simple Query.
-    pub formats: Option<&'a [u8]>,
+    /// The declared types of its parameters, and its Bind; none for a simple Query.
+    pub bound: Option<(&'a [u32], Bind<'a>)>,
     /// Whether the client is to get a RowDescription.
     pub is_described: bool,
 }
@@ -258,7 +258,7 @@ impl Session {
         let call = CursorCall {
             statement: &portal.prepared.plan.statement,
             text: &portal.prepared.text,
-            formats: Some(bind.results),
+            bound: Some((&portal.prepared.types, bind)),
             is_described: portal.is_described,
         };
         let returns_rows = matches!(call.statement, Statement::Fetch(_));
@@ -289,7 +289,16 @@ impl Session {
         };
         let gathered = self.gather(shards, joins, &[]).await?;
         let request = |lease: &mut Lease| {
-            let mut out = unnamed(lease, call.text, &[]);
+            let mut out = match call.bound {
+                Some((types, bind)) => {
+                    lease.unnamed = None;
+                    let mut out = Vec::new();
+                    frontend::write_parse(&mut out, b"", call.text, types);
+                    frontend::write_bind(&mut out, &bind, b"");
+                    out
+                }
+                None => unnamed(lease, call.text, &[]),
+            };
             frontend::write_execute(&mut out, b"", 0);
             frontend::write_subject(&mut out, b'D', Subject::Portal, name.as_bytes());
             frontend::write_sync(&mut out);
@@ -330,7 +339,7 @@ impl Session {
         let mut walk = Walk::new(fetch.direction, cursor.at, cursor.shards.len());
         let mut total = 0;
         let binary: &[u8] = if cursor.binary { &[0, 1] } else { &[] };
-        let formats = call.formats.unwrap_or(binary);
+        let formats = call.bound.map_or(binary, |(_, bind)| bind.results);
         let mut is_described = call.is_described;
         let mut ended = Ok(());
         while let Some(step) = walk.step() {

@@ -1,13 +1,17 @@
 //! Describe: what a statement or a portal takes and gives, from whoever knows it.
 
 use crate::error::Result;
+use crate::exec::description;
 use crate::session::extended::no_portal;
+use crate::session::portals::on;
 use crate::session::prepared::{LocalPortal, Portal, Prepared};
 use crate::session::replies::Expect;
 use crate::session::statements::may_end_broken;
 use crate::session::{Session, Stop};
+use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
-use crate::wire::backend::no_data;
+use crate::wire::backend::{Status, no_data};
+use crate::wire::buffer::message;
 use crate::wire::format::Formats;
 use crate::wire::frame;
 use crate::wire::frontend::{self, Subject};
@@ -63,6 +67,7 @@ impl Session {
                 self.reach_portal(place).await?;
                 self.forward(frame, Expect::Describe);
             }
+            _ if self.describe_cursor(frame, name).await? => {}
             _ => {
                 self.reach_cursor(name).await?;
                 if !self.may_know_portal(name) {
@@ -72,6 +77,37 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Describes a cursor as the portal that it is, where it is the proxy's or on several shards: each shard says
+    /// the same of its part. Whether it is such a cursor.
+    async fn describe_cursor(&mut self, frame: &[u8], name: &[u8]) -> Result<bool, Stop> {
+        if self.transaction.status() == Status::Failed {
+            return Ok(false);
+        }
+        let cursor = String::from_utf8_lossy(name).into_owned();
+        if self.memory.cursors.keeps(&cursor) {
+            self.place_pending().await?;
+            let rows = self.memory.cursors.rows(&cursor);
+            let body = rows.and_then(|rows| description::as_text(frame::body(&rows.description)));
+            let mut words = Vec::new();
+            // Of a BINARY cursor, too: only FETCH makes its rows binary.
+            message(&mut words, b'T', |out| out.extend(body.unwrap_or_default()));
+            self.say(words);
+            return Ok(true);
+        }
+        let named = Statement::CloseCursor(Some(cursor));
+        let Some(shards) = self.memory.cursors.shards(&named) else {
+            return Ok(false);
+        };
+        match (shards.single(), shards.iter().next()) {
+            (None, Some(first)) => {
+                self.hold(on(first)).await?;
+                self.forward(frame, Expect::Describe);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     async fn describe_statement(&mut self, name: &[u8]) -> Result<(), Stop> {

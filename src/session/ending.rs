@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use crate::session::effect::Effect;
+use crate::session::held::Held;
 use crate::session::others::{quoted, several_shards};
 use crate::session::study::effect_of;
 use crate::session::{Session, Stop};
@@ -124,19 +125,21 @@ impl Session {
         }
     }
 
-    /// Whether the transaction has failed and participants that rest don't know yet.
+    /// Whether the transaction has failed, participants that rest don't know yet, and can be told: no answer is
+    /// due, and no Sync that the client has yet to send.
     pub(super) fn must_undo_others(&self) -> bool {
         self.transaction == Transaction::Failed
             && !self.others.is_implicit
             && self.others.may_undo()
+            && self.server.as_ref().is_some_and(Held::is_at_rest)
     }
 
-    /// Has the participants that rest undo what is lost. Every answer must have come.
+    /// Has the participants that rest undo what is lost, once every answer has come.
     ///
     /// # Errors
     /// The loss of a participant.
     pub(super) async fn undo_others(&mut self) -> Result<(), Stop> {
-        if !self.must_undo_others() || !self.is_server_at_rest() {
+        if !self.must_undo_others() {
             return Ok(());
         }
         self.others.is_undone = true;
@@ -147,9 +150,5 @@ impl Session {
             }
             None => self.end_others("ROLLBACK").await,
         }
-    }
-
-    fn is_server_at_rest(&self) -> bool {
-        self.server.as_ref().is_some_and(|held| held.is_at_rest())
     }
 }

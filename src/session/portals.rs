@@ -342,7 +342,8 @@ impl Session {
     }
 }
 
-fn on(shard: ShardIndex) -> Need {
+/// What it takes to go on with something that stands on this shard.
+pub(super) fn on(shard: ShardIndex) -> Need {
     Need {
         shard: Some(shard),
         access: Access::Read,

@@ -547,34 +547,6 @@ impl Session {
         Ok(())
     }
 
-    /// A definition has changed.
-    pub(super) fn note_schema(&mut self) {
-        self.database.topology.drop_blocks();
-        if self.database.needs_catalog() {
-            self.memory.schema_changed = true;
-        } else {
-            self.database.topology.refresh_soon();
-        }
-    }
-
-    /// Whether the catalogue must be read before the client goes on. Not while its transaction is open:
-    /// that would show nothing of it, and might wait for its locks.
-    pub(super) fn is_schema_due(&self) -> bool {
-        self.memory.schema_changed && !self.transaction.is_on_shard() && !self.batch.is_sent()
-    }
-
-    /// Reads the catalogue again after a definition has changed.
-    pub(super) async fn refresh_schema(&mut self) {
-        if !self.is_schema_due() {
-            return;
-        }
-        self.memory.schema_changed = false;
-        if let Err(error) = self.database.topology.refresh().await {
-            tracing::warn!(%error, "the catalogue could not be read after a definition changed");
-        }
-        self.learn_oids();
-    }
-
     /// The client has left: cleans its connection up or closes it.
     pub(super) async fn end(mut self) {
         let is_open = self.transaction.is_on_shard();

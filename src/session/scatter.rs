@@ -90,7 +90,7 @@ impl Session {
             let call = CursorCall {
                 statement: &plan.statement,
                 text,
-                formats: None,
+                bound: None,
                 is_described: true,
             };
             let tag = self.call_cursor(call, &shards).await?;

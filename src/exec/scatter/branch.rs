@@ -26,10 +26,8 @@ pub(super) struct Branch<C> {
     pub(super) tag: String,
     /// It stopped at the row limit of its Execute.
     pub(super) is_suspended: bool,
-    /// The server has the statement.
-    pub(super) is_parsed: bool,
-    /// The server has accepted the Bind, so what the lease believes of prepared statements is true.
-    pub(super) is_bound: bool,
+    /// How far the server has come: once bound, what the lease believes of prepared statements is true.
+    pub(super) reached: Reached,
     /// What it says of its transaction, once it is done.
     pub(super) status: Option<Status>,
     /// Bytes of a message that is dropped that are yet to come.
@@ -64,8 +62,10 @@ impl<C: BorrowMut<Lease>> Branch<C> {
             affected: 0,
             tag: String::new(),
             is_suspended: false,
-            is_parsed: !parses,
-            is_bound: false,
+            reached: match parses {
+                true => Reached::Nothing,
+                false => Reached::Parsed,
+            },
             status: None,
             dropping: 0,
             bytes: 0,
@@ -73,15 +73,6 @@ impl<C: BorrowMut<Lease>> Branch<C> {
                 began: Instant::now(),
                 took: Duration::ZERO,
             },
-        }
-    }
-
-    /// How far it has come.
-    pub(super) fn reached(&self) -> Reached {
-        match (self.is_parsed, self.is_bound) {
-            (_, true) => Reached::Bound,
-            (true, false) => Reached::Parsed,
-            (false, false) => Reached::Nothing,
         }
     }
 
@@ -98,7 +89,7 @@ impl<C: BorrowMut<Lease>> Branch<C> {
         let is_quiet = socket.input.is_empty() && socket.output.is_empty();
         Ended {
             status: self.status.filter(|_| is_quiet),
-            is_bound: self.is_bound,
+            is_bound: self.reached == Reached::Bound,
             affected: self.affected,
             tag: self.tag,
             is_suspended: self.is_suspended,
@@ -147,7 +138,7 @@ impl<C: BorrowMut<Lease>> Branch<C> {
         match (header.tag, body) {
             (b'Z', None) => return Dropping::Waiting,
             (b'Z', Some(body)) => self.status = body.first().copied().and_then(Status::from_byte),
-            (b'2', _) => self.is_bound = true,
+            (b'2', _) => self.reached = Reached::Bound,
             _ => {}
         }
         self.dropping = header.frame_bytes;

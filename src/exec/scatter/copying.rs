@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::branch::{self, Branch, Ended};
-use super::{Failure, affected, flush, with_context};
+use super::{Failure, Reached, affected, flush, with_context};
 use crate::backend::connection::LARGEST_HELD_FRAME_BYTES;
 use crate::error::Error;
 use crate::net::buffer::Buffer;
@@ -69,7 +69,7 @@ impl<C: BorrowMut<Lease>> CopyOut<C> {
             lease.unnamed = None;
             frontend::write_query(lease.socket.output.tail(), text);
             Branch {
-                is_bound: true,
+                reached: Reached::Bound,
                 ..Branch::new(connection, shard, true)
             }
         };
