@@ -44,6 +44,7 @@ mod launcher;
 mod leaks;
 mod listen;
 mod login;
+mod materialized;
 mod merge;
 mod merge_into;
 mod nested;

@@ -184,6 +184,9 @@ impl<'a> Builder<'a> {
             }
             return None;
         }
+        if relation.is_rows_table() {
+            return Some(Location::Home(FIRST_SHARD));
+        }
         let name = full_name(relation);
         if let Some(known) = self.differences.iter().find(|known| known.table == name) {
             return Some(Location::Unserved(Reason::Differs(known.message.clone())));
@@ -259,6 +262,9 @@ impl<'a> Builder<'a> {
         let Some(view) = self.raw.relations.get(index).filter(|_| depth < DEPTH) else {
             return no_place("its definition is nested too deeply");
         };
+        if self.rows_table(view).is_some() {
+            return Location::Home(FIRST_SHARD);
+        }
         let mut home = None;
         for oid in &view.depends_on {
             // What is not in the catalogue is a system catalogue.
@@ -307,12 +313,24 @@ impl Builder<'_> {
                 false => row.primary_key.clone(),
             },
             definition: self.definition(row),
+            rows_table: self.rows_table(row),
         }
+    }
+
+    /// The table that a materialised view over several shards takes its rows from.
+    fn rows_table(&self, row: &RawRelation) -> Option<Arc<str>> {
+        let mut reads = row.depends_on.iter().filter(|_| row.kind == 'm');
+        reads.find_map(|oid| {
+            let read = self.raw.relations.get(*self.by_oid.get(oid)?)?;
+            read.is_rows_table().then(|| read.name.as_str().into())
+        })
     }
 
     fn definition(&self, row: &RawRelation) -> Option<Arc<str>> {
         let definitions = self.raw.definitions.as_ref()?;
-        let definition = definitions.get(&row.oid).filter(|_| row.kind == 'v')?;
+        let definition = definitions
+            .get(&row.oid)
+            .filter(|_| matches!(row.kind, 'v' | 'm'))?;
         Some(definition.as_str().into())
     }
 

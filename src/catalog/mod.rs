@@ -19,6 +19,7 @@ use crate::sharding::ShardIndex;
 
 pub use function::Function;
 pub use function::Volatility;
+pub use raw::ROWS_TABLE;
 pub use raw::RawCatalog;
 pub use raw::RawColumn;
 pub use raw::RawDefault;

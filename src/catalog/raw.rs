@@ -122,6 +122,16 @@ pub struct RawTrigger {
     pub is_guarded: bool,
 }
 
+impl RawRelation {
+    /// Whether a materialised view over several shards takes its rows from it.
+    pub fn is_rows_table(&self) -> bool {
+        self.schema == "shardwire" && self.name.starts_with(ROWS_TABLE)
+    }
+}
+
+/// How the names of tables begin that materialised views over several shards take their rows from.
+pub const ROWS_TABLE: &str = "rows_";
+
 /// One row of `pg_attribute`.
 #[derive(Clone, Debug, Default)]
 pub struct RawColumn {

@@ -27,6 +27,9 @@ pub struct Relation {
     pub primary_key: Vec<String>,
     /// The query of a view, all names in it as they are without a search path.
     pub definition: Option<Arc<str>>,
+    /// The table that a materialised view over several shards takes its rows from, if it is one: its name in
+    /// the schema `shardwire`.
+    pub rows_table: Option<Arc<str>>,
 }
 
 /// A column of a relation.

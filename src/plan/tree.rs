@@ -156,7 +156,10 @@ impl Tree<'_> {
     }
 
     fn define(&self, define: &Define, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Everywhere")?;
+        match define.shards.single() {
+            Some(shard) => write!(f, "On {}", self.shard(shard))?,
+            None => write!(f, "Everywhere")?,
+        }
         if define.is_apart {
             write!(f, ", one by one")?;
         }
@@ -168,6 +171,9 @@ impl Tree<'_> {
         match &define.filling {
             Some(Filling::AtHome { shard, .. }) => write!(f, ", rows on {}", self.shard(*shard)),
             Some(Filling::Inserted { .. }) => write!(f, ", rows inserted"),
+            Some(Filling::Temporary(_)) => write!(f, ", temporary, rows stored"),
+            Some(Filling::View(_)) => write!(f, ", rows stored on the first shard"),
+            Some(Filling::Refreshed(_)) => write!(f, ", rows stored anew"),
             None => Ok(()),
         }
     }

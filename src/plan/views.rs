@@ -70,7 +70,10 @@ fn definition(view: &Relation) -> Option<&str> {
 }
 
 /// A definition, with those of the views in it.
-fn expanded(
+///
+/// # Errors
+/// `0A000` where that would mean something else.
+pub(super) fn expanded(
     request: &Request<'_>,
     (view, definition): (&Relation, &str),
     depth: usize,

@@ -76,10 +76,28 @@ impl Selected {
     ///
     /// # Errors
     /// `08P01` for what is no row, and those of `see`.
-    pub(super) fn each(&self, mut see: impl FnMut(&[Option<&[u8]>]) -> Result<()>) -> Result<()> {
-        let mut rest = self.rows.bytes();
+    pub(super) fn each(&self, see: impl FnMut(&[Option<&[u8]>]) -> Result<()>) -> Result<()> {
+        self.part(0, usize::MAX, see).map(|_| ())
+    }
+
+    /// Calls `see` with the values of each row from the byte `start` on, until these are at least `bytes`; where
+    /// the next part starts.
+    ///
+    /// # Errors
+    /// As for [`Selected::each`].
+    pub(super) fn part(
+        &self,
+        start: usize,
+        bytes: usize,
+        mut see: impl FnMut(&[Option<&[u8]>]) -> Result<()>,
+    ) -> Result<usize> {
+        let all = self.rows.bytes();
+        let mut rest = all.get(start..).unwrap_or_default();
+        let end = rest.len().saturating_sub(bytes);
         let mut values = Vec::with_capacity(self.columns.len());
-        while let Some(header) = frame::header(rest)? {
+        while let Some(header) = frame::header(rest)?
+            && (rest.len() > end)
+        {
             let (frame, behind) = rest
                 .split_at_checked(header.frame_bytes)
                 .unwrap_or_default();
@@ -94,7 +112,7 @@ impl Selected {
             })?;
             see(&values)?;
         }
-        Ok(())
+        Ok(all.len() - rest.len())
     }
 }
 

@@ -253,6 +253,8 @@ impl Session {
         let keeps = plan.session.contains(SessionUse::PINS)
             || matches!(effect_of(&plan.statement), Effect::Pin);
         match (target, &plan.statement) {
+            // What is temporary is kept on the first shard's.
+            (target, _) if plan.define().is_some() => Ok(target),
             // Outside a transaction any server says that it can't be.
             (Target::Many(_) | Target::Combine, Statement::Declare { hold: false, .. })
                 if self.transaction == Transaction::Idle =>

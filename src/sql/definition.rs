@@ -19,8 +19,8 @@ use crate::sqlstate::SqlState;
 pub struct Creation {
     /// What is made.
     pub name: TokenRelation,
-    /// `IF NOT EXISTS`.
-    pub if_not_exists: bool,
+    /// `IF NOT EXISTS`, where it stands.
+    pub if_not_exists: Option<Range<u32>>,
     /// Where its rows are to be.
     pub clause: Option<Clause>,
     /// The query that fills it, without its `WITH [NO] DATA`.
@@ -62,6 +62,9 @@ pub fn creation(text: &str, tokens: &[Token]) -> Result<Option<Creation>> {
     };
     let if_not_exists = is(kind + 1, "if") && is(kind + 2, "not") && is(kind + 3, "exists");
     let at = kind + if if_not_exists { 4 } else { 1 };
+    let words = tokens.get(kind + 1..at).unwrap_or_default();
+    let words = words.first().zip(words.last());
+    let if_not_exists = words.map(|(first, last)| first.start..last.end);
     let Some((name, behind)) = name_at(text, tokens, at) else {
         return Ok(None);
     };
@@ -74,6 +77,33 @@ pub fn creation(text: &str, tokens: &[Token]) -> Result<Option<Creation>> {
         query,
         is_empty,
     }))
+}
+
+/// A `REFRESH MATERIALIZED VIEW`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refresh {
+    /// The view.
+    pub name: TokenRelation,
+    /// Where `CONCURRENTLY` stands.
+    pub concurrently: Option<Range<u32>>,
+    /// `WITH NO DATA`.
+    pub is_empty: bool,
+}
+
+/// Reads `REFRESH MATERIALIZED VIEW name`; none if it is anything else.
+pub fn refresh(text: &str, tokens: &[Token]) -> Option<Refresh> {
+    let is = |at: usize, word: &str| tokens.get(at).is_some_and(|one| one.is_word(text, word));
+    if !is(0, "refresh") || !is(1, "materialized") || !is(2, "view") {
+        return None;
+    }
+    let concurrently = tokens.get(3).filter(|_| is(3, "concurrently"));
+    let at = if concurrently.is_some() { 4 } else { 3 };
+    let (name, behind) = name_at(text, tokens, at)?;
+    Some(Refresh {
+        name,
+        concurrently: concurrently.map(Token::range),
+        is_empty: is(behind, "with") && is(behind + 1, "no"),
+    })
 }
 
 /// An index that is made or dropped concurrently.

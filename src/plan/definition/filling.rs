@@ -31,10 +31,12 @@ use crate::sql::definition::Creation;
 use crate::sql::definition::into_clause;
 use crate::sql::literal::identifier_value;
 use crate::sql::literal::quote_identifier;
-use crate::sql::statement::Ddl;
-use crate::sql::statement::DdlObject;
 use crate::sql::statement::Statement;
 use crate::sql::statement::TokenRelation;
+
+use super::stored::RefreshedRows;
+use super::stored::TemporaryRows;
+use super::stored::ViewRows;
 
 /// How a new table gets the rows of its query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +57,12 @@ pub enum Filling {
         /// The query.
         query: String,
     },
+    /// A temporary table gets rows that the first shard can't find by itself.
+    Temporary(TemporaryRows),
+    /// A materialised view over several shards is made.
+    View(ViewRows),
+    /// A materialised view over several shards gets new rows.
+    Refreshed(RefreshedRows),
 }
 
 impl Filling {
@@ -63,6 +71,7 @@ impl Filling {
         match self {
             Filling::AtHome { shard: home, .. } if *home == shard => None,
             Filling::AtHome { empty, .. } | Filling::Inserted { empty, .. } => Some(empty),
+            Filling::Temporary(_) | Filling::View(_) | Filling::Refreshed(_) => None,
         }
     }
 
@@ -108,9 +117,8 @@ pub(super) fn replacements(part: Part<'_>, creation: &Creation) -> Vec<Replaceme
     }
 }
 
-/// How a table or materialised view gets the rows of its query; none if it has none, or each shard's are its
-/// own.
-pub(super) fn filling(part: Part<'_>, ddl: Ddl, creation: &Creation) -> Result<Option<Filling>> {
+/// How a table gets the rows of its query; none if it has none.
+pub(super) fn filling(part: Part<'_>, creation: &Creation) -> Result<Option<Filling>> {
     let Some(query) = creation.query.as_ref().filter(|_| !creation.is_empty) else {
         return Ok(None);
     };
@@ -128,13 +136,6 @@ pub(super) fn filling(part: Part<'_>, ddl: Ddl, creation: &Creation) -> Result<O
         Route::Refused(error) => return Err(error.clone()),
         _ => None,
     };
-    if ddl.object == DdlObject::MaterializedView {
-        // On the other shards its tables are empty; it is read where they are not.
-        return match home {
-            Some(_) => Ok(None),
-            None => Err(refusal::filled(&what)),
-        };
-    }
     let upto = |end: u32| text.get(..end as usize).unwrap_or(text);
     let empty = format!("{} WITH NO DATA", upto(query.end));
     let target = new_home(part, &creation.name).filter(|_| creation.clause.is_none());
@@ -190,7 +191,7 @@ fn new_home(part: Part<'_>, name: &TokenRelation) -> Option<ShardIndex> {
 
 /// The new table must not take the place of another relation that the query means by the same name: a bare
 /// name is looked for in the schema of the new table first.
-fn check_names(body: Part<'_>, new: &TokenRelation) -> Result<()> {
+pub(super) fn check_names(body: Part<'_>, new: &TokenRelation) -> Result<()> {
     let text = body.request.text;
     let token = |at: Option<usize>| at.and_then(|at| body.tokens.get(at));
     let mut mentions = body.tokens.iter().enumerate().filter(|(at, one)| {

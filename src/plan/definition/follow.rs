@@ -32,6 +32,7 @@ use crate::sharding::ColumnType;
 use crate::sharding::KeyType;
 use crate::sharding::Placement;
 use crate::sql::definition::ClauseSpread;
+use crate::sql::literal::quote_identifier;
 use crate::sql::literal::quote_literal;
 use crate::sqlstate::SqlState;
 
@@ -100,7 +101,8 @@ pub fn follow(
         .map(|placed| place(placed, before, &mut after, scene))
         .transpose()?
         .flatten();
-    let changes = changes(&before.raw, &after, scene.database);
+    let mut changes = changes(&before.raw, &after, scene.database);
+    changes.extend(orphans(&before.raw, &after));
     let sight = Sight::new(scene.epoch, after, scene.database);
     if let Some((oid, placed)) = found {
         check_agreement(oid, placed, &sight)?;
@@ -504,6 +506,24 @@ fn changes(before: &RawCatalog, after: &RawCatalog, database: &Database) -> Vec<
         ));
     }
     changes
+}
+
+/// The statements that drop the tables which materialised views took their rows from that are gone.
+fn orphans(before: &RawCatalog, after: &RawCatalog) -> Vec<String> {
+    let is_read = |oid: u32| {
+        after
+            .relations
+            .iter()
+            .any(|one| one.depends_on.contains(&oid))
+    };
+    let tables = after.relations.iter().filter(|one| {
+        one.is_rows_table() && by_oid(before, one.oid).is_some() && !is_read(one.oid)
+    });
+    let drop = |one: &RawRelation| {
+        let name = quote_identifier(&one.name);
+        format!("DROP TABLE IF EXISTS shardwire.{name}")
+    };
+    tables.map(drop).collect()
 }
 
 /// The error of a table that has rows and must not.

@@ -8,6 +8,7 @@
 
 mod filling;
 pub mod follow;
+mod stored;
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::plan::Route;
 use crate::plan::SessionUse;
 use crate::plan::effects::Effects;
 use crate::plan::names;
-use crate::plan::own::stored;
+use crate::plan::own::stored::mentions;
 use crate::plan::query::FIRST_SHARD;
 use crate::plan::query::Planned;
 use crate::plan::refusal;
@@ -43,6 +44,10 @@ use filling::reworded;
 pub(super) use filling::into;
 
 pub use filling::Filling;
+pub use stored::ROWS_SETTING;
+pub use stored::RefreshedRows;
+pub use stored::TemporaryRows;
+pub use stored::ViewRows;
 
 /// A statement for every shard.
 #[derive(Clone, Debug)]
@@ -117,7 +122,14 @@ fn temporary() -> SessionUse {
 /// Plans a definition.
 pub(super) fn plan(part: Part<'_>, ddl: Ddl) -> Planned {
     let mut planned = if ddl.temporary {
-        finish(part, shard(part, ddl).map(|shard| (shard, temporary())))
+        match shard(part, ddl) {
+            Err(why) if ddl.object == DdlObject::TableAs && part.is_sharded() => {
+                let planned = everywhere(part, stored::temporary(part, why));
+                let session = planned.session | temporary();
+                Planned { session, ..planned }
+            }
+            shard => finish(part, shard.map(|shard| (shard, temporary()))),
+        }
     } else if part.is_sharded() {
         everywhere(part, define(part, ddl))
     } else {
@@ -125,11 +137,20 @@ pub(super) fn plan(part: Part<'_>, ddl: Ddl) -> Planned {
     };
     if matches!(ddl.object, DdlObject::TableAs | DdlObject::MaterializedView) {
         // It would keep what a server shows.
-        planned.own = stored::mentions(part.request.text, part.all);
+        planned.own = mentions(part.request.text, part.all);
     }
-    if ddl.object == DdlObject::TableAs && !ddl.temporary && part.is_sharded() {
+    if ddl.verb == DdlVerb::Refresh && stored::is_unknown(part) {
+        planned.session |= SessionUse::UNKNOWN_NAMES;
+    }
+    let keeps_views = ddl.object == DdlObject::MaterializedView;
+    let is_filled = keeps_views || ddl.object == DdlObject::TableAs;
+    if is_filled && !ddl.temporary && part.is_sharded() {
         let creation = creation(part.request.text, part.tokens).ok().flatten();
-        let found = creation.map(|creation| replacements(part, &creation));
+        let found = creation.map(|creation| {
+            let mut found = replacements(part, &creation);
+            found.retain(|one| !(keeps_views && one.is_view));
+            found
+        });
         match found.unwrap_or_default() {
             replacements if replacements.is_empty() => {}
             replacements => return reworded(planned, replacements),
@@ -201,6 +222,10 @@ fn define(part: Part<'_>, ddl: Ddl) -> Result<Define> {
             (computes || adds_column(action)) && differs(action)
         });
     }
+    if ddl.verb == DdlVerb::Refresh {
+        stored::refreshed(part, &mut define)?;
+        return Ok(define);
+    }
     let is_table = matches!(ddl.object, DdlObject::Table | DdlObject::TableAs);
     if ddl.verb != DdlVerb::Create || !(is_table || ddl.object == DdlObject::MaterializedView) {
         return Ok(define);
@@ -210,9 +235,11 @@ fn define(part: Part<'_>, ddl: Ddl) -> Result<Define> {
     };
     // A new table may have the name of a temporary one.
     define.names.retain(|name| *name != creation.name);
-    if ddl.object != DdlObject::Table {
-        define.filling = filling(part, ddl, &creation)?;
-    }
+    define.filling = match ddl.object {
+        DdlObject::MaterializedView => stored::view(part, &creation)?,
+        DdlObject::TableAs => filling(part, &creation)?,
+        _ => None,
+    };
     define.placed = creation.clause.map(|clause| PlacedTable {
         name: creation.name,
         clause,

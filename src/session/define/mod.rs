@@ -13,13 +13,14 @@
 mod apart;
 mod rows;
 mod sight;
+mod stored;
 
 use crate::backend::connection::Failed;
 use crate::catalog::advice::{Advice, AdviceLevel};
 use crate::error::{Error, Result};
 use crate::exec::scatter::Scatter;
 use crate::plan::follow::{Outcome, has_rows};
-use crate::plan::{Access, Define, Plan};
+use crate::plan::{Access, Define, Filling, Plan};
 use crate::pool::Lease;
 use crate::session::announce::plain_bind;
 use crate::session::effect::Effect;
@@ -97,6 +98,28 @@ impl Session {
         let encoding = self.settings.context().encoding;
         let text = encoding.read(text).ok_or_else(unreadable)?.into_owned();
         self.drain().await?;
+        match &define.filling {
+            Some(Filling::Temporary(rows)) => self.define_temporary(plan, rows, given).await,
+            Some(Filling::View(view)) => {
+                let written = (text.as_str(), given);
+                self.define_view(plan, (define, view), written).await
+            }
+            Some(Filling::Refreshed(rows)) => {
+                let written = (text.as_str(), given);
+                self.define_refresh(plan, rows, written).await
+            }
+            _ => self.define_everywhere(&text, plan, define, given).await,
+        }
+    }
+
+    /// Runs a definition as it is, on every shard; its command tag.
+    async fn define_everywhere(
+        &mut self,
+        text: &str,
+        plan: &Plan,
+        define: &Define,
+        given: Option<Given<'_>>,
+    ) -> Result<String, Stop> {
         let is_alone =
             self.transaction == Transaction::Idle && !self.unit.is_script && !self.batch.is_sent();
         if is_alone && plan.statement == Statement::Lock {
@@ -106,13 +129,13 @@ impl Session {
         let here = only(FIRST_SHARD);
         if self.is_about_temporary(define).await? {
             self.check_several(plan, &here).await?;
-            let told = (text.as_str(), given);
+            let told = (text, given);
             let answered = self.run_on(&here, Joins::Writing, told, true).await?;
             self.note_definitions(&Effect::Pin);
             return Ok(answered.tag);
         }
         if is_alone && define.is_apart {
-            return self.define_apart(&text, define).await;
+            return self.define_apart(text, define).await;
         }
         self.check_several(plan, &define.shards).await?;
         self.database.metrics.scatter.inc();
@@ -120,7 +143,7 @@ impl Session {
             true => Some(self.sight().await?),
             false => None,
         };
-        let first = define.text(&text, FIRST_SHARD);
+        let first = define.text(text, FIRST_SHARD);
         let told = (first.as_str(), given);
         let answered = self.run_on(&here, Joins::Writing, told, true).await?;
         let tag = answered.tag;
@@ -129,7 +152,7 @@ impl Session {
             None => None,
         };
         let mut tags = vec![tag];
-        for (shards, text) in others(define, &text) {
+        for (shards, text) in others(define, text) {
             let told = (text.as_str(), given);
             let answered = self.run_on(&shards, Joins::Writing, told, false).await?;
             tags.push(answered.tag);

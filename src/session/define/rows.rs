@@ -66,7 +66,7 @@ impl Session {
 }
 
 /// The parameters one by one.
-fn parameters_of(given: Option<Given<'_>>) -> Vec<Parameter<'_>> {
+pub(super) fn parameters_of(given: Option<Given<'_>>) -> Vec<Parameter<'_>> {
     let Some((types, bind)) = given else {
         return Vec::new();
     };

@@ -115,7 +115,7 @@ fn names_and_queries_are_found() {
     let one = creation("CREATE TABLE IF NOT EXISTS db.s.t (a) AS SELECT 1 WITH NO DATA");
     assert_eq!(one.name.schema.as_deref(), Some("s"));
     assert_eq!(one.name.name, "t");
-    assert!(one.if_not_exists && one.is_empty);
+    assert!(one.if_not_exists.is_some() && one.is_empty);
     let text = "CREATE MATERIALIZED VIEW v AS SELECT 1 WITH DATA";
     let two = creation(text);
     let query = two.query.unwrap();

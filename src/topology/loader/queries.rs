@@ -204,7 +204,7 @@ const INDEXES: &str = concat!(
 /// The queries of views. To print them locks what they read, so it must not be asked for long.
 const VIEWS: &str = concat!(
     "SELECT c.oid, pg_get_viewdef(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-     WHERE c.relkind = 'v' AND ",
+     WHERE c.relkind IN ('v', 'm') AND ",
     of_users!()
 );
 
@@ -347,7 +347,8 @@ async fn definitions(
     raw: &RawCatalog,
 ) -> Result<HashMap<u32, String>, ControlError> {
     let mut definitions = HashMap::new();
-    if raw.relations.iter().any(|relation| relation.kind == 'v') {
+    let mut kinds = raw.relations.iter().map(|relation| relation.kind);
+    if kinds.any(|kind| matches!(kind, 'v' | 'm')) {
         for row in source.rows(VIEWS).await? {
             definitions.insert(number(&row, 0)?, text(&row, 1)?);
         }
