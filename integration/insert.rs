@@ -2,7 +2,7 @@
 
 use crate::harness::compare::{MODES, Mode, Pair, outcome};
 use crate::harness::raw::Frame;
-use crate::harness::{Cluster, message};
+use crate::harness::{Cluster, Raw, message};
 
 fn cluster() -> Cluster {
     Cluster::new()
@@ -464,4 +464,46 @@ fn computed_values_may_have_parameters() {
             cluster.same_data();
         }
     }
+}
+
+#[test]
+fn integers_that_are_declared_smaller_than_they_are_cast_find_their_shard() {
+    let cluster = cluster();
+    let sql = "INSERT INTO t (id, name) VALUES ($1::INTEGER, $2::VARCHAR), ($3::INTEGER, $4::VARCHAR), \
+               ($5::INTEGER, $6::VARCHAR) RETURNING id";
+    let run = |raw: &mut Raw, wide: bool| {
+        let (kind, last) = match wide {
+            true => (20, i64::from(i32::MAX) + 1),
+            false => (21, 9003),
+        };
+        let mut out = message::parse("", sql, &[21, 25, kind, 25, kind, 0]);
+        let small = |id: i16| Some(id.to_be_bytes().to_vec());
+        let other = |id: i64| match (wide, i16::try_from(id)) {
+            (false, Ok(id)) => small(id),
+            _ => Some(id.to_be_bytes().to_vec()),
+        };
+        let text = || Some(b"x".to_vec());
+        let values = [
+            small(9001),
+            text(),
+            other(9002),
+            text(),
+            other(last),
+            text(),
+        ];
+        out.extend(message::bind("", "", &[1, 0, 1, 0, 1, 0], &values, &[]));
+        out.extend(message::execute("", 0));
+        out.extend(message::sync());
+        raw.send(&out);
+        outcome(&raw.read_until(b'Z', 1))
+    };
+    let (mut proxy, mut oracle) = (cluster.proxy().raw(), cluster.oracle().raw());
+    for wide in [false, true] {
+        let (got, wanted) = (run(&mut proxy, wide), run(&mut oracle, wide));
+        assert_eq!(
+            (got.rows, got.tags, got.reports),
+            (wanted.rows, wanted.tags, wanted.reports)
+        );
+    }
+    cluster.same_data();
 }

@@ -352,6 +352,8 @@ impl KeyValue {
             (declared, 0) => declared,
             (0, cast) => cast,
             (declared, cast) if declared == cast => declared,
+            // The cast keeps the value, or the server says that it is out of range.
+            (declared, cast) if is_integer_oid(declared) && is_integer_oid(cast) => declared,
             _ => return Err(OTHER_TYPE),
         };
         let value = parameters.value(index).ok_or(NOT_THERE)?;
