@@ -15,6 +15,7 @@ const SCHEMA: &str = "
     CREATE TABLE items (item_id int PRIMARY KEY, order_id bigint, amount smallint, price real);
     CREATE TABLE countries (code text PRIMARY KEY, title text);
     CREATE TABLE settings (key text PRIMARY KEY, value int);
+    CREATE TABLE lists (id int PRIMARY KEY, l int[]);
     CREATE TABLE kinds (id int PRIMARY KEY, m mood, p positive, c pair, n int[], t text[][], r int4range,
         j jsonb, u uuid, b bytea, x numeric, f float8, v varchar(5), h char(4), i interval, k bit(3),
         ip inet, tz timetz, ts tsvector, mr int8multirange, o name, y \"char\", s xml, l pg_lsn, a money);
@@ -32,6 +33,7 @@ const ROWS: &str = "
     INSERT INTO items SELECT i, 1 + i * 3 % 410, i % 9, i / 4.0 FROM generate_series(1, 600) i;
     INSERT INTO countries VALUES ('de', 'Germany'), ('fr', 'France'), ('it', 'Italy');
     INSERT INTO settings VALUES ('de', 3), ('us', 5), ('Bob', 7);
+    INSERT INTO lists SELECT i, (ARRAY['{}', '{1}', '{1,NULL}', NULL])[1 + i % 4]::int[] FROM generate_series(1, 20) i;
     INSERT INTO kinds SELECT i, (ARRAY['sad','ok','happy',NULL])[1 + i % 4]::mood, 1 + i % 5,
         CASE WHEN i % 6 > 0 THEN ROW(i, 'x' || i)::pair END, ARRAY[i, NULL, 3], ARRAY[['a','b'],['c',NULL]],
         int4range(i, i + 5), jsonb_build_object('a', i, 'b', ARRAY[1, 2]),
@@ -52,6 +54,7 @@ fn cluster(shards: usize) -> Cluster {
         .sharded("orders", &["order_id"])
         .sharded("items", &["item_id"])
         .sharded("kinds", &["id"])
+        .sharded("lists", &["id"])
         .replicated("countries")
         .home("settings", 1)
         .start()
@@ -114,6 +117,7 @@ const QUERIES: &[&str] = &[
     "SELECT count(*) FROM users WHERE joined > now() - interval '1000 years'",
     "SELECT count(*) FROM (VALUES (1), (2)) v(i) JOIN users ON age = i",
     "SELECT max(random()) < 2 FROM users",
+    "SELECT a.id, b.id FROM lists a JOIN lists b ON a.l = b.l AND a.id < 9 ORDER BY 1, 2",
     "SELECT array_agg(u ORDER BY user_id) FROM users u WHERE user_id < 5",
     "SELECT DISTINCT o FROM orders o ORDER BY o LIMIT 5",
     "SELECT (u).*, u IS NULL FROM users u ORDER BY u.user_id LIMIT 3",
@@ -429,5 +433,52 @@ fn statements_at_once_do_not_wait_for_each_other() {
             let frames = raw.read_until(b'Z', 1);
             assert!(frames.iter().any(|frame| frame.tag == b'D'), "{frames:?}");
         }
+    }
+}
+
+/// Functions of users, most of them declared to be more than they are, or less.
+const FUNCTIONS: &str = "
+    CREATE FUNCTION acc(int[], int) RETURNS int[] LANGUAGE sql AS 'SELECT CASE WHEN $2 IS NULL THEN $1 ELSE $1 || $2 END';
+    CREATE FUNCTION fin(int[]) RETURNS numeric LANGUAGE plpgsql AS
+        'BEGIN RETURN (SELECT avg(x) FROM unnest($1) AS t(x)); END';
+    CREATE AGGREGATE mean (int) (sfunc = acc, stype = int[], finalfunc = fin, initcond = '{}');
+    CREATE FUNCTION clamp(x int) RETURNS int LANGUAGE plpgsql AS
+        'BEGIN IF x IS NULL THEN RETURN 0; ELSIF x > 20 THEN RETURN 20; END IF; RETURN x; END';
+    CREATE FUNCTION label(u users) RETURNS text LANGUAGE sql STABLE AS 'SELECT u.name || clamp(u.age)';
+    CREATE FUNCTION next(int) RETURNS int LANGUAGE sql IMMUTABLE RETURN $1 + 1;
+    CREATE FUNCTION counts(int) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT count(*) FROM users WHERE age = $1';
+    CREATE FUNCTION makes(int) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS
+        'DECLARE n bigint; BEGIN EXECUTE ''SELECT count(*) FROM users'' INTO n; RETURN n; END';
+    CREATE FUNCTION stored(int) RETURNS bigint LANGUAGE sql IMMUTABLE RETURN (SELECT count(*) FROM users);
+    CREATE FUNCTION adds(bigint, int) RETURNS bigint LANGUAGE sql AS 'SELECT $1 + count(*) FROM users';
+    CREATE AGGREGATE total (int) (sfunc = adds, stype = bigint, initcond = '0');
+";
+
+#[test]
+fn functions_of_users_only_compute_or_are_refused() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema(&format!("{SCHEMA}{FUNCTIONS}"))
+        .rows(ROWS)
+        .sharded("users", &["user_id"])
+        .sharded("orders", &["order_id"])
+        .start();
+    let mut pair = Pair::new(&cluster);
+    for sql in [
+        "SELECT mean(age), max(next(age)) FROM users",
+        "SELECT country, mean(age), count(DISTINCT clamp(age)) FROM users GROUP BY country ORDER BY country",
+        "SELECT user_id FROM users WHERE clamp(age) < 9 ORDER BY clamp(age) DESC, user_id LIMIT 9",
+        "SELECT u.label, label(u) FROM users u JOIN orders o ON o.order_id = u.age ORDER BY u.user_id",
+        "SELECT clamp(77), next(3)",
+    ] {
+        pair.same(sql);
+    }
+    for sql in [
+        "SELECT counts(age) FROM users",
+        "SELECT makes(3)",
+        "SELECT stored(age) FROM users WHERE user_id = 3",
+        "SELECT total(age) FROM users",
+    ] {
+        pair.refused(sql);
     }
 }

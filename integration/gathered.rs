@@ -77,7 +77,7 @@ const COPIED: &[&str] = &[
     "SELECT title, sum(paid) FROM users GROUP BY title ORDER BY title",
     "SELECT country, string_agg(name, ',' ORDER BY user_id) FROM users GROUP BY country ORDER BY country",
     "SELECT country, sum(DISTINCT age) FROM users GROUP BY country ORDER BY country",
-    "SELECT title, count(*) FROM users GROUP BY ROLLUP (title) ORDER BY title",
+    "SELECT title, count(*) FROM users GROUP BY ROLLUP (title) ORDER BY title, 2",
     "SELECT u.code, o.order_id FROM orders o LEFT JOIN users u USING (user_id) ORDER BY u.title, order_id",
     "SELECT NOT (age > 3), NOT (age > 3) IS NULL, count(DISTINCT name) FROM users GROUP BY NOT (age > 3) ORDER BY 1",
     "SELECT - (age), - (age) :: text, count(DISTINCT name) FROM users GROUP BY - (age) ORDER BY 1",

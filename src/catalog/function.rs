@@ -1,7 +1,9 @@
 //! Functions as the planner sees them: all of one name and schema together.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 
+use crate::catalog::RawCatalog;
 use crate::catalog::RawFunction;
 use crate::sql::body::Body;
 
@@ -19,9 +21,10 @@ pub struct Function {
     pub window: bool,
     /// One returns several rows.
     pub returns_set: bool,
-    /// One is written in a language that may run queries, and is not declared immutable.
+    /// One is written in a language that may run queries. What is declared immutable is taken for it unless its
+    /// body names a relation or makes statements of strings.
     pub runs_queries: bool,
-    /// The bodies of those; none if one can't be read.
+    /// The bodies of those, and calls of what aggregates are made of; none if one can't be read.
     pub bodies: Option<Vec<Body>>,
 }
 
@@ -37,31 +40,12 @@ pub enum Volatility {
 }
 
 /// Functions by name.
-pub(super) fn by_name(raw: &[RawFunction]) -> HashMap<String, Vec<Function>> {
+pub(super) fn by_name(raw: &RawCatalog) -> HashMap<String, Vec<Function>> {
+    let relations = raw.relations.iter();
+    let relations = relations.map(|relation| relation.name.as_str()).collect();
     let mut functions: HashMap<String, Vec<Function>> = HashMap::new();
-    for row in raw {
-        let volatility = match row.volatility {
-            'i' => Volatility::Immutable,
-            's' => Volatility::Stable,
-            _ => Volatility::Volatile,
-        };
-        let runs_queries = volatility != Volatility::Immutable
-            && !matches!(row.language.as_str(), "c" | "internal")
-            && row.schema != "pg_catalog";
-        let body = || row.source.as_deref().and_then(Body::read);
-        let bodies = match runs_queries {
-            true => body().map(|body| vec![body]),
-            false => Some(Vec::new()),
-        };
-        let next = Function {
-            schema: row.schema.clone(),
-            volatility,
-            aggregate: row.kind == 'a',
-            window: row.kind == 'w',
-            returns_set: row.returns_set,
-            runs_queries,
-            bodies,
-        };
+    for row in &raw.functions {
+        let next = known(row, &relations);
         let overloads = functions.entry(row.name.clone()).or_default();
         match overloads
             .iter_mut()
@@ -85,4 +69,33 @@ pub(super) fn by_name(raw: &[RawFunction]) -> HashMap<String, Vec<Function>> {
         }
     }
     functions
+}
+
+/// What is known of one function; `relations` are the names of all tables and their like.
+fn known(row: &RawFunction, relations: &HashSet<&str>) -> Function {
+    let volatility = match row.volatility {
+        'i' => Volatility::Immutable,
+        's' => Volatility::Stable,
+        _ => Volatility::Volatile,
+    };
+    let is_code = !matches!(row.language.as_str(), "c" | "internal") && row.schema != "pg_catalog";
+    let body = row.source.as_deref().and_then(Body::read);
+    let reads = body.as_ref().is_some_and(|body| {
+        let mut names = body.names.iter();
+        body.dynamic || (body.queries && names.any(|name| relations.contains(name.as_str())))
+    });
+    let runs_queries = is_code && (volatility != Volatility::Immutable || reads);
+    Function {
+        schema: row.schema.clone(),
+        volatility,
+        aggregate: row.kind == 'a',
+        window: row.kind == 'w',
+        returns_set: row.returns_set,
+        runs_queries,
+        bodies: match (runs_queries, row.kind) {
+            (true, _) => body.map(|body| vec![body]),
+            (false, 'a') => Some(body.into_iter().collect()),
+            (false, _) => Some(Vec::new()),
+        },
+    }
 }

@@ -159,7 +159,7 @@ impl Catalog {
             default_search_path: raw.default_search_path.clone(),
             relations,
             by_name,
-            functions: function::by_name(&raw.functions),
+            functions: function::by_name(raw),
             configured,
             homes,
             wildcard: database.tables.wildcard.as_ref().is_some_and(elsewhere),

@@ -5,6 +5,7 @@
 //!   calls, however it is declared: it may run on whatever shard.
 //! - One that names no relation but those at home on the first shard has effects there
 //!   ([`Effects::HOME`]), whatever triggers fire on the way.
+//! - An aggregate is what it is made of.
 //! - Of any other it is taken that it may read and change anything ([`Effects::USER_CODE`]).
 
 use crate::catalog::Catalog;

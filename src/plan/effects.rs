@@ -156,10 +156,18 @@ pub(super) fn of_function(
     if function.schema == "pg_catalog" {
         return builtin_effects(name, arguments, function.volatility);
     }
-    let told = match function.runs_queries {
+    let told = match function.runs_queries || function.aggregate {
         true => conduct.function(function, depth),
         false => None,
     };
+    if function.aggregate && !function.runs_queries {
+        // Of what it is made of it matters whether that may read tables.
+        let reads = Effects::USER_CODE | Effects::READS_TABLES;
+        return match told.is_none_or(|told| told.any(reads)) {
+            true => Effects::USER_CODE | Effects::SERVER,
+            false => foreign_effects(name, function.volatility, false),
+        };
+    }
     told.unwrap_or_else(|| foreign_effects(name, function.volatility, function.runs_queries))
 }
 

@@ -328,7 +328,7 @@ pub(super) fn several_homes() -> Error {
 pub(super) fn user_code(name: &str) -> Error {
     Error::refused(
         format!("function \"{name}\" cannot be called here"),
-        "It is not declared IMMUTABLE and may read tables, whose rows are on several shards.",
+        "It is not known to do nothing but compute, and may read tables, whose rows are on several shards.",
         CHOOSE_SHARD,
     )
 }

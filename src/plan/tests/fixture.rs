@@ -253,7 +253,11 @@ impl Reader {
             None => (definition, None),
         };
         let words: Vec<&str> = definition.split(' ').collect();
-        self.function("public", words[0], &words[1][..1], 'f', words[2]);
+        let (kind, language) = match words[2] {
+            "aggregate" => ('a', "internal"),
+            language => ('f', language),
+        };
+        self.function("public", words[0], &words[1][..1], kind, language);
         self.raw.functions.last_mut().unwrap().source = source;
     }
 

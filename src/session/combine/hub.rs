@@ -49,14 +49,14 @@ pub(super) enum Keys {
 
 /// Types whose values are the same in text, whatever is set.
 const KEY_TYPES: [&str; 8] = [
-    "smallint[]",
-    "integer[]",
-    "bigint[]",
-    "text[]",
-    "character varying[]",
-    "uuid[]",
-    "date[]",
-    "numeric[]",
+    "smallint",
+    "integer",
+    "bigint",
+    "text",
+    "character varying",
+    "uuid",
+    "date",
+    "numeric",
 ];
 
 /// Longer lists of keys are not sent.
@@ -71,23 +71,25 @@ impl Hub {
 
     /// The values of a column of an intermediate relation that is filled.
     pub async fn keys(&mut self, relation: &str, column: &str) -> Result<Keys, Stop> {
+        // Arrays of arrays are not made of what differs in length.
         let sql = format!(
-            "SELECT pg_catalog.pg_typeof(k)::text || ' ' || k::text FROM \
-             (SELECT pg_catalog.array_agg(DISTINCT {column}) AS k FROM pg_temp.{relation} \
-             WHERE {column} IS NOT NULL) s"
+            "SELECT pg_catalog.pg_typeof((SELECT {column} FROM pg_temp.{relation} LIMIT 0))::text"
+        );
+        let name = self.lease.value(&sql).await.map_err(failed)?;
+        let name = name.unwrap_or_default();
+        if !KEY_TYPES.contains(&name.as_str()) {
+            return Ok(Keys::Any);
+        }
+        let sql = format!(
+            "SELECT pg_catalog.array_agg(DISTINCT {column})::text FROM pg_temp.{relation} \
+             WHERE {column} IS NOT NULL"
         );
         let Some(keys) = self.lease.value(&sql).await.map_err(failed)? else {
             return Ok(Keys::None);
         };
-        let split = KEY_TYPES.iter().find_map(|name| {
-            let keys = keys.strip_prefix(name)?.strip_prefix(' ')?;
-            Some((keys, name))
-        });
-        Ok(match split {
-            Some((keys, name)) if keys.len() <= LARGEST_KEYS_BYTES => {
-                Keys::These(format!("{}::{name}", quote_literal(keys)))
-            }
-            _ => Keys::Any,
+        Ok(match keys.len() <= LARGEST_KEYS_BYTES {
+            true => Keys::These(format!("{}::{name}[]", quote_literal(&keys))),
+            false => Keys::Any,
         })
     }
 }

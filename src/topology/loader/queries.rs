@@ -223,7 +223,15 @@ WHERE r.rulename = '_RETURN' AND d.refclassid = 'pg_class'::regclass AND d.refob
 const FUNCTIONS: &str = "
 SELECT n.nspname, p.proname, p.provolatile::text, p.prokind::text, l.lanname, p.proretset,
        CASE WHEN p.oid >= 16384 AND l.lanname IN ('sql', 'plpgsql') AND p.prosqlbody IS NULL
-            AND (p.proargdefaults IS NULL OR p.proargdefaults::text !~ '[{](FUNCEXPR|OPEXPR|SUBLINK)') THEN p.prosrc END
+            AND (p.proargdefaults IS NULL OR p.proargdefaults::text !~ '[{](FUNCEXPR|OPEXPR|SUBLINK)') THEN p.prosrc
+            WHEN p.prokind = 'a' AND p.oid >= 16384 THEN
+                (SELECT string_agg(quote_ident(m.nspname) || '.' || quote_ident(f.proname) || '()', ' ')
+                 FROM pg_aggregate a JOIN pg_namespace m ON true JOIN pg_proc f ON m.oid = f.pronamespace
+                     AND f.oid IN (a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
+                 WHERE a.aggfnoid = p.oid)
+            WHEN p.prosqlbody IS NOT NULL AND p.provolatile = 'i' THEN
+                (SELECT 'TABLE ' || string_agg(quote_ident(c.relname), ' ') FROM pg_depend d JOIN pg_class c ON c.oid = d.refobjid
+                 WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass) END
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang";
 
 const PLACEMENTS: &str = "
