@@ -52,6 +52,7 @@ mod oids;
 mod operators;
 mod participants;
 mod pipelines;
+mod policies;
 mod prepared;
 mod processes;
 mod queries;

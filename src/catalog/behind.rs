@@ -142,6 +142,19 @@ impl<'a> Behind<'a> {
     }
 }
 
+/// Whether a policy of a relation may read what is not on every shard, or what has policies itself.
+pub(super) fn policies_read(
+    relation: &RawRelation,
+    secured: &HashSet<u32>,
+    location_of: impl Fn(u32) -> Option<Location>,
+) -> bool {
+    let is_everywhere = |oid: &u32| {
+        !secured.contains(oid) && matches!(location_of(*oid), Some(Location::Replicated))
+    };
+    let policies = &relation.hazards.policies_read;
+    relation.hazards.row_security && !policies.iter().all(is_everywhere)
+}
+
 /// Whether rules and policies of a relation at home may read or change what is not at home there.
 pub(super) fn leaves_home(
     relation: &RawRelation,

@@ -65,17 +65,25 @@ pub(super) fn relations(
     let leave_home: Vec<bool> = (raw.relations.iter().zip(&locations))
         .map(|(row, location)| behind::leaves_home(row, location.as_ref(), location_of))
         .collect();
+    let secured: HashSet<u32> = (raw.relations.iter())
+        .filter(|row| row.hazards.row_security)
+        .map(|row| row.oid)
+        .collect();
+    let policies_read: Vec<bool> = (raw.relations.iter())
+        .map(|row| behind::policies_read(row, &secured, location_of))
+        .collect();
     let behind = Behind::new(raw);
     let relations = raw
         .relations
         .iter()
         .zip(locations)
-        .zip(leave_home)
-        .map(|((row, location), leaves_home)| {
+        .zip(leave_home.into_iter().zip(policies_read))
+        .map(|((row, location), (leaves_home, policies_read))| {
             let hazards = Hazards {
                 rules: row.hazards.has_rules,
                 triggers: behind.triggers(row),
                 row_security: row.hazards.row_security,
+                policies_read,
                 leaves_home,
             };
             builder.compile(

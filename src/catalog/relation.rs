@@ -120,8 +120,10 @@ pub struct Hazards {
     /// Triggers run code of users: the relation's own, those of its partitions and of what inherits from it, and
     /// those of rows that foreign keys have follow.
     pub triggers: Box<[Trigger]>,
-    /// Policies read whatever they want.
+    /// It has row security.
     pub row_security: bool,
+    /// One of its policies may read what is not on every shard.
+    pub policies_read: bool,
     /// A rule or policy may read or change what is not at home where the relation is.
     pub leaves_home: bool,
 }

@@ -43,6 +43,16 @@ impl Query<'_> {
     }
 }
 
+/// Refuses policies that read what is not on the shard of their row. Others hold for each row where it is, as
+/// long as it stays there.
+pub(super) fn check_secured(relation: &Relation) -> Result<()> {
+    match relation.hazards.policies_read {
+        true => Err(refusal::hazard(&relation.name, "row security policies")),
+        false => Ok(()),
+    }
+}
+
+/// Refuses all policies: what is done would be another command's than the one that they are for.
 pub(super) fn check_policies(relation: &Relation) -> Result<()> {
     if relation.hazards.row_security {
         return Err(refusal::hazard(&relation.name, "row security policies"));

@@ -27,6 +27,7 @@ use crate::plan::fill::Completion;
 use crate::plan::hazards::check_hazards;
 use crate::plan::hazards::check_home;
 use crate::plan::hazards::check_policies;
+use crate::plan::hazards::check_secured;
 use crate::plan::hazards::events_of;
 use crate::plan::insert;
 use crate::plan::insert::listed;
@@ -448,7 +449,7 @@ impl<'a> Query<'a> {
                     needs.at_home(*shard)?;
                 }
                 Location::Replicated => {
-                    check_policies(relation)?;
+                    check_secured(relation)?;
                     match kind {
                         Some(BlockKind::Merge(_)) if source == 0 => {
                             return Err(refusal::merge(&relation.name));
@@ -461,7 +462,7 @@ impl<'a> Query<'a> {
                 }
                 Location::Sharded(_) => {
                     needs.sharded = true;
-                    check_policies(relation)?;
+                    check_secured(relation)?;
                     self.sharded(relation, block, source, &prover, &mut needs)?;
                 }
             }

@@ -286,7 +286,7 @@ impl Builder<'_> {
             } => return self.at_home(home),
             Lookup::Unknown { .. } => return Err(refused.clone()),
         };
-        if relation.hazards.row_security {
+        if relation.hazards.policies_read {
             return Err(refused.clone());
         }
         let place = match &relation.location {

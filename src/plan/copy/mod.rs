@@ -267,7 +267,7 @@ fn route(
             Location::Replicated | Location::Sharded(_) if !reads => {
                 copy_in(part, copy, relation, columns).map(|copy| Route::CopyIn(Arc::new(copy)))
             }
-            Location::Replicated | Location::Sharded(_) if relation.hazards.row_security => {
+            Location::Replicated | Location::Sharded(_) if relation.hazards.policies_read => {
                 Err(refusal::hazard(name, "row security policies"))
             }
             Location::Replicated => Ok(Route::Any),

@@ -33,7 +33,7 @@ use crate::error::Result;
 use crate::plan::Arguments;
 use crate::plan::Route;
 use crate::plan::bind::BoundSource;
-use crate::plan::hazards::check_policies;
+use crate::plan::hazards::check_secured;
 use crate::plan::hazards::check_spread;
 use crate::plan::keyed::Spread;
 use crate::plan::keyed::names_moment;
@@ -198,7 +198,7 @@ fn merging(
 /// # Errors
 /// `0A000` for one that can't be fed.
 fn checked(query: &Query<'_>, relation: &Relation) -> Result<(FeedPlace, Vec<FeedColumn>)> {
-    check_policies(relation)?;
+    check_secured(relation)?;
     query.check_events(relation)?;
     check_spread(query.request.catalog, relation, query.events())?;
     query.check_calls()?;

@@ -18,7 +18,7 @@ use crate::catalog::Relation;
 use crate::error::Result;
 use crate::plan::bind::BoundSource;
 use crate::plan::effects::Effects;
-use crate::plan::hazards::check_policies;
+use crate::plan::hazards::check_secured;
 use crate::plan::hazards::check_spread;
 use crate::plan::keyed::KeySource;
 use crate::plan::keyed::Part;
@@ -89,7 +89,7 @@ pub(super) fn over_shards(query: &Query<'_>) -> Result<Option<Insertion>> {
     {
         return Ok(None);
     }
-    check_policies(relation)?;
+    check_secured(relation)?;
     query.check_events(relation)?;
     query.check_defaults(relation, &insert.conflict_assigns, true)?;
     check_insert(relation, insert)?;
