@@ -292,6 +292,7 @@ fn portals_are_described_without_being_run() {
 fn what_a_hub_cannot_finish_is_refused() {
     let cluster = cluster(2);
     let mut pair = Pair::new(&cluster);
+    pair.once("CREATE SEQUENCE s");
     for sql in [
         "SELECT name FROM users ORDER BY title FOR UPDATE",
         "SELECT count(ctid) FROM users",

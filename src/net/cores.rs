@@ -160,6 +160,10 @@ impl Cores {
     }
 }
 
+/// A session's steps call each other deeply where a statement takes several, on frames that are large without
+/// optimisation: 2 MiB, the default, were not enough for all. Only what is used takes memory.
+const STACK_BYTES: usize = 8 << 20;
+
 impl Core {
     fn start(number: usize) -> io::Result<(Core, oneshot::Sender<()>)> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -172,6 +176,7 @@ impl Core {
         };
         std::thread::Builder::new()
             .name(format!("core {number}"))
+            .stack_size(STACK_BYTES)
             .spawn(run)?;
         let core = Core {
             handle,
