@@ -128,6 +128,7 @@ fn views_have_the_rows_of_all_shards() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a list of cases")]
 fn they_are_views_of_postgresqls_in_every_other_way() {
     let cluster = cluster();
     let mut pair = Pair::new(&cluster);

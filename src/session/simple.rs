@@ -71,7 +71,8 @@ impl Session {
     /// Before a Query that stands behind a batch without its Sync: whether what the batch has done is part of a
     /// transaction that ends with the Query.
     async fn joins_batch(&mut self) -> Result<bool, Stop> {
-        if self.database.is_single() {
+        // A statement of a script that is put into other words has joined already.
+        if self.database.is_single() || self.unit.is_script {
             return Ok(false);
         }
         if self.transaction == Transaction::Idle && self.batch.is_sent() {
