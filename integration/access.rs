@@ -1,5 +1,7 @@
 //! Who is let in: rules, limits, roles of the servers, certificates; with libpq and bare messages.
 
+mod own_roles;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;

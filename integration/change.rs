@@ -494,6 +494,29 @@ fn rows_are_locked_where_they_are() {
         let free = "SELECT user_id FROM users FOR UPDATE NOWAIT";
         assert!(!cluster.shard(shard).raw().rows(free).is_empty());
     }
+    // Rows of replicated tables are on every shard: one lock would not keep others out.
+    let joined = "SELECT u.user_id, title FROM users u JOIN countries ON code = country";
+    pair.refused(&format!("{joined} FOR UPDATE"));
+    pair.refused(&format!(
+        "{joined} WHERE u.user_id = 3 FOR SHARE OF u, countries"
+    ));
+    pair.once("BEGIN");
+    pair.same_rows(&format!("{joined} FOR UPDATE OF u"));
+    pair.same(&format!(
+        "{joined} WHERE u.user_id = 3 FOR SHARE OF u FOR UPDATE OF u NOWAIT"
+    ));
+    pair.same(&format!(
+        "{joined} ORDER BY u.user_id DESC LIMIT 3 FOR UPDATE OF u"
+    ));
+    for shard in 0..2 {
+        let mut direct = cluster.shard(shard).raw();
+        let free = "SELECT user_id FROM users WHERE country IN ('de', 'fr') FOR UPDATE SKIP LOCKED";
+        assert!(direct.rows(free).is_empty());
+        let free = "SELECT code FROM countries FOR UPDATE NOWAIT";
+        assert_eq!(direct.rows(free).len(), 3);
+    }
+    pair.once("COMMIT");
+    pair.once("SELECT value FROM settings JOIN countries ON code = key FOR UPDATE OF settings");
     pair.refused("SELECT user_id FROM users ORDER BY name COLLATE \"de-x-icu\" LIMIT 3 FOR UPDATE");
 }
 

@@ -483,3 +483,38 @@ fn functions_of_users_only_compute_or_are_refused() {
         pair.refused(sql);
     }
 }
+
+/// `u.total` is `total(u)` where `users` has no such column, and no parser tells.
+#[test]
+fn functions_that_are_called_as_fields_are_seen() {
+    const ROWS_OF: &str = "
+        CREATE FUNCTION others(users) RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM users';
+        CREATE FUNCTION behind(users) RETURNS bigint LANGUAGE sql STABLE AS 'SELECT ($1).others';
+        CREATE FUNCTION doubled(users) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT ($1).age * 2';
+    ";
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema(&format!("{SCHEMA}{ROWS_OF}"))
+        .rows(ROWS)
+        .sharded("users", &["user_id"])
+        .sharded("orders", &["order_id"])
+        .start();
+    let mut pair = Pair::new(&cluster);
+    for sql in [
+        "SELECT u.doubled FROM users u WHERE u.user_id = 3",
+        "SELECT u.doubled, (u).doubled FROM users u ORDER BY u.user_id",
+        "SELECT max(u.doubled) FROM users u",
+    ] {
+        pair.same(sql);
+    }
+    for sql in [
+        "SELECT u.others FROM users u WHERE u.user_id = 3",
+        "SELECT u.behind FROM users u WHERE u.user_id = 3",
+        "SELECT (u).others FROM users u",
+        "SELECT max(u.others) FROM users u",
+        "SELECT u.user_id FROM users u WHERE u.others > 5",
+        "DELETE FROM users u WHERE u.others > 5 AND u.user_id = 3",
+    ] {
+        pair.refused(sql);
+    }
+}

@@ -174,13 +174,13 @@ fn what_discard_all_gives_back_is_reported() {
     let startup = [("datestyle", "German")];
     let mut raw = Raw::login_with(&cluster.proxy(), &startup).unwrap();
     raw.query("SET datestyle TO ISO");
-    raw.query("DISCARD ALL");
+    let frames = raw.query("DISCARD ALL");
+    let heard = frames.iter().rfind(|frame| frame.tag == b'S');
+    let heard = heard.expect("the client hears of its date style");
+    assert_eq!(heard.body, b"DateStyle\0German, DMY\0");
     let frames = raw.query("SELECT date '2026-02-03'");
     let row = frames.iter().find(|frame| frame.tag == b'D').unwrap();
     assert!(row.body.ends_with(b"03.02.2026"));
-    let heard = frames.iter().rfind(|frame| frame.tag == b'S');
-    let heard = heard.expect("the client hears of its date style before the first row");
-    assert_eq!(heard.body, b"DateStyle\0German, DMY\0");
 }
 
 #[test]

@@ -277,3 +277,39 @@ fn a_change_that_is_fetched_in_parts_is_made_on_every_shard() {
         }
     }
 }
+
+/// No server knows all of them, and none those that the proxy keeps.
+#[test]
+fn pg_cursors_is_never_without_some_of_the_sessions() {
+    let cluster = cluster();
+    let asked = "SELECT name FROM pg_cursors";
+    let known = "SELECT * FROM Pg_Cursor() WHERE name <> ''";
+    for query in [
+        "SELECT id FROM t",
+        "SELECT id FROM t ORDER BY id",
+        "SELECT count(*) FROM t",
+    ] {
+        let mut raw = cluster.proxy().raw();
+        raw.query("BEGIN");
+        assert_eq!(raw.rows(asked), [[""; 1]; 0]);
+        raw.query(&format!("DECLARE c CURSOR FOR {query}"));
+        raw.query("SAVEPOINT s");
+        assert_eq!(raw.code(asked), "0A000", "{query}");
+        raw.query("ROLLBACK TO s");
+        raw.send(
+            &[
+                message::parse("", known, &[]),
+                message::bind("", "", &[], &[], &[]),
+            ]
+            .concat(),
+        );
+        raw.send(&[message::execute("", 0), message::sync()].concat());
+        let frames = raw.read_until(b'Z', 1);
+        let error = frames.iter().find(|frame| frame.tag == b'E').unwrap();
+        assert_eq!(error.field(b'C').unwrap(), "0A000", "{query}");
+        raw.query("ROLLBACK TO s");
+        raw.query("CLOSE c");
+        raw.query("DECLARE d CURSOR FOR SELECT id FROM t WHERE id = 1");
+        assert_eq!(raw.rows(asked), [["d"]], "{query}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::harness::compare::{Mode, Pair, frames, outcome};
 use crate::harness::raw::Frame;
-use crate::harness::{Cluster, Raw};
+use crate::harness::{Cluster, Raw, message};
 use crate::listen::another_proxy;
 
 fn cluster() -> Cluster {
@@ -36,7 +36,7 @@ const SCHEMA: &[&str] = &[
      WHERE n.nspname !~ '^pg_|^information_schema$|^shardwire$' ORDER BY 1",
     "SELECT tgrelid::regclass::text, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2",
     "SELECT tablename, rulename, definition FROM pg_rules WHERE schemaname !~ '^pg_' ORDER BY 1, 2",
-    "SELECT tablename, policyname, qual FROM pg_policies ORDER BY 1, 2",
+    "SELECT tablename, policyname, qual FROM pg_policies WHERE schemaname <> 'shardwire' ORDER BY 1, 2",
     "SELECT sequencename, data_type::text, start_value, increment_by, cycle FROM pg_sequences ORDER BY 1",
     "SELECT nspname, nspacl::text, obj_description(oid) FROM pg_namespace WHERE nspname !~ '^pg_|^shardwire$' ORDER BY 1",
     "SELECT defaclobjtype, defaclacl::text FROM pg_default_acl ORDER BY 1, 2",
@@ -517,4 +517,99 @@ fn another_proxy_knows_a_new_table_at_once() {
             "{counts:?}"
         );
     }
+}
+
+#[test]
+fn a_temporary_table_is_defined_by_itself() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    pair.proxy
+        .rows("CREATE TABLE users (id bigint PRIMARY KEY, mine int) SHARD KEY (id)");
+    pair.oracle
+        .rows("CREATE TABLE users (id bigint PRIMARY KEY, mine int)");
+    for sql in [
+        "CREATE TABLE notes (id int)",
+        "CREATE VIEW ids AS SELECT id FROM notes",
+        "CREATE SEQUENCE numbers",
+        "CREATE INDEX users_mine ON users (mine, id)",
+        "CREATE TEMP TABLE mine (id int)",
+        "CREATE TEMP VIEW my_view AS SELECT 1 AS n",
+        "CREATE TEMP SEQUENCE my_numbers",
+        "CREATE INDEX my_index ON mine (id)",
+        "INSERT INTO users SELECT i FROM generate_series(1, 20) i",
+    ] {
+        pair.once(sql);
+    }
+    for sql in [
+        "DROP TABLE mine, users",
+        "DROP TABLE IF EXISTS users, pg_temp.mine CASCADE",
+        "DROP TABLE mine, notes",
+        "DROP VIEW my_view, ids",
+        "DROP SEQUENCE numbers, my_numbers",
+        "DROP INDEX my_index, users_mine",
+        "CREATE TABLE yours (LIKE mine)",
+        "CREATE VIEW both_ids AS SELECT u.id FROM users u JOIN mine USING (id)",
+        "ALTER TABLE mine RENAME TO users",
+        "ALTER TABLE pg_temp.mine RENAME TO users",
+        "ALTER VIEW my_view RENAME TO users",
+    ] {
+        pair.refused(sql);
+    }
+    for sql in [
+        "CREATE INDEX users_too ON users (mine, id)",
+        "ALTER TABLE mine RENAME TO my_own",
+        "ALTER TABLE my_own ADD COLUMN name text",
+        "CREATE INDEX ON my_own (name)",
+        "ANALYZE my_own",
+        "CREATE TEMP TABLE other (id int)",
+        "SELECT count(*) FROM users",
+        "SELECT * FROM my_own",
+        "DROP INDEX my_index",
+        "DROP TABLE IF EXISTS my_own, other, nothing",
+        "DROP VIEW my_view",
+        "DROP SEQUENCE my_numbers",
+        "DROP TABLE users, notes CASCADE",
+    ] {
+        pair.once(sql);
+    }
+    for shard in 0..2 {
+        let left = cluster
+            .shard(shard)
+            .raw()
+            .rows("SELECT to_regclass('users') IS NULL");
+        assert_eq!(left, [["t"]], "on shard {shard}");
+    }
+}
+
+#[test]
+fn clauses_say_nothing_on_one_shard() {
+    let cluster = Cluster::new().shards(1).start();
+    let mut raw = cluster.proxy().raw();
+    for sql in [
+        "CREATE TABLE users (user_id bigint PRIMARY KEY, at date) SHARD KEY (user_id, at)",
+        "CREATE TABLE countries (code text) REPLICATED",
+        "BEGIN",
+        "CREATE TABLE parts (user_id bigint, at date) SHARD KEY (user_id) PARTITION BY RANGE (at)",
+        "COMMIT",
+        "CREATE TABLE one (id int) SHARD KEY (id); INSERT INTO one VALUES (1)",
+        "CREATE TABLE copied SHARD KEY (id) AS SELECT * FROM one",
+    ] {
+        let frames = raw.query(sql);
+        assert!(frames.iter().all(|frame| frame.tag != b'E'), "{sql}");
+    }
+    raw.send(&message::parse(
+        "",
+        "CREATE TABLE bound (id int) REPLICATED",
+        &[],
+    ));
+    raw.send(&message::bind("", "", &[], &[], &[]));
+    raw.send(&message::execute("", 0));
+    raw.send(&message::sync());
+    let frames = raw.read_until(b'Z', 1);
+    assert!(frames.iter().all(|frame| frame.tag != b'E'), "{frames:?}");
+    let tables = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class \
+                  WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace";
+    let there = "bound copied countries one parts users";
+    assert_eq!(raw.rows(tables), [[there]]);
+    assert_eq!(raw.rows("SELECT id FROM copied"), [["1"]]);
 }

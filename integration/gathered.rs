@@ -1,7 +1,7 @@
 //! Queries of which each shard does its part and a hub the rest, beside one PostgreSQL with all rows.
 
-use crate::harness::Cluster;
-use crate::harness::compare::Pair;
+use crate::harness::compare::{Mode, Pair, frames, outcome};
+use crate::harness::{Cluster, Raw};
 
 const SCHEMA: &str = "
     CREATE DOMAIN filled AS text NOT NULL;
@@ -160,6 +160,20 @@ fn groups_are_shipped_and_not_rows() {
     assert!(copies[0].contains("Copy users"), "{copies:?}");
 }
 
+/// The sum of a figure of both shards in a plan.
+fn total(plan: &[String], what: &str) -> u64 {
+    let counts = plan.iter().filter_map(|line| {
+        let count = line
+            .strip_prefix("->  shard ")?
+            .split(' ')
+            .find_map(|word| word.strip_prefix(what))?;
+        count.parse::<u64>().ok()
+    });
+    let counts: Vec<u64> = counts.collect();
+    assert_eq!(counts.len(), 2, "{plan:?}");
+    counts.iter().sum()
+}
+
 #[test]
 fn what_each_shard_sends_is_counted() {
     let cluster = cluster(2);
@@ -168,22 +182,15 @@ fn what_each_shard_sends_is_counted() {
         let plan = raw.rows(&format!("EXPLAIN (ANALYZE, COSTS OFF) {sql}"));
         plan.concat()
     };
-    let total = |plan: &[String], what: &str| {
-        let counts = plan.iter().filter_map(|line| {
-            let count = line
-                .strip_prefix("->  shard ")?
-                .split(' ')
-                .find_map(|word| word.strip_prefix(what))?;
-            count.parse::<u64>().ok()
-        });
-        let counts: Vec<u64> = counts.collect();
-        assert_eq!(counts.len(), 2, "{plan:?}");
-        counts.iter().sum::<u64>()
-    };
     // What is merged, what is grouped, and what is concatenated.
     let plan = lines("SELECT user_id FROM users ORDER BY user_id LIMIT 5");
     assert!(plan[0].starts_with("Limit 5"), "{plan:?}");
     assert_eq!(total(&plan, "rows="), 10);
+    // Each row has its key behind it.
+    assert!(
+        total(&plan, "bytes=") >= 10 * (7 + 4 + 1 + 4 + 8),
+        "{plan:?}"
+    );
     let plan = lines("SELECT ok, count(*), sum(total) FROM orders GROUP BY ok");
     assert_eq!(total(&plan, "rows="), 4);
     let plan = lines("SELECT u.name FROM users u JOIN orders o USING (user_id) WHERE u.age = 3");
@@ -209,8 +216,35 @@ fn what_each_shard_sends_is_counted() {
     let sql = "SELECT repeat('x', 1000000) FROM users a, countries, generate_series(1, 20)";
     let plan = lines(sql);
     assert_eq!(total(&plan, "rows="), 80 * 3 * 20);
+}
+
+#[test]
+fn what_each_shard_sends_is_counted_in_batches_and_transactions() {
+    let cluster = cluster(2);
+    let mut raw = cluster.proxy().raw();
+    let bound = |raw: &mut Raw, sql: &str| {
+        let frames = frames(raw, Mode::Text, sql, &[]);
+        let rows = outcome(&frames).rows.into_iter().flatten().flatten();
+        rows.map(|line| String::from_utf8(line).unwrap())
+            .collect::<Vec<String>>()
+    };
+    let plan = bound(
+        &mut raw,
+        "EXPLAIN ANALYZE SELECT user_id FROM users ORDER BY user_id LIMIT 5",
+    );
+    assert_eq!(total(&plan, "rows="), 10);
+    let plan = bound(
+        &mut raw,
+        "EXPLAIN ANALYZE SELECT ARRAY[age], count(*) FROM users GROUP BY 1",
+    );
+    assert!(plan[0].starts_with("Combine"), "{plan:?}");
+    let failing = "EXPLAIN ANALYZE SELECT 1 / (user_id - 5) FROM users";
+    let failed = frames(&mut raw, Mode::Text, failing, &[]);
+    assert_eq!(outcome(&failed).reports[0].0, "22012");
     raw.query("BEGIN");
     raw.query("INSERT INTO users (user_id, code) VALUES (1000, 'x')");
+    let plan = bound(&mut raw, "EXPLAIN ANALYZE SELECT user_id FROM users");
+    assert_eq!(total(&plan, "rows="), 81);
     let plan = raw
         .rows("EXPLAIN ANALYZE SELECT user_id FROM users")
         .concat();

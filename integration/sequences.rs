@@ -283,3 +283,46 @@ fn proxies_never_give_out_a_number_twice_even_when_killed() {
     assert_eq!(distinct.len(), ids.len());
     assert!(placed(&cluster, "users", "user_id") >= ids.len());
 }
+
+/// A default that a column has from its domain is its own: each number is drawn from the first shard's sequence.
+#[test]
+fn a_domain_draws_global_numbers() {
+    let schema = "CREATE SEQUENCE drawn; CREATE DOMAIN numbered AS bigint DEFAULT nextval('drawn');
+        CREATE DOMAIN deeper AS numbered; CREATE SEQUENCE other; CREATE DOMAIN named AS text DEFAULT 'd' || nextval('other');
+        CREATE TABLE parts (id int PRIMARY KEY, n numbered);
+        CREATE TABLE pieces (id int PRIMARY KEY, n deeper, m named, plain numbered DEFAULT 7);
+        CREATE SEQUENCE third; CREATE DOMAIN shared AS bigint DEFAULT nextval('third');
+        CREATE TABLE everywhere (id int PRIMARY KEY, n shared)";
+    let cluster = Cluster::new()
+        .shards(3)
+        .schema(schema)
+        .sharded("parts", &["id"])
+        .sharded("pieces", &["id"])
+        .replicated("everywhere")
+        .start();
+    let mut pair = Pair::new(&cluster);
+    for mode in MODES {
+        for sql in [
+            "INSERT INTO parts (id) VALUES (1) RETURNING n",
+            "INSERT INTO parts (id) VALUES (2), (3), (4), (5) RETURNING id, n",
+            "INSERT INTO parts VALUES (6, DEFAULT), (7, 100)",
+            "INSERT INTO pieces (id) VALUES (1), (2), (3) RETURNING *",
+            "INSERT INTO everywhere (id) VALUES (1), (2) RETURNING *",
+            "SELECT * FROM everywhere",
+            "SELECT * FROM parts UNION ALL SELECT id, n FROM pieces",
+            "DELETE FROM parts",
+            "DELETE FROM pieces",
+            "DELETE FROM everywhere",
+        ] {
+            compare(&mut pair, mode, sql);
+        }
+    }
+    for raw in [&mut pair.proxy, &mut pair.oracle] {
+        let mut out = message::query("COPY parts (id) FROM STDIN");
+        out.extend(message::copy_data(b"11\n12\n13\n14\n"));
+        out.extend(message::copy_done());
+        raw.send(&out);
+        raw.read_until(b'Z', 1);
+    }
+    compare(&mut pair, MODES[0], "SELECT * FROM parts");
+}

@@ -1,6 +1,7 @@
 //! The proxy's own settings, and those that nobody has defined.
 
 use crate::harness::cluster::Builder;
+use crate::harness::compare::Pair;
 use crate::harness::{Cluster, Raw, message};
 
 /// Users 1 to 3 are on the first shard, 4 on the second.
@@ -288,4 +289,44 @@ fn settings_that_a_client_has_made_exist_on_every_connection() {
     let rows = frames.iter().filter(|frame| frame.tag == b'D');
     let values: Vec<_> = rows.map(|row| row.body.last().copied().unwrap()).collect();
     assert_eq!(values, [b'f', b't']);
+}
+
+/// Each server answers for the session, if that has made the setting.
+#[test]
+fn settings_of_the_session_are_read_beside_rows_of_several_shards() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema("CREATE TABLE t (id int, owner int, name text COLLATE \"de-x-icu\")")
+        .rows("INSERT INTO t SELECT i, i % 4, 'n' || i % 3 FROM generate_series(1, 40) i")
+        .sharded("t", &["id"])
+        .start();
+    let mut pair = Pair::new(&cluster);
+    const QUERIES: [&str; 4] = [
+        "SELECT id, current_setting('app.owner') FROM t WHERE owner = current_setting('app.owner')::int ORDER BY id",
+        "SELECT id FROM t WHERE id = current_setting('app.owner', true)::int ORDER BY id",
+        "SELECT name, current_setting('APP.owner'), count(DISTINCT owner) FROM t GROUP BY name ORDER BY name",
+        "SELECT current_setting('TimeZone'), max(owner) FROM t",
+    ];
+    for sql in &QUERIES[..3] {
+        pair.refused(sql);
+    }
+    pair.same(QUERIES[3]);
+    pair.refused("SELECT id FROM t WHERE name = current_setting('port')");
+    pair.refused("SELECT id, current_setting(name, true) FROM t");
+    for setting in [
+        "SET app.owner = '3'",
+        "SET TimeZone = 'Asia/Tokyo'",
+        "SELECT set_config('app.owner', '2', false)",
+        "BEGIN",
+        "SET LOCAL app.owner = '1'",
+        "UPDATE t SET owner = 1 WHERE id = 7",
+        "ROLLBACK",
+    ] {
+        pair.once(setting);
+        if setting != "BEGIN" && !setting.starts_with("SET Time") {
+            QUERIES.iter().for_each(|sql| pair.same(sql));
+        }
+    }
+    pair.once("RESET app.owner");
+    pair.refused(QUERIES[1]);
 }

@@ -124,3 +124,63 @@ fn a_prepared_query_sees_a_view_that_is_defined_anew() {
     pair.once("CREATE OR REPLACE VIEW adults AS SELECT user_id, name, age, country FROM users WHERE age >= 30");
     assert_ne!(run(&mut pair), before);
 }
+
+/// A server runs the functions in a view by itself: on one shard, unless somebody looks.
+#[test]
+fn functions_in_views_are_judged_as_those_of_the_query() {
+    const FUNCTIONS: &str = "
+        CREATE TABLE settings (name text PRIMARY KEY, n int);
+        CREATE FUNCTION total() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM users';
+        CREATE FUNCTION imm() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT total()';
+        CREATE FUNCTION often(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+            'BEGIN IF n < 2 THEN RETURN 1; END IF; RETURN n * often(n - 1); END';
+        CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT often(n) * 2';
+        CREATE FUNCTION setting(text) RETURNS int LANGUAGE sql STABLE AS 'SELECT n FROM settings WHERE name = $1';
+        CREATE VIEW one_total AS SELECT total() AS n;
+        CREATE VIEW behind AS SELECT n + 1 AS n FROM one_total;
+        CREATE VIEW with_titles AS SELECT title, imm() AS n FROM countries;
+        CREATE VIEW xml AS SELECT query_to_xml('SELECT * FROM users', true, true, '') AS x;
+        CREATE FUNCTION through() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT n FROM behind';
+        CREATE VIEW harmless AS SELECT title, shout(title) AS s, twice(3) AS n, count(*) OVER () FROM countries;
+        CREATE VIEW at_home AS SELECT name, setting('a') AS a, max(n) AS m FROM settings GROUP BY name;
+        CREATE FUNCTION from_view() RETURNS int LANGUAGE sql STABLE AS 'SELECT max(m) FROM at_home';
+    ";
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema(&format!("{SCHEMA}{FUNCTIONS}"))
+        .rows(&format!(
+            "{ROWS} INSERT INTO settings VALUES ('a', 1), ('b', 2);"
+        ))
+        .sharded("users", &["user_id"])
+        .sharded("orders", &["user_id"])
+        .replicated("countries")
+        .start();
+    let mut pair = Pair::new(&cluster);
+    pair.proxy
+        .rows("INSERT INTO settings VALUES ('a', 1), ('b', 2)");
+    for sql in [
+        "SELECT n FROM one_total",
+        "SELECT n FROM behind",
+        "TABLE with_titles",
+        "SELECT x FROM xml",
+        "SELECT through()",
+        "SELECT imm()",
+        "SELECT user_id FROM users WHERE age > imm()",
+        "SELECT u.user_id FROM users u JOIN with_titles w ON w.title = u.name",
+        "WITH x AS (SELECT * FROM one_total) SELECT * FROM x",
+        "INSERT INTO settings SELECT 'c', n FROM one_total",
+    ] {
+        pair.refused(sql);
+    }
+    for sql in [
+        "SELECT * FROM harmless ORDER BY title",
+        "SELECT * FROM at_home ORDER BY name",
+        "SELECT from_view()",
+        "SELECT often(5), twice(4)",
+        "SELECT sum(twice(age % 5)) FROM users",
+        "SELECT u.user_id, h.s FROM users u JOIN harmless h ON h.title = u.country ORDER BY 1",
+        "SELECT count(*), max(h.n) FROM users u JOIN harmless h ON u.age > length(h.title)",
+    ] {
+        pair.same(sql);
+    }
+}

@@ -17,6 +17,9 @@ SECONDS = int(os.environ.get("SECONDS_EACH", "4"))
 IDLE = int(os.environ.get("IDLE_CLIENTS", "10000"))
 ONLY = os.environ.get("ONLY", "")
 LOADED = 500_000
+MERGED = 1_000_000
+GROUPS = 100_000
+PLANNED = 5_000
 
 AID = f"\\set aid random(1, {ROWS})\n"
 POINT = AID + "SELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n"
@@ -118,6 +121,49 @@ class Comparison:
         self.note("20,000 rows from one shard", "µs CPU/MB", 1.1, cpu, "haproxy")
         self.note("20,000 rows from one shard", "MB/s", -0.95, rate, "direct")
 
+    def merges(self):
+        """Rows that the proxy puts together itself: in order, and into groups that both shards have."""
+        self.bench.psql(self.sharded.port, "bench", "DROP TABLE IF EXISTS merged")
+        self.bench.psql(self.sharded.port, "bench", "CREATE TABLE merged (id int PRIMARY KEY, kind int) SHARD KEY (id)")
+        self.bench.psql(self.sharded.port, "bench",
+                        f"INSERT INTO merged SELECT i, i % {GROUPS} FROM generate_series(1, {MERGED}) i")
+        partial = sum(int(self.bench.psql(port, "bench", "SELECT count(DISTINCT kind) FROM merged"))
+                      for port in self.shards)
+        for work, sql, rows, target in (
+                ("two streams of rows merged in order", "SELECT * FROM merged ORDER BY id", MERGED, -2),
+                ("partial groups of two shards merged", "SELECT kind, count(*), sum(id) FROM merged GROUP BY kind",
+                 partial, -1.5)):
+            def measure(proxy):
+                connection, before = Connection(proxy.port), proxy.cpu_seconds()
+                for _ in range(3):
+                    connection.query(sql)
+                connection.close()
+                return (3 * rows / 1e6 / (proxy.cpu_seconds() - before),)
+
+            (rate,) = in_turns([self.sharded], measure)["shardwire"]
+            self.rows.append(report.Row(work, "M rows/CPU s", rate, None, "", target))
+            print(self.rows[-1], file=sys.stderr)
+
+    def planning(self):
+        """What a statement costs more whose like has not been seen: one with a name that no other has."""
+        number = 0
+
+        def measure(proxy):
+            nonlocal number
+            connection, spent = Connection(proxy.port), []
+            for name in ("a", None):
+                before = proxy.cpu_seconds()
+                for aid in range(1, PLANNED + 1):
+                    number += 1
+                    connection.query(f"SELECT abalance AS {name or f'n{number}'} FROM pgbench_accounts WHERE aid = {aid}")
+                spent.append((proxy.cpu_seconds() - before) * 1e6 / PLANNED)
+            connection.close()
+            return (spent[1] - spent[0],)
+
+        (more,) = in_turns([self.sharded], measure)["shardwire"]
+        self.rows.append(report.Row("planning a statement of a new kind", "µs CPU", more, None, "", 60))
+        print(self.rows[-1], file=sys.stderr)
+
     def load(self):
         """COPY FROM split over two shards; last of all, because it takes the place of the rows."""
         lines = (f"{aid}\t1\t{aid}\t{'x' * 84}\n" for aid in range(1, LOADED + 1))
@@ -174,7 +220,8 @@ def main():
     try:
         print("loading three servers", file=sys.stderr)
         comparison = Comparison(bench)
-        parts = ["points", "floor", "transactions", "connections", "stream", "latency", "idle", "load"]
+        parts = ["points", "floor", "transactions", "connections", "stream", "latency", "merges", "planning", "idle",
+                 "load"]
         for part in parts:
             if not ONLY or part in ONLY.split(","):
                 getattr(comparison, part)()

@@ -47,9 +47,9 @@ impl Wires {
         *place = Some(trap);
     }
 
-    /// Takes the trap away, if it still waits.
-    pub fn unset(&self) {
-        *self.trap.lock().unwrap() = None;
+    /// Takes the trap away; whether it still waited.
+    pub fn unset(&self) -> bool {
+        self.trap.lock().unwrap().take().is_some()
     }
 
     /// A way to a server; its port.

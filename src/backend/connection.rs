@@ -366,8 +366,8 @@ fn first_value(body: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
-/// The name and value of a ParameterStatus.
-fn parameter(body: &[u8]) -> Option<(String, String)> {
+/// The name and the value in a ParameterStatus.
+pub fn parameter(body: &[u8]) -> Option<(String, String)> {
     let mut reader = Reader::new(body);
     let name = String::from_utf8_lossy(reader.cstring().ok()?).into_owned();
     let value = String::from_utf8_lossy(reader.cstring().ok()?).into_owned();

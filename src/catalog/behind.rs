@@ -10,6 +10,7 @@ use crate::catalog::Location;
 use crate::catalog::RawCatalog;
 use crate::catalog::RawForeignKey;
 use crate::catalog::RawRelation;
+use crate::catalog::Ties;
 use crate::catalog::Trigger;
 
 /// `tgtype`: for each row.
@@ -40,7 +41,7 @@ impl<'a> Behind<'a> {
         let relations = &raw.relations;
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
         for relation in relations {
-            if let Some(parent) = relation.parent {
+            for &parent in relation.parent.iter().chain(&relation.more_parents) {
                 children.entry(parent).or_default().push(relation.oid);
             }
         }
@@ -95,6 +96,59 @@ impl<'a> Behind<'a> {
         all.into()
     }
 
+    /// How a relation is tied to others.
+    pub fn ties(&self, relation: &RawRelation) -> Ties {
+        let mut kin = HashSet::new();
+        self.kin(relation.oid, &mut kin);
+        let mut followers = HashSet::new();
+        self.follow(&kin, &mut followers);
+        let own = self.referring.values().flatten();
+        let own = own.filter(|key| kin.contains(&key.table));
+        let (mut refers_to, mut referring) = (HashSet::new(), HashSet::new());
+        for key in own {
+            self.kin(key.referenced, &mut refers_to);
+            referring.extend(key.columns.iter().cloned());
+        }
+        let to_it = kin.iter().filter_map(|oid| self.referring.get(oid));
+        let columns = to_it.flatten().flat_map(|key| &key.referenced_columns);
+        let referenced: HashSet<String> = columns.cloned().collect();
+        Ties {
+            kin: sorted(kin),
+            followers: sorted(followers),
+            refers_to: sorted(refers_to),
+            referring: sorted(referring),
+            referenced: sorted(referenced),
+        }
+    }
+
+    /// Adds a table and all that share rows with it.
+    fn kin(&self, oid: u32, found: &mut HashSet<u32>) {
+        let mut next = vec![oid];
+        while let Some(oid) = next.pop() {
+            if found.insert(oid) {
+                let parents = self.by_oid.get(&oid).into_iter();
+                next.extend(parents.flat_map(|one| one.parent.iter().chain(&one.more_parents)));
+                next.extend(self.children.get(&oid).into_iter().flatten());
+            }
+        }
+    }
+
+    /// Adds the tables whose rows follow those of others, and those that follow these.
+    fn follow(&self, tables: &HashSet<u32>, found: &mut HashSet<u32>) {
+        let mut next: Vec<u32> = tables.iter().copied().collect();
+        while let Some(oid) = next.pop() {
+            for key in self.referring.get(&oid).into_iter().flatten() {
+                let follows = |action| matches!(action, 'c' | 'n' | 'd');
+                if !follows(key.actions.0) && !follows(key.actions.1) {
+                    continue;
+                }
+                let mut kin = HashSet::new();
+                self.kin(key.table, &mut kin);
+                next.extend(kin.into_iter().filter(|one| found.insert(*one)));
+            }
+        }
+    }
+
     fn fire(&self, oid: u32, event: u16, follows: bool, fired: &mut Fired) {
         let Some(relation) = self.by_oid.get(&oid) else {
             return;
@@ -106,6 +160,8 @@ impl<'a> Behind<'a> {
         for trigger in own.filter(|trigger| trigger.kind & event != 0) {
             fired.triggers.push(Trigger {
                 events: fired.event,
+                own_events: trigger.kind & !(ROW | BEFORE),
+                is_row: trigger.kind & ROW != 0,
                 is_before_row: trigger.kind & (ROW | BEFORE) == ROW | BEFORE,
                 follows,
                 schema: trigger.schema.clone(),
@@ -140,6 +196,12 @@ impl<'a> Behind<'a> {
             }
         }
     }
+}
+
+fn sorted<T: Ord>(all: HashSet<T>) -> Box<[T]> {
+    let mut all: Vec<T> = all.into_iter().collect();
+    all.sort();
+    all.into()
 }
 
 /// Whether a policy of a relation may read what is not on every shard, or what has policies itself.

@@ -16,6 +16,7 @@ use crate::catalog::Reason;
 use crate::catalog::Relation;
 use crate::catalog::SequenceName;
 use crate::catalog::TableColumn;
+use crate::catalog::Ties;
 use crate::catalog::behind;
 use crate::catalog::behind::Behind;
 use crate::config;
@@ -86,11 +87,11 @@ pub(super) fn relations(
                 policies_read,
                 leaves_home,
             };
-            builder.compile(
-                row,
-                location.unwrap_or(Location::Home(FIRST_SHARD)),
-                hazards,
-            )
+            let location = location.unwrap_or(Location::Home(FIRST_SHARD));
+            Relation {
+                ties: behind.ties(row),
+                ..builder.compile(row, location, hazards)
+            }
         })
         .collect();
     (relations, builder.problems)
@@ -322,6 +323,7 @@ impl Builder<'_> {
             },
             definition: self.definition(row),
             rows_table: self.rows_table(row),
+            ties: Ties::default(),
         }
     }
 
@@ -353,6 +355,7 @@ impl Builder<'_> {
                 }),
             type_oid: column.type_oid,
             bytewise: column.bytewise,
+            own_collation: column.own_collation,
             deterministic: column.collation_deterministic,
             not_null: column.not_null,
             sequence_default: column.default.draws,

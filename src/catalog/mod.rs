@@ -12,14 +12,20 @@ mod relation;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::config;
 use crate::config::TableRule;
 use crate::sharding::ShardIndex;
 
+use function::Functions;
+
+pub use function::BuiltIn;
 pub use function::Function;
+pub use function::Routine;
 pub use function::Volatility;
 pub use raw::ROWS_TABLE;
+pub use raw::RawArgument;
 pub use raw::RawCatalog;
 pub use raw::RawColumn;
 pub use raw::RawDefault;
@@ -38,6 +44,7 @@ pub use relation::Reason;
 pub use relation::Relation;
 pub use relation::SequenceName;
 pub use relation::TableColumn;
+pub use relation::Ties;
 pub use relation::Trigger;
 
 /// Something in the schema that does not fit the configuration. The table it names is not served
@@ -66,7 +73,7 @@ pub struct Catalog {
     relations: Vec<Relation>,
     /// Indexes into `relations`.
     by_name: HashMap<String, Vec<usize>>,
-    functions: HashMap<String, Vec<Function>>,
+    functions: Functions,
     /// Names in the configuration that are sharded or replicated, without their schema.
     configured: Vec<String>,
     /// Names in the configuration that have a home, without their schema, and its shard.
@@ -159,7 +166,7 @@ impl Catalog {
             default_search_path: raw.default_search_path.clone(),
             relations,
             by_name,
-            functions: function::by_name(raw),
+            functions: Functions::new(raw),
             configured,
             homes,
             wildcard: database.tables.wildcard.as_ref().is_some_and(elsewhere),
@@ -178,6 +185,11 @@ impl Catalog {
     /// `server_version_num` of the server that was read.
     pub fn server_version(&self) -> u32 {
         self.server_version
+    }
+
+    /// The functions that its server came with.
+    pub fn built_in(&self) -> Arc<BuiltIn> {
+        Arc::clone(&self.functions.built_in)
     }
 
     /// Whether the database's own collation orders by bytes.
@@ -262,8 +274,7 @@ impl Catalog {
         schema: Option<&'a str>,
         name: &str,
     ) -> impl Iterator<Item = &'a Function> {
-        let overloads = self.functions.get(name).map(Vec::as_slice);
-        let overloads = overloads.unwrap_or_default().iter();
+        let overloads = self.functions.named(name);
         overloads.filter(move |function| schema.is_none_or(|schema| function.schema == schema))
     }
 
@@ -275,12 +286,8 @@ impl Catalog {
         name: &str,
         search_path: &'a [String],
     ) -> impl Iterator<Item = &'a Function> {
-        let overloads = self
-            .functions
-            .get(name)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        overloads.iter().filter(move |function| match schema {
+        let overloads = self.functions.named(name);
+        overloads.filter(move |function| match schema {
             Some(schema) => function.schema == schema,
             None => function.schema == "pg_catalog" || search_path.contains(&function.schema),
         })

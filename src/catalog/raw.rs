@@ -1,7 +1,9 @@
 //! What the servers say about their schema, row by row, before it is checked.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use crate::catalog::BuiltIn;
 use crate::config::TableRule;
 
 /// The schema of one database as read from one server of the first shard. System schemas
@@ -11,8 +13,10 @@ use crate::config::TableRule;
 pub struct RawCatalog {
     /// Tables, partitioned tables, views, materialised views, foreign tables and sequences.
     pub relations: Vec<RawRelation>,
-    /// `pg_proc`, one row per function and signature.
+    /// `pg_proc`, one row per function and signature, without what is built in.
     pub functions: Vec<RawFunction>,
+    /// The functions that the server came with.
+    pub built_in: Arc<BuiltIn>,
     /// `search_path` of a fresh session of the backend's role, `"$user"` already replaced.
     pub default_search_path: Vec<String>,
     /// `server_version_num`.
@@ -87,6 +91,8 @@ pub struct RawRelation {
     pub depends_on: Vec<u32>,
     /// The parent of a partition or of an inheritance child.
     pub parent: Option<u32>,
+    /// The other parents of an inheritance child.
+    pub more_parents: Vec<u32>,
     /// What PostgreSQL does behind a statement's back.
     pub hazards: RawHazards,
 
@@ -145,6 +151,8 @@ pub struct RawColumn {
     pub collation_deterministic: bool,
     /// Whether its collation orders by bytes; true where there is none.
     pub bytewise: bool,
+    /// Whether it has a collation that is not the database's, other than a `name` has.
+    pub own_collation: bool,
     /// `attnotnull`.
     pub not_null: bool,
     /// `attgenerated <> ''`.
@@ -187,8 +195,23 @@ pub struct RawFunction {
     pub language: String,
     /// `proretset`.
     pub returns_set: bool,
+    /// Its first argument may be a row, so that it may be called as a field of one.
+    pub takes_row: bool,
     /// `prosrc`, if it is in SQL or PL/pgSQL.
     pub source: Option<String>,
+    /// All its arguments and columns.
+    pub arguments: Vec<RawArgument>,
+}
+
+/// An argument of a function, or a column of what it returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawArgument {
+    /// Its name; empty if it has none.
+    pub name: String,
+    /// `i` in, `o` out, `b` both, `v` variadic, `t` a column.
+    pub mode: char,
+    /// Its type.
+    pub type_oid: u32,
 }
 
 /// A placement that the shards hold.

@@ -30,6 +30,23 @@ pub struct Relation {
     /// The table that a materialised view over several shards takes its rows from, if it is one: its name in
     /// the schema `shardwire`.
     pub rows_table: Option<Arc<str>>,
+    /// The tables whose rows may be its own, or change with them.
+    pub ties: Ties,
+}
+
+/// How a table is tied to others, by their OIDs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ties {
+    /// Itself, its partitions and what inherits from it, and what it is a part of.
+    pub kin: Box<[u32]>,
+    /// Tables whose rows foreign keys have follow when rows of it are deleted, or their keys updated.
+    pub followers: Box<[u32]>,
+    /// Tables that its foreign keys refer to.
+    pub refers_to: Box<[u32]>,
+    /// The columns of its foreign keys.
+    pub referring: Box<[String]>,
+    /// Its columns that foreign keys refer to.
+    pub referenced: Box<[String]>,
 }
 
 /// A column of a relation.
@@ -43,6 +60,8 @@ pub struct TableColumn {
     pub type_oid: u32,
     /// Its collation orders by bytes, or it has none.
     pub bytewise: bool,
+    /// Its collation is not the one that its values have anywhere else.
+    pub own_collation: bool,
     /// Equal values are equal bytes as far as its collation goes.
     pub deterministic: bool,
     /// It is never NULL.
@@ -133,6 +152,10 @@ pub struct Hazards {
 pub struct Trigger {
     /// What makes it fire, as bits of [`Trigger::INSERT`] and its like.
     pub events: u16,
+    /// The events that it is itself defined for.
+    pub own_events: u16,
+    /// It fires for each row.
+    pub is_row: bool,
     /// It may change the row that is stored.
     pub is_before_row: bool,
     /// That row is one that a foreign key has follow.

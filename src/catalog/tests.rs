@@ -150,3 +150,48 @@ fn schemas_decide() {
         Lookup::System
     ));
 }
+
+#[test]
+fn what_users_add_to_a_built_in_name_counts_with_it() {
+    let function = |schema: &str, name: &str, volatility| RawFunction {
+        schema: schema.to_owned(),
+        name: name.to_owned(),
+        volatility,
+        kind: 'f',
+        language: "internal".to_owned(),
+        ..RawFunction::default()
+    };
+    let built_in = [
+        function("pg_catalog", "abs", 'i'),
+        function("pg_catalog", "lower", 'i'),
+        function("pg_catalog", "random", 'v'),
+    ];
+    let raw = RawCatalog {
+        functions: vec![
+            function("pg_catalog", "abs", 's'),
+            function("pg_catalog", "random", 'i'),
+            function("public", "lower", 'v'),
+        ],
+        built_in: Arc::new(BuiltIn::new(150_000, &built_in)),
+        ..RawCatalog::default()
+    };
+    let config = Config::parse(CONFIG, &|_| None).unwrap();
+    let (catalog, _) = Catalog::build(7, &raw, &config.databases["shop"]);
+    let worst = |name: &str| {
+        let functions = catalog.functions_named(None, name);
+        functions
+            .map(|one| (one.schema.clone(), one.volatility))
+            .collect::<Vec<_>>()
+    };
+    let of = |schema: &str, volatility| (schema.to_owned(), volatility);
+    assert_eq!(worst("abs"), [of("pg_catalog", Volatility::Stable)]);
+    assert_eq!(worst("random"), [of("pg_catalog", Volatility::Volatile)]);
+    assert_eq!(
+        worst("lower"),
+        [
+            of("public", Volatility::Volatile),
+            of("pg_catalog", Volatility::Immutable)
+        ]
+    );
+    assert!(worst("upper").is_empty());
+}

@@ -135,6 +135,25 @@ pub fn as_text(body: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// A RowDescription body with these formats, as a Bind gives them: one for all columns, or one for each; none if
+/// it is torn.
+pub fn in_formats(body: &[u8], is_binary: &[bool]) -> Option<Vec<u8>> {
+    let mut reader = Reader::new(body);
+    let count = reader.u16().ok()?;
+    let mut out = count.to_be_bytes().to_vec();
+    for at in 0..usize::from(count) {
+        cstring(&mut out, reader.cstring().ok()?);
+        out.extend_from_slice(reader.bytes(16).ok()?);
+        reader.bytes(2).ok()?;
+        let is_binary = match is_binary {
+            [all] => *all,
+            each => each.get(at).copied().unwrap_or(false),
+        };
+        out.extend_from_slice(&i16::from(is_binary).to_be_bytes());
+    }
+    Some(out)
+}
+
 fn column<'a>(reader: &mut Reader<'a>) -> Result<Column<'a>> {
     let name = reader.cstring()?;
     reader.bytes(6)?;

@@ -80,6 +80,7 @@ pub(super) fn confined(query: &Query<'_>, route: Route) -> Route {
         | Route::Insert(_)
         | Route::CopyIn(_)
         | Route::Feed(_)
+        | Route::Staged(_)
         | Route::Change(_)
         | Route::Filled(_) => Route::Refused(beyond()),
     }

@@ -4,6 +4,7 @@
 //! - Code that stays at home on the first shard, by [`Conduct`], runs there.
 //! - A `DO` block that only defines things ([`block`]) is a definition and runs on every shard. What decides its
 //!   way is the same on each: it asks the catalogue, but no table of users, neither clock nor chance.
+//! - A `CALL` of a procedure that stays on the shard of its arguments ([`routine`]) runs there.
 //! - Of anything else only the user knows the shard.
 
 use crate::error::Result;
@@ -18,6 +19,7 @@ use crate::plan::names;
 use crate::plan::query::FIRST_SHARD;
 use crate::plan::query::Planned;
 use crate::plan::refusal;
+use crate::plan::routine;
 use crate::plan::statement::Part;
 use crate::plan::statement::finish;
 use crate::sql::block;
@@ -75,7 +77,15 @@ pub(super) fn plan_call(part: Part<'_>) -> Planned {
     if !part.is_sharded() {
         return finish(part, Ok((FIRST_SHARD, SessionUse::NONE)));
     }
-    let mut planned = finish(part, called(part));
+    let called = called(part);
+    let confined = called
+        .as_ref()
+        .err()
+        .and_then(|_| routine::call::plan_call(part));
+    let mut planned = finish(part, called);
+    if let Some(route) = confined {
+        planned.route = route;
+    }
     if !names_procedure(part) {
         planned.session |= SessionUse::UNKNOWN_NAMES;
     }
@@ -176,9 +186,24 @@ fn is_same_everywhere(whole: Part<'_>, piece: &Piece) -> bool {
         ..whole
     };
     if piece.defines {
-        return !definition::changes_rows(part);
+        return !definition::changes_rows(part) && !defaults_to_unknown(part);
     }
     !calls_more(part) && !reads_users(part)
+}
+
+/// Whether a definition has a default that calls a function which the catalogue does not know: rows that are there
+/// might be given it.
+fn defaults_to_unknown(part: Part<'_>) -> bool {
+    let text = part.request.text;
+    let is_default = |token: &Token| token.is_word(text, "default");
+    let at = part.tokens.iter().position(is_default);
+    let behind = at.and_then(|at| part.tokens.get(at..)).unwrap_or_default();
+    !behind.is_empty()
+        && definition::adds_columns(part)
+        && calls_more(Part {
+            tokens: behind,
+            ..part
+        })
 }
 
 /// Whether a function is called that does more than compute, or that the catalogue does not know: the block may

@@ -20,14 +20,19 @@ use crate::sharding::ShardIndex;
 use crate::sql::body::Body;
 use crate::sql::body::BodyCall;
 
-/// Calls deeper than this are not followed.
-const DEPTH: usize = 8;
+/// Calls deeper than this are not followed: each body is read anew wherever it is called.
+const DEPTH: usize = 4;
 
 /// What is not known to be harmless anywhere.
 const UNKNOWN: Effects = Effects::USER_CODE
     .with(Effects::SERVER)
     .with(Effects::WRITES)
     .with(Effects::RANDOM);
+
+/// What may read or change relations that are not at home.
+const LEAVES_HOME: Effects = Effects::USER_CODE
+    .with(Effects::READS_TABLES)
+    .with(Effects::UNKNOWN);
 
 /// Trigger functions of PostgreSQL's own that change nothing but their row.
 const HARMLESS_TRIGGERS: [&str; 3] = [
@@ -112,6 +117,9 @@ impl<'a> Conduct<'a> {
         for call in &body.calls {
             effects |= self.call(body, call, depth);
         }
+        for name in &body.names {
+            effects |= self.field_within(name, depth + 1);
+        }
         if body.reports {
             effects |= Effects::SERVER;
         }
@@ -146,6 +154,55 @@ impl<'a> Conduct<'a> {
         })
     }
 
+    /// The calls in the definition of a view, and of the views that it reads, that have effects. A server prints
+    /// a definition with the schema before every name that is not in `pg_catalog`.
+    pub fn view(&self, view: &Relation, depth: usize) -> Vec<(String, Effects)> {
+        let mut found = Vec::new();
+        let mut views = vec![view];
+        let mut at = 0;
+        while let Some(view) = views.get(at).copied() {
+            at += 1;
+            let Some(mut body) = view.definition.as_deref().and_then(Body::read) else {
+                continue;
+            };
+            // What is no function is a list of columns.
+            body.queries = true;
+            for call in &body.calls {
+                let schema = call.schema.as_deref().unwrap_or("pg_catalog");
+                let call = BodyCall {
+                    schema: Some(schema.to_owned()),
+                    ..call.clone()
+                };
+                let effects = self.call(&body, &call, depth);
+                if effects != Effects::NONE {
+                    found.push((call.name, effects));
+                }
+            }
+            for name in &body.names {
+                for read in self.catalog.relations_named(name) {
+                    let is_known = views.iter().any(|one| one.oid == read.oid);
+                    if read.kind == 'v' && !is_known {
+                        views.push(read);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// The effects of naming a field of a row, which may be a function of the row.
+    pub fn field(&self, name: &str) -> Effects {
+        self.field_within(name, 0)
+    }
+
+    fn field_within(&self, name: &str, depth: usize) -> Effects {
+        let functions = self.catalog.functions_named(None, name);
+        let functions = functions.filter(|function| function.takes_row);
+        functions.fold(Effects::NONE, |all, function| {
+            all | effects::of_function(self, function, name, 1, depth)
+        })
+    }
+
     /// Whether all relations that a body names are at home, with whatever happens behind their backs.
     fn stays_home(&self, body: &Body, depth: usize) -> bool {
         let mut names = body.names.iter();
@@ -156,6 +213,15 @@ impl<'a> Conduct<'a> {
     }
 
     fn is_at_home(&self, relation: &Relation, writes: bool, depth: usize) -> bool {
+        if relation.kind == 'v' {
+            let calls = match depth > DEPTH {
+                true => return false,
+                false => self.view(relation, depth + 1),
+            };
+            if calls.iter().any(|(_, effects)| effects.any(LEAVES_HOME)) {
+                return false;
+            }
+        }
         match relation.location {
             Location::Home(shard) if shard == self.home => {
                 !relation.hazards.leaves_home
@@ -171,9 +237,8 @@ impl<'a> Conduct<'a> {
 
     /// The first of these triggers that may read or change what is not at home.
     pub fn leaves_home<'t>(&self, triggers: &'t [Trigger], depth: usize) -> Option<&'t Trigger> {
-        let leaves = Effects::USER_CODE | Effects::READS_TABLES | Effects::UNKNOWN;
         triggers
             .iter()
-            .find(|trigger| depth > DEPTH || self.trigger(trigger, depth + 1).any(leaves))
+            .find(|trigger| depth > DEPTH || self.trigger(trigger, depth + 1).any(LEAVES_HOME))
     }
 }

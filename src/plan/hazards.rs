@@ -4,7 +4,8 @@
 //! - At home a trigger may do whatever stays at home.
 //! - On a sharded table a trigger may look at its row and change it, but for the shard key, since the row's shard
 //!   has been found. What it reads of the clock or the server must not differ from shard to shard, so that such
-//!   rows may only be changed on one shard at a time.
+//!   rows may only be changed on one shard at a time. It may read and change other sharded tables by the shard key of
+//!   its row ([`routine`]).
 //! - On a replicated table a trigger must do the same on every shard.
 
 use crate::catalog::Catalog;
@@ -16,6 +17,7 @@ use crate::plan::conduct::Conduct;
 use crate::plan::effects::Effects;
 use crate::plan::query::Query;
 use crate::plan::refusal;
+use crate::plan::routine;
 use crate::sql::analysis::BlockKind;
 
 /// The events that a block of a statement brings about on its target.
@@ -76,8 +78,42 @@ pub(super) fn check_home(catalog: &Catalog, relation: &Relation, events: u16) ->
     }
 }
 
+/// What the triggers of these events do on the shard of their row; none if that is not allowed. Those whose queries
+/// fire triggers are followed so deep.
+pub(super) fn effects_behind(
+    catalog: &Catalog,
+    relation: &Relation,
+    events: u16,
+    depth: usize,
+) -> Option<Effects> {
+    check_each(catalog, relation, events, depth).ok()?;
+    let effects = fired(relation, events).map(|one| trigger_effects(catalog, relation, one, depth));
+    Some(effects.fold(Effects::NONE, |all, one| all | one))
+}
+
+/// The effects of a trigger, whose queries may be of the shard of its row.
+fn trigger_effects(
+    catalog: &Catalog,
+    relation: &Relation,
+    trigger: &Trigger,
+    depth: usize,
+) -> Effects {
+    let alone = Conduct::new(catalog).trigger(trigger, 0);
+    match alone.any(Effects::USER_CODE) && depth > 0 {
+        true => routine::trigger(catalog, relation, trigger, depth - 1).unwrap_or(alone),
+        false => alone,
+    }
+}
+
+/// How deep triggers are followed whose queries fire others.
+const DEPTH: usize = 3;
+
 /// Refuses rules, and triggers of these events that may do what one shard can't.
 pub(super) fn check_hazards(catalog: &Catalog, relation: &Relation, events: u16) -> Result<()> {
+    check_each(catalog, relation, events, DEPTH)
+}
+
+fn check_each(catalog: &Catalog, relation: &Relation, events: u16, depth: usize) -> Result<()> {
     let refuse = |what| Err(refusal::hazard(&relation.name, what));
     if let Location::Home(_) = relation.location {
         return check_home(catalog, relation, events);
@@ -91,7 +127,7 @@ pub(super) fn check_hazards(catalog: &Catalog, relation: &Relation, events: u16)
         _ => Effects::NONE,
     };
     for trigger in fired(relation, events) {
-        if conduct.trigger(trigger, 0).without(allowed) != Effects::NONE {
+        if trigger_effects(catalog, relation, trigger, depth).without(allowed) != Effects::NONE {
             return refuse("triggers");
         }
         let Some(placement) = relation.placement() else {
@@ -116,10 +152,9 @@ pub(super) fn check_spread(catalog: &Catalog, relation: &Relation, events: u16) 
     if !matches!(relation.location, Location::Sharded(_)) {
         return Ok(());
     }
-    let conduct = Conduct::new(catalog);
     let varies = Effects::CLOCK | Effects::SERVER;
     let mut fired = fired(relation, events);
-    match fired.any(|trigger| conduct.trigger(trigger, 0).any(varies)) {
+    match fired.any(|trigger| trigger_effects(catalog, relation, trigger, DEPTH).any(varies)) {
         true => Err(refusal::trigger_varies(&relation.name)),
         false => Ok(()),
     }
@@ -133,7 +168,8 @@ pub(super) fn check_quiet(relation: &Relation, events: u16) -> Result<()> {
     }
 }
 
-fn fired(relation: &Relation, events: u16) -> impl Iterator<Item = &Trigger> {
+/// The triggers that fire.
+pub(super) fn fired(relation: &Relation, events: u16) -> impl Iterator<Item = &Trigger> {
     let triggers = relation.hazards.triggers.iter();
     triggers.filter(move |trigger| trigger.events & events != 0)
 }

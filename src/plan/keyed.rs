@@ -11,6 +11,7 @@ use crate::plan::Arguments;
 use crate::plan::Change;
 use crate::plan::Combine;
 use crate::plan::Feed;
+use crate::plan::Staged;
 use crate::plan::Target;
 use crate::plan::by_key;
 use crate::plan::refusal;
@@ -54,6 +55,8 @@ pub(super) enum Spread {
     Change(Arc<Change>),
     /// The rows of its query are asked for first.
     Feed(Arc<Feed>),
+    /// Its parts run one behind the other.
+    Staged(Arc<Staged>),
 }
 
 /// That one occurrence of a sharded table is restricted to the keys listed.
@@ -143,12 +146,16 @@ impl Keyed {
                         Spread::Combine(_) => Ok(Target::Combine),
                         Spread::Change(_) => Ok(Target::Change),
                         Spread::Feed(_) => Ok(Target::Feed),
+                        Spread::Staged(_) => Ok(Target::Staged),
                         Spread::Refuse(_) => Err(refusal::unprovable(&proof.table, why)),
                     };
                 }
                 // The rows say what can't be stored, if there are any.
                 Err(_) if proof.optional && matches!(self.spread, Spread::Feed(_)) => {
                     return Ok(Target::Feed);
+                }
+                Err(_) if proof.optional && matches!(self.spread, Spread::Staged(_)) => {
+                    return Ok(Target::Staged);
                 }
                 Err((KeyError::Null | KeyError::OutOfRange, column)) if proof.optional => {
                     return Err(refusal::nowhere(&proof.table, column));
@@ -166,6 +173,7 @@ impl Keyed {
             (Some(_), Spread::Combine(_)) => Ok(Target::Combine),
             (Some(_), Spread::Change(_)) => Ok(Target::Change),
             (Some(_), Spread::Feed(_)) => Ok(Target::Feed),
+            (Some(_), Spread::Staged(_)) => Ok(Target::Staged),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! [`plan`] works once per shape; [`Plan::target`] works once per execution, from the literals of the
 //! text and the bytes of the Bind message.
 
+mod assigned;
 mod bind;
 mod by_key;
 mod change;
@@ -24,6 +25,7 @@ mod fill;
 mod hazards;
 mod insert;
 mod keyed;
+mod locks;
 pub mod merge;
 mod names;
 mod nested;
@@ -35,9 +37,11 @@ pub mod pseudo;
 mod query;
 mod refusal;
 mod replicate;
+mod routine;
 mod scatter;
 mod session_use;
 pub mod sizes;
+mod staged;
 mod statement;
 mod tree;
 mod truncate;
@@ -112,6 +116,9 @@ pub use replicate::Carried;
 pub use replicate::Images;
 pub use replicate::Replicate;
 pub use session_use::SessionUse;
+pub use staged::Known;
+pub use staged::ROWS;
+pub use staged::Staged;
 pub use tree::Tree;
 pub use tree::spell_out;
 
@@ -194,6 +201,8 @@ pub enum Route {
     Filled(Arc<Fill>),
     /// Rows of a query that are stored once they are known.
     Feed(Arc<Feed>),
+    /// Its parts one behind the other.
+    Staged(Arc<Staged>),
     /// On every shard, as a definition.
     Define(Arc<Define>),
     /// Nowhere: the error for the client.
@@ -245,6 +254,8 @@ pub enum Target {
     Fill,
     /// The rows of its query are asked for first: see [`Plan::feed`].
     Feed,
+    /// Its parts run one behind the other: see [`Plan::staged`].
+    Staged,
 }
 
 impl Target {
@@ -253,7 +264,7 @@ impl Target {
     pub fn takes_steps(&self, is_shown: bool) -> bool {
         match self {
             Target::Combine | Target::Fill | Target::Replicated => true,
-            Target::Feed | Target::Change => !is_shown,
+            Target::Feed | Target::Change | Target::Staged => !is_shown,
             Target::Any | Target::One(_) | Target::Many(_) | Target::Computed | Target::Rows(_) => {
                 false
             }
@@ -342,6 +353,7 @@ impl Plan {
             Route::Change(_) => Ok(Target::Change),
             Route::Filled(_) => Ok(Target::Fill),
             Route::Feed(_) => Ok(Target::Feed),
+            Route::Staged(_) => Ok(Target::Staged),
             Route::Define(define) => Ok(Target::Many(define.shards.clone())),
             Route::Refused(error) => Err(error.clone()),
         }
@@ -377,6 +389,18 @@ impl Plan {
             Route::Feed(feed) => Some(feed),
             Route::Keyed(keyed) => match &keyed.spread {
                 keyed::Spread::Feed(feed) => Some(feed),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Its parts, if it can't be served in a simpler way.
+    pub fn staged(&self) -> Option<&Arc<Staged>> {
+        match &self.route {
+            Route::Staged(staged) => Some(staged),
+            Route::Keyed(keyed) => match &keyed.spread {
+                keyed::Spread::Staged(staged) => Some(staged),
                 _ => None,
             },
             _ => None,

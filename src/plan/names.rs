@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::catalog::Location;
 use crate::catalog::Lookup;
 use crate::error::Result;
+use crate::plan::conduct::Conduct;
 use crate::plan::effects;
 use crate::plan::effects::Effects;
 use crate::plan::query::FIRST_SHARD;
@@ -242,6 +243,18 @@ pub(super) fn unknown_relation(part: Part<'_>) -> Option<Name> {
             Lookup::Unknown { .. }
         )
     })
+}
+
+/// The first name of a field that may be a call of a function with effects of `wanted`.
+pub(super) fn field_call(part: Part<'_>, wanted: Effects) -> Option<String> {
+    let text = part.request.text;
+    let conduct = Conduct::new(part.request.catalog);
+    let fields = part.tokens.windows(2).filter_map(|pair| match pair {
+        [dot, name] if dot.is_symbol(text, ".") => name_of(text, name),
+        _ => None,
+    });
+    let mut fields = fields.filter(|name| conduct.field(name).any(wanted));
+    fields.next()
 }
 
 /// The effects of everything that looks like a call of a function that the catalogue knows, and the

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::plan::Request;
 use crate::plan::sizes::Measure;
 use crate::plan::sizes::Sizes;
 use crate::plan::without_semicolons;
@@ -141,6 +142,14 @@ pub(super) fn find(
         call.question != Question::SetConfig || (is_certain && call.is_plain(text, all))
     });
     found.into()
+}
+
+/// Whether it is a call of `current_setting` that [`find`] finds.
+pub(super) fn reads_setting(request: &Request<'_>, tokens: &[Token], call: &Call) -> bool {
+    Question::of(&call.name.name, call.arguments) == Some(Question::CurrentSetting)
+        && call.place != Place::Other
+        && is_builtin(request.catalog, request.search_path, &call.name)
+        && locate(request.text, tokens, call, Question::CurrentSetting).is_some()
 }
 
 /// Whether it is a setting that only newer minor versions have.

@@ -16,12 +16,10 @@ use crate::plan::SessionUse;
 use crate::plan::bind::Bound;
 use crate::plan::bind::BoundSource;
 use crate::plan::by_key;
-use crate::plan::change;
 use crate::plan::combine;
 use crate::plan::definition;
 use crate::plan::effects;
 use crate::plan::effects::Effects;
-use crate::plan::feed;
 use crate::plan::fill;
 use crate::plan::fill::Completion;
 use crate::plan::hazards::check_hazards;
@@ -36,6 +34,7 @@ use crate::plan::keyed::Keyed;
 use crate::plan::keyed::Proof;
 use crate::plan::keyed::Spread;
 use crate::plan::merge::Merge;
+use crate::plan::names::field_call;
 use crate::plan::own;
 use crate::plan::own::OwnCall;
 use crate::plan::own::Question;
@@ -43,7 +42,9 @@ use crate::plan::proof::Prover;
 use crate::plan::pseudo;
 use crate::plan::refusal;
 use crate::plan::replicate;
+use crate::plan::routine;
 use crate::plan::scatter;
+use crate::plan::staged;
 use crate::plan::statement::Part;
 use crate::plan::views;
 use crate::sharding::ShardIndex;
@@ -54,6 +55,9 @@ use crate::sql::analysis::Facts;
 use crate::sql::analysis::SourceKind;
 use crate::sql::token::Token;
 use crate::sql::token::TokenKind;
+
+pub(super) use crate::plan::assigned::check_assigned;
+pub(super) use crate::plan::assigned::key_names;
 
 /// Where the state of the whole database is kept: sequences, system catalogues, temporary tables.
 pub(super) const FIRST_SHARD: ShardIndex = 0;
@@ -81,6 +85,8 @@ pub(super) struct Query<'a> {
     pub bound: Bound<'a>,
     /// The effects of each of its calls.
     pub calls: Vec<Effects>,
+    /// The calls in the definitions of its views that are read where they are.
+    pub view_calls: Vec<(String, Effects)>,
     /// The effects of all of them.
     pub effects: Effects,
 }
@@ -104,19 +110,31 @@ impl<'a> Query<'a> {
     pub fn new(part: Part<'a>, facts: &'a Facts) -> Query<'a> {
         let request = part.request;
         let catalog = request.catalog;
-        let calls: Vec<Effects> = facts
-            .calls
-            .iter()
-            .map(|call| effects::of_call(catalog, request.search_path, &call.name, call.arguments))
-            .collect();
-        let effects = calls.iter().fold(Effects::NONE, |all, call| all | *call);
+        let bound = Bound::new(facts, catalog, request.search_path);
+        let spreads = !facts.modifies()
+            && facts.created.is_empty()
+            && bound.occurrences().any(|(_, _, source)| {
+                let relation = source.relation();
+                relation.is_some_and(|one| matches!(one.location, Location::Sharded(_)))
+            });
+        let effects_of = |call| match spreads && own::reads_setting(request, part.all, call) {
+            // Its value is the session's: who runs it over several shards sees to that.
+            true => Effects::NONE,
+            false => effects::of_call(catalog, request.search_path, &call.name, call.arguments),
+        };
+        let calls: Vec<Effects> = facts.calls.iter().map(effects_of).collect();
+        let view_calls = views::calls(request, &bound);
+        let of_views = view_calls.iter().map(|(_, effects)| effects);
+        let effects = calls.iter().chain(of_views);
+        let effects = effects.fold(Effects::NONE, |all, call| all | *call);
         Query {
             request,
             tokens: part.all,
             body: part.tokens,
             facts,
-            bound: Bound::new(facts, catalog, request.search_path),
+            bound,
             calls,
+            view_calls,
             effects,
         }
     }
@@ -168,15 +186,16 @@ impl<'a> Query<'a> {
             (self.request.text, self.tokens),
         );
         // What the proxy answers in a text would move its tokens.
+        let is_plain = own
+            .iter()
+            .all(|call| call.question == Question::CurrentSetting)
+            && (own.is_empty() || !self.facts.modifies());
         let route = match (own.first(), route) {
-            (None, route) => {
-                let route = change::complete(self, combine::complete(self, route));
-                feed::complete(self, route)
-            }
             (Some(call), Route::Replicated(_)) => {
                 Route::Refused(refusal::own_call(call.question.name()))
             }
-            (Some(_), route) => route,
+            (_, route) if is_plain => staged::served(self, route),
+            (_, route) => route,
         };
         let route = by_key::confined(self, route);
         Planned {
@@ -186,7 +205,7 @@ impl<'a> Query<'a> {
                 false => self.session(),
             },
             // A merge may turn out to be impossible, and a constant to mean another moment on each shard.
-            fallback: match own.is_empty() && (merge.is_some() || combine::spreads(&route)) {
+            fallback: match is_plain && (merge.is_some() || combine::spreads(&route)) {
                 true => combine::instead(self),
                 false => None,
             },
@@ -263,7 +282,10 @@ impl<'a> Query<'a> {
         if !self.facts.created.is_empty() {
             return Err(refusal::everywhere("SELECT INTO"));
         }
-        self.check_calls()?;
+        if let Err(refused) = self.check_calls() {
+            let route = routine::call::plan(self).ok_or(refused)?;
+            return Ok((route, None));
+        }
         if let Some(relation) = replicate::target(self)? {
             check_policies(relation)?;
             self.check_events(relation)?;
@@ -279,7 +301,7 @@ impl<'a> Query<'a> {
             return Ok((Route::Insert(Arc::new(insertion)), None));
         }
         let needs = self.needs()?;
-        if needs.replicated && self.locks() {
+        if needs.replicated && self.locks() && !self.locks_in_one_place() {
             // Whoever changes the rows does so on the first shard first.
             return match needs.sharded {
                 false => self
@@ -378,17 +400,16 @@ impl<'a> Query<'a> {
         }
     }
 
-    fn locks(&self) -> bool {
-        let mut blocks = self.facts.blocks.iter();
-        blocks.any(|block| block.clauses.has(Clauses::LOCKING))
-    }
-
     /// The name of the first call with one of these effects.
     pub fn call_with(&self, effects: Effects) -> Option<&str> {
-        let mut calls = self.facts.calls.iter().zip(&self.calls);
+        let names = self.facts.calls.iter().map(|call| call.name.name.as_str());
+        let of_views = self.view_calls.iter();
+        let mut calls = names
+            .zip(self.calls.iter().copied())
+            .chain(of_views.map(|(name, effects)| (name.as_str(), *effects)));
         calls
             .find(|(_, call)| call.any(effects))
-            .map(|(call, _)| call.name.name.as_str())
+            .map(|(name, _)| name)
     }
 
     /// Whether a function may return several rows.
@@ -403,10 +424,27 @@ impl<'a> Query<'a> {
         if let Some(name) = self.call_with(Effects::READS_TABLES) {
             return Err(refusal::reads_tables(name));
         }
-        match self.call_with(Effects::USER_CODE) {
-            Some(name) => Err(refusal::user_code(name)),
+        if let Some(name) = self.call_with(Effects::USER_CODE) {
+            return Err(refusal::user_code(name));
+        }
+        // What is a field of a row is no call that the parser tells.
+        let part = Part {
+            request: self.request,
+            all: self.tokens,
+            tokens: self.body,
+        };
+        let leaves = Effects::USER_CODE | Effects::READS_TABLES | Effects::HOME | Effects::WRITES;
+        match field_call(part, leaves) {
+            Some(name) => Err(refusal::user_code(&name)),
             None => Ok(()),
         }
+    }
+
+    /// The proofs of a query all of whose sharded tables are restricted to keys, beside nothing but replicated ones.
+    pub fn proven(&self) -> Option<Vec<Proof>> {
+        let needs = self.needs().ok()?;
+        let is_confined = needs.unproven.is_none() && needs.home.is_none();
+        (is_confined && !(needs.replicated && self.locks())).then_some(needs.proofs)
     }
 
     /// Looks at every occurrence of a relation.
@@ -549,34 +587,10 @@ impl Needs {
     }
 }
 
-fn keyed(proofs: Vec<Proof>, home: Option<ShardIndex>, spread: Spread) -> Route {
+pub(super) fn keyed(proofs: Vec<Proof>, home: Option<ShardIndex>, spread: Spread) -> Route {
     Route::Keyed(Box::new(Keyed {
         proofs: proofs.into_boxed_slice(),
         home,
         spread,
     }))
-}
-
-/// The columns of the shard key, for messages.
-pub(super) fn key_names(relation: &Relation) -> String {
-    let columns = relation.placement().map(|placement| placement.columns());
-    let names: Vec<String> = columns
-        .unwrap_or_default()
-        .iter()
-        .map(|column| format!("\"{}\"", column.name))
-        .collect();
-    names.join(", ")
-}
-
-/// Refuses assignments to the shard key.
-pub(super) fn check_assigned(relation: &Relation, assigned: &[String]) -> Result<()> {
-    let key = relation.placement().map(|placement| placement.columns());
-    let moved = key
-        .unwrap_or_default()
-        .iter()
-        .find(|column| assigned.contains(&column.name));
-    match moved {
-        Some(column) => Err(refusal::assigns_key(&relation.name, &column.name)),
-        None => Ok(()),
-    }
 }

@@ -222,7 +222,7 @@ pub(super) fn locks_replicated() -> Error {
     Error::refused(
         "locking rows of a replicated table is not supported",
         "The lock would hold on one shard only.",
-        "Leave out FOR UPDATE or FOR SHARE, or lock the rows of a sharded or home table.",
+        "Leave out FOR UPDATE or FOR SHARE, or lock the rows of a sharded or home table: FOR UPDATE OF its name.",
     )
 }
 
@@ -325,6 +325,14 @@ pub(super) fn several_homes() -> Error {
 }
 
 /// A user's function.
+pub(super) fn arguments_spread(name: &str) -> Error {
+    Error::refused(
+        format!("function \"{name}\" cannot be called with these arguments"),
+        "They, and the conditions of the statement, are shard keys of different shards.",
+        CHOOSE_SHARD,
+    )
+}
+
 pub(super) fn user_code(name: &str) -> Error {
     Error::refused(
         format!("function \"{name}\" cannot be called here"),

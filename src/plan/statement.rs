@@ -306,6 +306,7 @@ pub(super) fn one_shard_only(route: &mut Route, what: &str) {
         | Route::Replicated(_)
         | Route::Insert(_)
         | Route::Feed(_)
+        | Route::Staged(_)
         | Route::Filled(_) => {
             *route = Route::Refused(error());
         }

@@ -55,6 +55,7 @@ impl fmt::Display for Tree<'_> {
             Route::Change(change) => self.change(change, f)?,
             Route::Filled(fill) => write!(f, "{}", fill.words())?,
             Route::Feed(feed) => write!(f, "{}", feed.words())?,
+            Route::Staged(staged) => write!(f, "{}", staged.words())?,
             Route::Define(define) => self.define(define, f)?,
             Route::Refused(error) => {
                 let fields = error.fields();
@@ -106,6 +107,7 @@ impl Tree<'_> {
             | Route::Change(_)
             | Route::Filled(_)
             | Route::Feed(_)
+            | Route::Staged(_)
             | Route::Define(_)
             | Route::Refused(_) => false,
         }

@@ -9,6 +9,7 @@ use crate::plan::Access;
 use crate::plan::Route;
 use crate::plan::SessionUse;
 use crate::plan::combine::unread;
+use crate::plan::conduct::Conduct;
 use crate::plan::effects::Effects;
 use crate::plan::hazards::check_home;
 use crate::plan::names;
@@ -66,6 +67,7 @@ fn shard(part: Part<'_>, query: Query, stopped: Stopped) -> Result<usize> {
             &name.name,
             part.request.search_path,
         );
+        check_view(part, lookup)?;
         let shard = match lookup {
             Lookup::Relation(relation) => match &relation.location {
                 Location::Home(shard) => {
@@ -125,11 +127,30 @@ fn shard(part: Part<'_>, query: Query, stopped: Stopped) -> Result<usize> {
     }
 }
 
+/// What a view calls is called by whoever reads it.
+fn check_view(part: Part<'_>, lookup: Lookup<'_>) -> Result<()> {
+    let Lookup::Relation(view) = lookup else {
+        return Ok(());
+    };
+    if !view.is_view() {
+        return Ok(());
+    }
+    let leaves = Effects::USER_CODE | Effects::READS_TABLES;
+    let calls = Conduct::new(part.request.catalog).view(view, 0);
+    match calls.iter().find(|(_, effects)| effects.any(leaves)) {
+        Some((name, _)) => Err(refusal::user_code(name)),
+        None => Ok(()),
+    }
+}
+
 fn check_calls(part: Part<'_>) -> Result<()> {
     if let (_, Some(name)) = names::calls(part, Effects::READS_TABLES) {
         return Err(refusal::reads_tables(&name));
     }
     if let (_, Some(name)) = names::calls(part, Effects::USER_CODE) {
+        return Err(refusal::user_code(&name));
+    }
+    if let Some(name) = names::field_call(part, Effects::USER_CODE | Effects::HOME) {
         return Err(refusal::user_code(&name));
     }
     Ok(())

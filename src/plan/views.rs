@@ -9,6 +9,7 @@
 //!   so that no rule about tables has an exception for views.
 //! - Tables in it are read with the privileges of the client's role, never with more.
 //! - A view that is written stays what it is.
+//! - The calls in a view that is read where it is count as calls of the query.
 
 use crate::catalog::Location;
 use crate::catalog::Lookup;
@@ -18,8 +19,11 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Replacement;
 use crate::plan::Request;
+use crate::plan::bind::Bound;
 use crate::plan::bind::BoundSource;
 use crate::plan::combine::columns;
+use crate::plan::conduct::Conduct;
+use crate::plan::effects::Effects;
 use crate::plan::query::Query;
 use crate::plan::refusal;
 use crate::plan::statement::Part;
@@ -59,6 +63,24 @@ fn within(query: &Query<'_>, depth: usize) -> Result<Vec<Replacement>> {
         }
     }
     Ok(found)
+}
+
+/// The calls in the views that are read where they are: a server runs them without the planner seeing their names.
+pub(super) fn calls(request: &Request<'_>, bound: &Bound<'_>) -> Vec<(String, Effects)> {
+    if request.catalog.shards().len() == 1 {
+        return Vec::new();
+    }
+    let conduct = Conduct::new(request.catalog);
+    let relations = bound
+        .occurrences()
+        .filter_map(|(_, _, source)| source.relation());
+    let views = relations.filter(|one| one.kind == 'v' && definition(one).is_none());
+    let calls = views.flat_map(|view| conduct.view(view, 0));
+    // What is aggregated there is no aggregate here.
+    let inner = Effects::AGGREGATE | Effects::WINDOW;
+    calls
+        .map(|(name, effects)| (name, effects.without(inner)))
+        .collect()
 }
 
 /// The definition of a view that is not read where it is.

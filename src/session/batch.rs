@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::net::buffer::Buffer;
 use crate::session::executed::Execution;
 use crate::session::owed::Owed;
 use crate::session::prepared::Prepared;
@@ -38,6 +39,13 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Where answers go: to the client, unless the proxy itself is to get the one at hand.
+    pub(super) fn output<'a>(&'a mut self, client: &'a mut Buffer) -> &'a mut Buffer {
+        let execution = self.execution.as_mut();
+        let answer = execution.and_then(|execution| execution.answer.as_mut());
+        answer.unwrap_or(client)
+    }
+
     /// A message of the simple protocol is at hand.
     pub fn start_simple(&mut self) {
         self.extended = false;

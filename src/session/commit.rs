@@ -27,7 +27,7 @@ use crate::session::route::Need;
 use crate::session::{Session, Stop};
 use crate::sharding::ShardIndex;
 use crate::sqlstate::SqlState;
-use crate::topology::ControlError;
+use crate::topology::{ControlError, ReplicaSet};
 use crate::txn::Transaction;
 use crate::txn::barrier::KEY;
 use crate::txn::commit::{Answer, Commit, Order, Outcome, Step, Work};
@@ -191,7 +191,11 @@ impl Session {
         let deciding = participants.get(decider)?;
         let cluster = deciding.held.as_ref()?.seat.node.state().cluster.clone();
         let decider = self.database.shard_name(deciding.shard).to_owned();
-        let gid = Gid::new(cluster.as_deref().unwrap_or(""), rand::random());
+        let gid = Gid::of_role(
+            cluster.as_deref().unwrap_or(""),
+            self.login_role(),
+            rand::random(),
+        );
         for participant in participants {
             let branch = Branch {
                 gid: gid.clone(),
@@ -333,24 +337,51 @@ impl Session {
         }
     }
 
+    /// The role that this client has on the servers.
+    fn login_role(&self) -> &str {
+        match &self.client.principal {
+            Some(principal) => &principal.role,
+            None => &self.database.config.backend.user,
+        }
+    }
+
+    /// Whether what a client with a role of its own has prepared on a shard could be ended if this proxy died.
+    ///
+    /// # Errors
+    /// `0A000` if not.
+    fn check_role(&self, set: &ReplicaSet) -> Result<()> {
+        let Some(principal) = &self.client.principal else {
+            return Ok(());
+        };
+        let roles = set.roles.load();
+        if roles
+            .as_ref()
+            .is_some_and(|roles| roles.contains(&*principal.role))
+        {
+            return Ok(());
+        }
+        let (role, own) = (&principal.role, &self.database.config.backend.user);
+        Err(Error::refused(
+            format!("role \"{role}\" can't write on two shards in one transaction"),
+            format!(
+                "What it has prepared on shard {} could not be ended if this proxy died: \"{own}\" is no member of it.",
+                set.name
+            ),
+            format!("GRANT \"{role}\" TO \"{own}\"."),
+        ))
+    }
+
     /// Whether these shards could commit as one.
     ///
     /// # Errors
     /// `0A000` if not.
     pub(super) fn check_writers(&self, shards: &[ShardIndex]) -> Result<()> {
-        if self.client.principal.is_some() {
-            return Err(Error::refused(
-                "a client with a role of its own can't write on two shards in one transaction",
-                "What another role has prepared could not be ended if this proxy died.",
-                "Use the role that all clients share, or keep the writes of a transaction to rows of \
-                 one shard key.",
-            ));
-        }
         for shard in shards {
             let set = self.database.topology.shards().get(*shard);
-            let Some(primary) = set.and_then(|set| set.primary()) else {
+            let Some((set, primary)) = set.and_then(|set| Some((set, set.primary()?))) else {
                 continue;
             };
+            self.check_role(set)?;
             let state = primary.state();
             let name = self.database.shard_name(*shard);
             if state.cluster.is_none() {

@@ -69,6 +69,32 @@ pub struct Cursors {
 }
 
 impl Cursors {
+    /// Whether no server knows all of them: they are on several shards, or the proxy keeps rows.
+    pub(super) fn is_spread(&self) -> bool {
+        let mut all = self.by_name.values();
+        let Some(first) = all.next() else {
+            return false;
+        };
+        let is_whole = |cursor: &Cursor| cursor.rows.is_none() && cursor.shards.len() == 1;
+        !is_whole(first) || all.any(|one| !is_whole(one) || one.shards != first.shards)
+    }
+
+    /// Refuses a query that asks for the session's cursors where no server knows all of them.
+    ///
+    /// # Errors
+    /// `0A000`.
+    pub(super) fn check_asked(&self, text: &str) -> Result<()> {
+        // Only sessions with such cursors pay for reading the text once more.
+        if !self.is_spread() || !text.to_ascii_lowercase().contains("pg_cursor") {
+            return Ok(());
+        }
+        Err(Error::refused(
+            "pg_cursors is not known while the session has cursors over several shards",
+            "Each server knows those of its own, and none that the proxy keeps.",
+            "Close the cursors over several shards first.",
+        ))
+    }
+
     /// Notes a cursor that was declared on one shard.
     pub fn declared(&mut self, name: &str, hold: bool, shard: ShardIndex) {
         let cursor = Cursor {

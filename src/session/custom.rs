@@ -8,6 +8,8 @@
 //! - If it has not, an empty value is none, unless a module has defined the setting.
 //! - Any other value is the server's: of postgresql.conf, of ALTER ROLE, of a module.
 //!
+//! A statement over several shards may ask for what the client has made and not reset, and for what servers agree in.
+//!
 //! What functions and policies read is for the server alone, and so is `current_setting` behind other
 //! statements of its message, which may make the setting.
 
@@ -16,9 +18,11 @@ use std::collections::BTreeSet;
 use crate::backend::settings::quote_literal;
 use crate::error::{Error, Result};
 use crate::plan::own::Question;
-use crate::plan::{Access, OwnCall, Parameters};
+use crate::plan::own::tokens_of;
+use crate::plan::{Access, Arguments, OwnCall, Parameters, Plan, Target};
 use crate::session::Session;
 use crate::session::configure::{boolean, value};
+use crate::session::database::Database;
 use crate::session::own_values::is_own;
 use crate::sql::token::{Token, TokenKind, slice};
 use crate::sqlstate::SqlState;
@@ -26,6 +30,17 @@ use crate::txn::Transaction;
 
 /// More names than this are not told apart.
 const MOST_NAMES: usize = 1_000;
+
+/// Settings of PostgreSQL's own that servers of one database are expected to agree in, as what dates and texts
+/// look like depends on them.
+const SHARED: [&str; 6] = [
+    "timezone",
+    "datestyle",
+    "intervalstyle",
+    "server_version",
+    "server_version_num",
+    "server_encoding",
+];
 
 /// The names that a client has made.
 #[derive(Debug, Default)]
@@ -159,6 +174,42 @@ impl Session {
         };
         let answer = call.replacement((text, tokens), &expression, &[]);
         Ok(SettingAnswer::Text(answer))
+    }
+
+    /// Fails if a statement over several shards asks for a setting that may have another value on each
+    /// server: each of them answers for the session.
+    ///
+    /// # Errors
+    /// `0A000`.
+    pub(super) fn check_settings(
+        &self,
+        plan: &Plan,
+        arguments: &Arguments<'_>,
+        target: &Target,
+    ) -> Result<()> {
+        let asks = |call: &&OwnCall| call.question == Question::CurrentSetting;
+        let mut calls = plan.own.iter().filter(asks).peekable();
+        if calls.peek().is_none() || !matches!(target, Target::Many(_) | Target::Combine) {
+            return Ok(());
+        }
+        let tokens = tokens_of(
+            arguments.text,
+            Database::lex_options(self.settings.context()),
+        )?;
+        for call in calls {
+            let named = call.argument(0, &tokens).filter(|name| name.len() == 1);
+            let name = named.and_then(|name| value(arguments.text, name, &arguments.parameters));
+            let name = name.flatten().unwrap_or_default().to_ascii_lowercase();
+            let is_made = !is_own(&name) && self.settings.server().get(&name).is_some();
+            if !is_made && !SHARED.contains(&name.as_str()) {
+                return Err(Error::refused(
+                    "current_setting is not supported here in a query over several shards",
+                    "The client has not made the setting, and each server may have a value of its own.",
+                    "SET it first, or ask for it in a statement of its own and send its value.",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The text for the call, if it gets another.

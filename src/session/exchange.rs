@@ -57,7 +57,9 @@ impl Session {
     pub(super) async fn pass_ready(&mut self) -> Result<(), Stop> {
         self.client.mail.is_ready_due = false;
         self.before_ready().await?;
-        ready_for_query(self.client.socket.output.tail(), Status::Idle);
+        let applied = self.report_reset().await;
+        ready_for_query(self.client.socket.output.tail(), self.transaction.status());
+        applied?;
         // What the server has sent behind it.
         self.take_replies()
     }
@@ -370,6 +372,9 @@ impl Session {
             .replies
             .take(header.tag, frame::body(frame), &mut self.unit.given_up);
         match reply {
+            Reply::Forward if self.keeps_report(frame) => {
+                self.leave_out(input, run, header.frame_bytes);
+            }
             Reply::Forward | Reply::CopyIn => *run = range.end,
             Reply::ForwardWith(words) => {
                 *run = range.end;
@@ -384,7 +389,7 @@ impl Session {
             Reply::Completed(effect) => self.take_completed(input, run, header, effect),
             Reply::Drop => self.leave_out(input, run, header.frame_bytes),
             Reply::Quiet(status) => {
-                if !held.is_detached() {
+                if !self.server.as_ref().is_some_and(Held::is_detached) {
                     self.transaction.report(status);
                 }
                 self.leave_out(input, run, header.frame_bytes);
@@ -470,7 +475,7 @@ impl Session {
         if self.unit.is_script {
             return true;
         }
-        let is_due = seen == Status::Idle && self.awaits_mail();
+        let is_due = seen == Status::Idle && self.awaits_mail() || self.awaits_settings(seen);
         self.client.mail.is_ready_due |= is_due;
         is_due
     }

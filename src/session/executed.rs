@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::exec::combine::request::{self, FIRST_USER_OID, Parameter};
 use crate::exec::merge::row;
 use crate::exec::scatter::Scatter;
+use crate::net::buffer::Buffer;
 use crate::plan::{Arguments, Parameters, Plan, Route, Target};
 use crate::pool::Lease;
 use crate::session::database::Database;
@@ -45,7 +46,9 @@ const MOST_COLUMNS: usize = 1_000;
 #[derive(Debug, Default)]
 pub struct Execution {
     /// What ends its answer.
-    tag: String,
+    pub(super) tag: String,
+    /// Where its answer goes if the client is not to get it.
+    pub(super) answer: Option<Buffer>,
 }
 
 /// The value of a parameter: its type, its format, and what stands for it; none is NULL.

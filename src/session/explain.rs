@@ -33,14 +33,14 @@ impl Session {
     pub(super) fn explained(
         &self,
         plan: &Plan,
-        target: Target,
+        (target, measured): (Target, Vec<String>),
         written: (&str, &[Literal]),
     ) -> Result<(Target, Box<[u8]>)> {
         // A hub explains by itself.
         if target == Target::Combine || !self.explains(plan) {
             return Ok((target, Box::default()));
         }
-        let explained = self.explain(plan, &target, written, &[])?;
+        let explained = self.explain(plan, &target, written, &measured)?;
         let target = explained.shard.map_or(Target::Any, Target::One);
         Ok((target, explained.rows))
     }
@@ -77,6 +77,7 @@ impl Session {
             | Target::Computed
             | Target::Replicated
             | Target::Feed
+            | Target::Staged
             | Target::Fill => None,
             Target::Change => plan
                 .change()

@@ -179,9 +179,10 @@ impl Session {
                 (prepared, target) = self.bind_filled(&prepared, &bind).await?;
                 is_filled = true;
             }
+            let measured = self.bind_measured(&prepared, &bind, target).await?;
             let text = prepared.sql();
             let written = (text, &*prepared.literals);
-            let (target, rows) = self.explained(&prepared.plan, target, written)?;
+            let (target, rows) = self.explained(&prepared.plan, measured, written)?;
             self.batch.explanation = rows;
             let shard = match self.on_several(target, &prepared, &bind) {
                 Ok(shard) => shard,

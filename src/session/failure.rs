@@ -1,15 +1,36 @@
 //! What a server's error does to the session, and in which words the client gets it.
 
-use crate::backend::report;
-use crate::session::Session;
+use crate::backend::{connection, report};
+use crate::exec::scatter::Failure;
+use crate::session::heal::changed;
 use crate::session::prepared::{SERVER_NAME_BYTES, SERVER_NAME_PREFIX};
 use crate::session::replies::Expect;
+use crate::session::scatter::Answered;
+use crate::session::{Session, Stop};
 use crate::sqlstate::SqlState;
 use crate::wire::backend::error_response;
 use crate::wire::buffer::message;
 use crate::wire::frame::{self, HEADER_BYTES};
 
 impl Session {
+    /// Tells the client why a scatter failed.
+    pub(super) fn scatter_failed(&mut self, failure: Failure) -> Result<Answered, Stop> {
+        match failure {
+            Failure::Own(error) => Err(Stop::Statement(error)),
+            Failure::Changed => Err(changed()),
+            Failure::Lost(shard, cause) => {
+                let error = connection::lost(&cause);
+                Err(Stop::Statement(
+                    error.hint(format!("Shard {shard} was lost.")),
+                ))
+            }
+            Failure::Shard(frame) => {
+                let code = report::read(frame::body(&frame)).code();
+                Err(Stop::Words(self.verdict(code).unwrap_or(frame)))
+            }
+        }
+    }
+
     /// A server's error: takes back what will not happen now. Returns what the client gets in its
     /// place: the proxy's own refusal, or nothing yet if the server is about to close the connection.
     pub(super) fn failed(

@@ -384,7 +384,9 @@ impl Session {
 
     /// The digest of the columns that the client was told of its statement of this name.
     pub(super) fn expected(&self, name: &[u8]) -> Option<u64> {
-        self.statements.told(name).and_then(|told| told.columns)
+        // A part of the client's statement has columns of its own.
+        let told = self.statements.told(name).filter(|_| !self.is_answered());
+        told.and_then(|told| told.columns)
     }
 
     async fn compare_told(&mut self, name: &[u8], bound: &Arc<Prepared>) -> Result<(), Stop> {

@@ -125,6 +125,7 @@ impl Session {
                 Err((ShardSet::from_iter([0]), Way::Rows(None)))
             }
             Target::Feed => Err((ShardSet::from_iter([0]), Way::Feed)),
+            Target::Staged => Err((ShardSet::from_iter([0]), Way::Staged)),
             Target::One(shard) => Ok(Some(shard)),
             Target::Any | Target::Rows(_) | Target::Computed | Target::Fill => Ok(None),
         }

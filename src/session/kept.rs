@@ -36,6 +36,11 @@ pub(super) fn gives_rows(descriptions: &[Vec<u8>]) -> bool {
 pub(super) struct Captured(Buffer);
 
 impl Captured {
+    /// Rows that were kept elsewhere.
+    pub(super) fn of(rows: Buffer) -> Captured {
+        Captured(rows)
+    }
+
     /// The frames.
     pub(super) fn bytes(&self) -> &[u8] {
         self.0.bytes()
@@ -82,15 +87,33 @@ impl Session {
 
     /// Bytes towards the client at which a scatter stops reading; what is kept has a limit of its own.
     pub(super) fn high_water_bytes(&self) -> usize {
-        match self.unit.captured {
-            Some(_) => usize::MAX,
-            None => HIGH_WATER_BYTES,
+        match self.unit.captured.is_some() || self.kept_answer().is_some() {
+            true => usize::MAX,
+            false => HIGH_WATER_BYTES,
         }
+    }
+
+    /// The answer at hand, if the proxy itself is to get it.
+    fn kept_answer(&self) -> Option<&Buffer> {
+        self.batch.execution.as_ref()?.answer.as_ref()
+    }
+
+    /// Whether the proxy itself is to get the answer at hand.
+    pub(super) fn is_answered(&self) -> bool {
+        self.kept_answer().is_some()
     }
 
     /// Whether what is kept is more than may be.
     pub(super) fn check_captured(&self) -> Result<()> {
-        let length = self.unit.captured.as_ref().map_or(0, Buffer::len);
+        let kept = self.unit.captured.iter().chain(self.kept_answer());
+        self.check_bytes(kept.map(Buffer::len).sum())
+    }
+
+    /// Whether so many bytes of rows are more than may be kept.
+    ///
+    /// # Errors
+    /// `53400` if they are.
+    pub(super) fn check_bytes(&self, length: usize) -> Result<()> {
         match length as u64 <= self.database.limits.query_memory_bytes {
             true => Ok(()),
             false => Err(Error::new(

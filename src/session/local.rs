@@ -2,14 +2,12 @@
 
 use crate::admin::show::View;
 use crate::admin::table::Table;
-use crate::backend::connection::{Failed, lost};
 use crate::error::{Error, Result};
-use crate::plan::Access;
 use crate::plan::Plan;
+use crate::session::aside::Undone;
 use crate::session::effect::Effect;
 use crate::session::named::no_statement;
 use crate::session::own_values::{self, is_own};
-use crate::session::route::Need;
 use crate::session::{Session, Stop};
 use crate::sql::statement::{
     Begin, IsolationLevel, ResetTarget, SetScope, SetValue, Statement, TransactionModes,
@@ -17,7 +15,6 @@ use crate::sql::statement::{
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
 use crate::txn::{Opening, Transaction};
-use crate::wire::backend::parameter_status;
 use crate::wire::format::Formats;
 
 /// What the proxy does itself.
@@ -72,6 +69,14 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// A command tag and nothing else.
+    pub(super) fn tagged(tag: &str) -> Answer {
+        Answer {
+            tag: tag.to_owned(),
+            ..Answer::default()
+        }
+    }
+
     /// Rows of a portal that has run before.
     pub(super) fn of_rows(left: &[u8]) -> Answer {
         Answer {
@@ -115,7 +120,10 @@ impl Session {
             return Ok(Some(local));
         }
         Ok(match &plan.statement {
-            Statement::Query(_) => None,
+            Statement::Query(_) => {
+                self.memory.cursors.check_asked(text)?;
+                None
+            }
             Statement::Begin(begin) if self.may_begin_lazily() => {
                 Some(Local::adopting(begin, text, true))
             }
@@ -211,6 +219,11 @@ impl Session {
             _ if self.database.is_single() || self.settings.context().shard.is_some() => None,
             Statement::Savepoint(_) => Some(remember("SAVEPOINT")),
             Statement::SetTransaction(_) | Statement::Set { .. } => Some(remember("SET")),
+            Statement::Reset(ResetTarget::All) => Some(Local::Remember {
+                statement: self.settings.reset_all_sql(),
+                effect: Effect::ResetAll,
+                tag: "RESET",
+            }),
             // They are nothing to a server; see `channels`.
             Statement::Unlisten(_) | Statement::Listen(_) => Some(Local::Set {
                 effect: Effect::of(statement, text),
@@ -260,31 +273,44 @@ impl Session {
         match local {
             Local::Adopt { tag } => {
                 self.others.is_implicit = false;
-                Ok(tagged(tag))
+                Ok(Answer::tagged(tag))
             }
-            Local::EndImplicit { commit } => self.end_without_begin(commit).await.map(tagged),
+            Local::EndImplicit { commit } => {
+                self.end_without_begin(commit).await.map(Answer::tagged)
+            }
             Local::Begin { opening, tag } => {
                 self.others.is_implicit = false;
                 self.transaction = Transaction::Begun(opening);
-                Ok(tagged(tag))
+                Ok(Answer::tagged(tag))
             }
             Local::End { commit, chain } => {
                 if commit {
                     self.foresee_one(&Effect::End).await?;
                 }
-                Ok(self.end_unopened(commit, chain))
+                let is_kept = commit && !self.transaction.is_broken();
+                let status = self.told_aside(Undone::by_end(is_kept)).await;
+                let answer = self.end_unopened(commit, chain);
+                Ok(Answer { status, ..answer })
             }
-            Local::RollBackTo(name) => Ok(self.roll_back_unopened(name)?),
+            Local::RollBackTo(name) => {
+                let status = self.told_aside(Undone::Since(&name)).await;
+                let answer = self.roll_back_unopened(name)?;
+                Ok(Answer { status, ..answer })
+            }
             Local::Remember {
                 statement,
                 effect,
                 tag,
             } => {
-                let mut answer = tagged(tag);
-                if matches!(effect, Effect::Set { .. } | Effect::Reset { .. }) {
+                let mut answer = Answer::tagged(tag);
+                if matches!(
+                    effect,
+                    Effect::Set { .. } | Effect::Reset { .. } | Effect::ResetAll
+                ) {
                     answer.status = self.try_aside(&statement).await?;
                 }
                 if let Transaction::Begun(opening) = &mut self.transaction {
+                    opening.note_told(!answer.status.is_empty());
                     match &effect {
                         Effect::Savepoint(name) => opening.savepoint(name, statement)?,
                         Effect::Modes {
@@ -298,25 +324,27 @@ impl Session {
                 self.nest(&effect);
                 Ok(answer)
             }
-            Local::Set { effect, tag } => self.set_own(&effect).await.map(|()| tagged(tag)),
+            Local::Set { effect, tag } => self.set_own(&effect).await.map(|()| Answer::tagged(tag)),
             Local::Revert { effect, tag } => self.revert(&effect, tag).await,
-            Local::Deallocate(None) => {
-                self.statements.clear_named();
-                Ok(tagged("DEALLOCATE ALL"))
-            }
-            Local::Deallocate(Some(name)) => {
-                if self.statements.get(name.as_bytes()).is_none() {
-                    return Err(no_statement(&name).into());
-                }
-                self.statements.remove(name.as_bytes());
-                Ok(tagged("DEALLOCATE"))
-            }
+            Local::Deallocate(name) => Ok(self.deallocate(name.as_deref())?),
             Local::Missing(name) => Err(no_statement(&name).into()),
             Local::Unpreparable => Err(self.refuse_to_prepare().await?),
             Local::Show(table) => Ok(rows(&table, formats)?),
             Local::View(view) => Ok(rows(&self.view(view).await?, formats)?),
             Local::Cursor(statement) => Ok(self.move_kept(&statement, formats)?),
         }
+    }
+
+    fn deallocate(&mut self, name: Option<&str>) -> Result<Answer> {
+        let Some(name) = name else {
+            self.statements.clear_named();
+            return Ok(Answer::tagged("DEALLOCATE ALL"));
+        };
+        if self.statements.get(name.as_bytes()).is_none() {
+            return Err(no_statement(name));
+        }
+        self.statements.remove(name.as_bytes());
+        Ok(Answer::tagged("DEALLOCATE"))
     }
 
     /// Changes one of the proxy's own settings, or the client's channels.
@@ -369,89 +397,6 @@ impl Session {
         Ok(words)
     }
 
-    /// Has a server check a SET that waits for a shard; returns what it reports of it.
-    async fn try_aside(&mut self, statement: &str) -> Result<Vec<u8>, Stop> {
-        let Transaction::Begun(opening) = &self.transaction else {
-            return Ok(Vec::new());
-        };
-        let sql = format!("{};\n{statement}", opening.sql());
-        let (mut lease, _) = self.lease(0, Access::Write).await?;
-        let mut reported = Vec::new();
-        let tried = match lease.apply(self.settings.server_at_begin()).await {
-            Ok(()) => lease.run_reporting(&sql, &mut reported).await,
-            refused => refused,
-        };
-        let ended = lease.run("ROLLBACK").await;
-        if ended.is_ok() {
-            lease.give_back();
-        }
-        match tried {
-            Ok(()) => {
-                let mut words = Vec::new();
-                for (name, value) in reported {
-                    parameter_status(&mut words, &name, &value);
-                }
-                Ok(words)
-            }
-            Err(Failed::Refused(error)) => Err(Stop::Statement(error)),
-            Err(Failed::Lost(cause)) => Err(Stop::Statement(lost(&cause))),
-        }
-    }
-
-    /// Changes the session's settings first, then the server's, which reports what it has become.
-    async fn revert(&mut self, effect: &Effect, tag: &str) -> Result<Answer, Stop> {
-        self.hold(Need {
-            shard: None,
-            access: Access::Read,
-            writes: false,
-            is_sticky: false,
-            may_detach: true,
-        })
-        .await?;
-        self.settings.complete(effect)?;
-        if self.transaction == Transaction::Idle {
-            self.settings.commit();
-        }
-        let mut answer = tagged(tag);
-        let within = self.revert_within(effect);
-        if let Some(held) = &mut self.server {
-            let mut reported = Vec::new();
-            let done = match within {
-                Some(sql) => held.lease.run_reporting(&sql, &mut reported).await,
-                None => {
-                    let applied = held.lease.apply_reporting(self.settings.server()).await;
-                    applied.map(|said| reported = said.parameters)
-                }
-            };
-            match done {
-                Ok(()) => {
-                    for (name, value) in reported {
-                        parameter_status(&mut answer.status, &name, &value);
-                    }
-                }
-                Err(Failed::Refused(error)) => return Err(Stop::Statement(error)),
-                Err(Failed::Lost(cause)) => return Err(Stop::Lost(cause)),
-            }
-            self.note_for_others(effect);
-        }
-        if self.may_let_go() {
-            self.let_go();
-        }
-        Ok(answer)
-    }
-
-    /// What gives a setting back inside a transaction: all other settings stay as they are, those of
-    /// SET LOCAL too.
-    fn revert_within(&self, effect: &Effect) -> Option<String> {
-        let (Effect::Reset { name, .. } | Effect::Reverted(name)) = effect else {
-            return None;
-        };
-        let held = self.server.as_ref()?;
-        let takes_part = self.takes_part(held);
-        let statements = self.settings.default_statements(name)?;
-        takes_part.then(|| statements.to_owned())
-    }
-
     /// Goes back to a savepoint of a transaction that no shard knows of.
     fn roll_back_unopened(&mut self, name: String) -> Result<Answer> {
         if let Transaction::Broken(opening) = &mut self.transaction {
@@ -462,7 +407,7 @@ impl Session {
         let effect = Effect::RollbackTo(name);
         self.nest(&effect);
         self.settings.complete(&effect)?;
-        Ok(tagged("ROLLBACK"))
+        Ok(Answer::tagged("ROLLBACK"))
     }
 
     /// Ends a transaction that no shard knows of.
@@ -485,7 +430,7 @@ impl Session {
         }
         self.memory.cursors.end(committed);
         self.statements.clear_portals();
-        tagged(if committed { "COMMIT" } else { "ROLLBACK" })
+        Answer::tagged(if committed { "COMMIT" } else { "ROLLBACK" })
     }
 }
 
@@ -575,16 +520,9 @@ fn unpreparable() -> Error {
     )
 }
 
-fn tagged(tag: &str) -> Answer {
-    Answer {
-        tag: tag.to_owned(),
-        ..Answer::default()
-    }
-}
-
 fn rows(table: &Table, formats: &Formats) -> Result<Answer> {
     table.check(formats)?;
-    let mut answer = tagged("SHOW");
+    let mut answer = Answer::tagged("SHOW");
     answer.is_of_rows = true;
     table.describe(&mut answer.description, formats);
     table.write(&mut answer.rows, formats);

@@ -12,6 +12,7 @@ use crate::net::buffer::Buffer;
 use crate::plan::{Access, Plan, Target};
 use crate::pool::Lease;
 use crate::session::explain::is_text;
+use crate::session::prepared::Prepared;
 use crate::session::scatter::describe_and_execute;
 use crate::session::study::Study;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
@@ -19,6 +20,7 @@ use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::statement::Statement;
 use crate::sql::token::slice;
 use crate::wire::frontend;
+use crate::wire::frontend::Bind;
 
 /// What a shard has sent.
 #[derive(Debug)]
@@ -72,6 +74,34 @@ impl Session {
         };
         self.shape = shape;
         outcome
+    }
+
+    /// As [`Session::measured`], of a statement that is bound: where it runs, and the lines. A query with parameters is
+    /// not run.
+    pub(super) async fn bind_measured(
+        &mut self,
+        prepared: &Prepared,
+        bind: &Bind<'_>,
+        target: Target,
+    ) -> Result<(Target, Vec<String>), Stop> {
+        let Statement::Explain(explain) = &prepared.plan.statement else {
+            return Ok((target, Vec::new()));
+        };
+        let has_parameters = !bind.values.is_empty();
+        if !explain.analyze || has_parameters || !matches!(target, Target::Many(_)) {
+            return Ok((target, Vec::new()));
+        }
+        // What stands before it may fail, or write what it reads.
+        self.place_others(prepared.id).await?;
+        self.drain().await?;
+        if self.is_skipping() {
+            return Err(Stop::Skip);
+        }
+        let text = prepared.sql();
+        match Box::pin(self.measured(&prepared.plan, &target, text)).await? {
+            Measured::Lines(lines) => Ok((target, lines)),
+            Measured::OnHub => Ok((Target::Combine, Vec::new())),
+        }
     }
 
     /// Takes note of what a shard has sent, if that is counted: rows, bytes, and how long it took.

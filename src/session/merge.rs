@@ -15,7 +15,7 @@ use crate::session::scatter::{
     Answered, Gathered, Joins, ScatterPortal, describe_and_execute, portal_request,
 };
 use crate::session::wording::Rewrite;
-use crate::session::{HIGH_WATER_BYTES, Session, Stop};
+use crate::session::{Session, Stop};
 use crate::sharding::ShardSet;
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
@@ -69,7 +69,7 @@ impl Session {
             describe_and_execute(&mut out, b"");
             out
         };
-        let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES);
+        let scatter = Scatter::start(gathered, request, true, self.high_water_bytes());
         let scatter = scatter.merged(Some(merging.merger));
         Ok(self.drive_rewritten(scatter, &merging.rewrite).await?.rows)
     }

@@ -192,8 +192,8 @@ impl Others {
                 return;
             }
             Effect::ResetAll => {
-                self.opening.seal();
-                startup.ok_or_else(no_statement)
+                let sql = startup.ok_or_else(no_statement);
+                sql.and_then(|sql| self.opening.set(sql.clone()).map(|()| sql))
             }
             _ => return,
         };
@@ -297,7 +297,7 @@ impl Session {
             Effect::Reset { name, .. } | Effect::Reverted(name) => {
                 self.settings.revert_statement(name)
             }
-            Effect::ResetAll => Some(format!("RESET ALL;\n{}", self.settings.startup_sql())),
+            Effect::ResetAll => Some(self.settings.reset_all_sql()),
             _ => None,
         };
         self.others.note(effect, startup);

@@ -43,7 +43,7 @@ impl Owed {
 }
 
 /// How far a statement comes that fails with this error, where only the error tells.
-fn reached_before(code: SqlState) -> Reached {
+pub(super) fn reached_before(code: SqlState) -> Reached {
     match code {
         SqlState::FEATURE_NOT_SUPPORTED => Reached::Parsed,
         SqlState::INVALID_TEXT_REPRESENTATION | SqlState::INVALID_BINARY_REPRESENTATION => {

@@ -144,6 +144,7 @@ impl Session {
             && self.unit.is_fresh()
             && !self.memory.schema_changed
             && !self.memory.temporary_tables
+            && !self.memory.cursors.is_spread()
             && matches!(self.memory.definitions.view(), View::Shared)
             && !self.client.mail.is_subscribed()
             && !self.database.hub.is_active()

@@ -150,6 +150,12 @@ impl Session {
 
     /// Says something of the proxy's own, behind every answer that is still due.
     pub(super) fn say(&mut self, words: Vec<u8>) {
+        if let Some(execution) = &mut self.batch.execution
+            && let Some(answer) = &mut execution.answer
+        {
+            answer.push(&words);
+            return;
+        }
         let mut all = self.take_owed();
         all.extend(words);
         let words = all;

@@ -20,7 +20,7 @@ use crate::session::refusal::sequence_elsewhere;
 use crate::session::scatter::{
     Answered, Joins, LARGEST_SETTLING, ScatterPortal, describe_and_execute, portal_request, tag,
 };
-use crate::session::{HIGH_WATER_BYTES, Session, Stop};
+use crate::session::{Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::shape::Literal;
 use crate::sqlstate::SqlState;
@@ -180,7 +180,12 @@ impl Session {
             .await?;
         self.acknowledge_bind();
         let request = |lease: &mut Lease| written.request(lease, &text);
-        let mut scatter = Scatter::start(gathered, request, written.is_described, HIGH_WATER_BYTES);
+        let mut scatter = Scatter::start(
+            gathered,
+            request,
+            written.is_described,
+            self.high_water_bytes(),
+        );
         if written.is_query {
             scatter = scatter.of_query();
         }
@@ -204,7 +209,7 @@ impl Session {
             .gather(shards, joins, &needed.unwrap_or_default())
             .await?;
         let request = |lease: &mut Lease| written.request(lease, &text);
-        let scatter = Scatter::start(gathered, request, false, HIGH_WATER_BYTES);
+        let scatter = Scatter::start(gathered, request, false, self.high_water_bytes());
         self.drive(scatter.silent()).await
     }
 
@@ -227,7 +232,7 @@ impl Session {
             describe_and_execute(&mut out, b"");
             out
         };
-        let scatter = Scatter::start(gathered, request, false, HIGH_WATER_BYTES);
+        let scatter = Scatter::start(gathered, request, false, self.high_water_bytes());
         self.drive(scatter.silent()).await.map(drop)
     }
 
@@ -275,7 +280,7 @@ impl Session {
             lease.unnamed = None;
             request.clone()
         };
-        let scatter = Scatter::start(gathered, send, false, HIGH_WATER_BYTES);
+        let scatter = Scatter::start(gathered, send, false, self.high_water_bytes());
         self.drive(scatter.silent()).await
     }
 

@@ -23,6 +23,8 @@ pub enum Way {
     Rows(Option<Arc<Placed>>),
     /// The rows of its query are asked for first.
     Feed,
+    /// Its parts run one behind the other.
+    Staged,
 }
 
 /// A bound statement over several shards that waits for its Execute.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::backend::report;
 use crate::error::{Error, Result};
 use crate::exec::scatter::{Ended, Failure, Scatter};
 use crate::plan::{Access, Plan, SessionUse};
@@ -14,7 +13,6 @@ use crate::session::announce::needed;
 use crate::session::control::{Signal, shutdown};
 use crate::session::cursors::{CursorCall, is_about_cursor};
 use crate::session::database::Database;
-use crate::session::heal::changed;
 use crate::session::held::Held;
 use crate::session::implicit::stays;
 use crate::session::prepared::{Portal, Prepared};
@@ -200,6 +198,7 @@ impl Session {
         match &portal.way {
             Way::Scatter => {}
             Way::Feed => return Box::pin(self.execute_feed(portal, max_rows)).await,
+            Way::Staged => return Box::pin(self.execute_staged(portal, max_rows)).await,
             Way::Combine if portal.prepared.plan.change().is_some() => {
                 return self.execute_change(portal, max_rows).await;
             }
@@ -244,8 +243,9 @@ impl Session {
             ..Bind::read(frame::body(&portal.bind))?
         };
         let request = |lease: &mut Lease| portal_request(lease, &portal.prepared, &bind);
-        let scatter = Scatter::start(gathered, request, portal.is_described, HIGH_WATER_BYTES);
-        let scatter = scatter.expecting(self.expected(bind.statement));
+        let limit = self.high_water_bytes();
+        let scatter = Scatter::start(gathered, request, portal.is_described, limit)
+            .expecting(self.expected(bind.statement));
         let answered = self.drive(scatter).await?;
         self.conclude(Vec::new(), &tag(&portal.prepared.plan, &answered));
         Ok(())
@@ -504,7 +504,7 @@ impl Session {
                         }
                         polled
                     }
-                    None => scatter.poll(cx, &mut self.client.socket.output),
+                    None => scatter.poll(cx, self.batch.output(&mut self.client.socket.output)),
                 };
                 if polled.is_ready() {
                     return polled.map(Ok);
@@ -577,23 +577,5 @@ impl Session {
         }
         self.resume();
         answered
-    }
-
-    /// Tells the client why a scatter failed.
-    pub(super) fn scatter_failed(&mut self, failure: Failure) -> Result<Answered, Stop> {
-        match failure {
-            Failure::Own(error) => Err(Stop::Statement(error)),
-            Failure::Changed => Err(changed()),
-            Failure::Lost(shard, cause) => {
-                let error = crate::backend::connection::lost(&cause);
-                Err(Stop::Statement(
-                    error.hint(format!("Shard {shard} was lost.")),
-                ))
-            }
-            Failure::Shard(frame) => {
-                let code = report::read(frame::body(&frame)).code();
-                Err(Stop::Words(self.verdict(code).unwrap_or(frame)))
-            }
-        }
     }
 }

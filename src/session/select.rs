@@ -62,6 +62,11 @@ impl Use {
 }
 
 impl Selected {
+    /// The same columns, with the rows of an answer.
+    pub(super) fn filled(&mut self, rows: Captured) {
+        self.rows = rows;
+    }
+
     /// Of each column whose values are texts of another type, that type's name.
     pub(super) fn text_types(&self) -> Vec<Option<String>> {
         let columns = self.columns.iter().enumerate();
@@ -243,6 +248,16 @@ impl Session {
         let first: ShardSet = shards.iter().take(1).collect();
         let joins = self.joins_for(plan, &first).await?;
         let described = self.described_on(statement, joins, &first).await?;
+        self.columns_in(use_, &described, &first).await
+    }
+
+    /// The columns that a shard has described, without rows.
+    pub(super) async fn columns_in(
+        &mut self,
+        use_: Use,
+        described: &Described,
+        first: &ShardSet,
+    ) -> Result<Selected, Stop> {
         let Some(frame) = described.rows.first() else {
             return Ok(Selected::default());
         };
@@ -255,7 +270,7 @@ impl Session {
         if use_ == Use::Values || !selected.columns.iter().any(is_text) {
             return Ok(selected);
         }
-        let names = self.ask(&first, &names_of(&selected.columns)).await?;
+        let names = self.ask(first, &names_of(&selected.columns)).await?;
         let mut named = selected.columns.iter().zip(&names);
         match named.find(|(column, name)| is_text(column) && name.is_none()) {
             Some(_) => Err(inexact().into()),
@@ -330,8 +345,8 @@ fn described_columns(frame: &[u8], use_: Use) -> Result<Vec<(u32, Format)>> {
     Ok(columns.collect())
 }
 
-/// Asks for the names of types whose values travel as texts; NULL for one whose value another server may
-/// not read back from its text.
+/// Asks for the names of types whose values travel as texts (of any length: `character` alone would be of one);
+/// NULL for one whose value another server may not read back from its text.
 fn names_of(columns: &[(u32, Format)]) -> String {
     let oids: Vec<String> = columns.iter().map(|(oid, _)| oid.to_string()).collect();
     format!(
@@ -339,7 +354,8 @@ fn names_of(columns: &[(u32, Format)]) -> String {
          AND pg_catalog.current_setting('extra_float_digits')::pg_catalog.int4 > 0 \
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_cast c WHERE c.castsource = 25 \
          AND c.casttarget = t.o AND c.castmethod = 'f') \
-         THEN pg_catalog.format_type(t.o, NULL) END \
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_type p WHERE p.oid = t.o AND p.typtype = 'p') \
+         THEN pg_catalog.format_type(t.o, -1) END \
          FROM pg_catalog.unnest('{{{}}}'::pg_catalog.oid[]) WITH ORDINALITY AS t(o, n) ORDER BY t.n",
         oids.join(",")
     )
@@ -350,7 +366,7 @@ fn inexact() -> Error {
     Error::refused(
         "values of this type can't be stored from a query over several shards",
         "They travel as texts, which may not mean the same again: by the settings DateStyle and \
-         extra_float_digits, or by a cast from text that somebody has made.",
+         extra_float_digits, by a cast from text that somebody has made, or because they are rows of no type.",
         "RESET datestyle and extra_float_digits, or cast the column to text and back.",
     )
 }

@@ -3,6 +3,7 @@
 //! A SET that is rolled back was never made. So the settings are kept as they are now, as they stood
 //! when the transaction began, and as they stood at each savepoint; the snapshots share their memory.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -266,10 +267,11 @@ impl SessionSettings {
         self.now.server.get(name).is_some() || self.made.is_here(name)
     }
 
-    /// The statements that make the settings that the startup packet named.
-    pub fn startup_sql(&self) -> String {
-        let none = Settings::default();
-        self.defaults.server.change_from(&none).unwrap_or_default()
+    /// What RESET ALL means to a server, which does not know what the startup packet named.
+    pub fn reset_all_sql(&self) -> String {
+        let mut statements = vec!["RESET ALL".to_owned()];
+        statements.extend(self.defaults.server.change_from(&Settings::default()));
+        statements.join(";\n")
     }
 
     /// Whether the startup packet named a value for any setting of the server's.
@@ -293,6 +295,23 @@ impl SessionSettings {
             false => quote_literal(value),
         };
         Some(format!("SET {} TO {value}", quote_identifier(name)))
+    }
+
+    /// As [`SessionSettings::revert_statement`], where it takes several: none of them has rows.
+    pub fn revert_statements(&self, name: &str) -> Vec<String> {
+        match (name, self.default_statements(name)) {
+            ("datestyle", Some(sql)) => sql.split(";\n").map(str::to_owned).collect(),
+            _ => self.revert_statement(name).into_iter().collect(),
+        }
+    }
+
+    /// Those of all settings that the startup packet named.
+    pub fn all_revert_statements(&self) -> Vec<String> {
+        let names: BTreeSet<&str> = self.startup.iter().map(|(name, _)| &**name).collect();
+        let of_server = names.into_iter().filter(|name| !is_own(name));
+        of_server
+            .flat_map(|name| self.revert_statements(name))
+            .collect()
     }
 
     /// The statements that give a setting the value that the startup packet named.

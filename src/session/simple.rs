@@ -210,6 +210,7 @@ impl Session {
             Target::Fill => Box::pin(self.query_filled(text, plan)).await,
             Target::Replicated => self.replicate_query(text, plan).await,
             Target::Feed => Box::pin(self.feed_query(text, plan)).await,
+            Target::Staged => Box::pin(self.staged_query(text, plan)).await,
             Target::Change => self.change_query(text, plan).await,
             _ => self.combine_query(text, plan).await,
         }

@@ -293,8 +293,12 @@ impl Opening {
         let mut wanted = differing(&self.reported, parameters);
         self.know_isolation(&lease, &mut wanted);
         self.settings = SessionSettings::start(&wanted, whose)?;
-        // The server reports its names and values as it understood them.
-        match lease.apply_reporting(self.settings.server()).await {
+        // The server reports its names and values as it understood them, but only those that change.
+        let applied = match lease.apply(&Arc::default()).await {
+            Ok(()) => lease.apply_reporting(self.settings.server()).await,
+            Err(failed) => Err(failed),
+        };
+        match applied {
             Ok(said) => {
                 self.notices = said.notices;
                 for (name, value) in said.parameters {

@@ -49,6 +49,7 @@ pub(super) fn shard(target: &Target) -> Result<Option<ShardIndex>> {
         | Target::Change
         | Target::Fill
         | Target::Feed
+        | Target::Staged
         | Target::Computed
         | Target::Rows(_) => Err(of_several_shards()),
     }

@@ -202,7 +202,11 @@ impl Session {
                 None if self.is_unplaced() && plan.define().is_none() => {
                     Ok(Target::One(FIRST_SHARD))
                 }
-                None => self.kept(plan, target_by_key(plan, arguments, key.as_deref())?),
+                None => {
+                    let target = target_by_key(plan, arguments, key.as_deref())?;
+                    self.check_settings(plan, arguments, &target)?;
+                    self.kept(plan, target)
+                }
             };
         };
         match self.database.shard_named(name) {

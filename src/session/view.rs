@@ -136,6 +136,7 @@ fn plans(database: &Database, onlooker: Onlooker<'_>) -> Table {
             Route::Change(_) => "change".to_owned(),
             Route::Filled(_) => "filled".to_owned(),
             Route::Feed(_) => "feed".to_owned(),
+            Route::Staged(_) => "staged".to_owned(),
             Route::Define(_) => "define".to_owned(),
             Route::Refused(_) => "refused".to_owned(),
         };

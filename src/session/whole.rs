@@ -37,7 +37,7 @@ impl Session {
         let is_own = match portal.way {
             Way::Combine => plan.change().is_none(),
             Way::Scatter => plan.merge.is_some(),
-            Way::Rows(_) | Way::Feed => false,
+            Way::Rows(_) | Way::Feed | Way::Staged => false,
         };
         is_query && is_own && self.transaction != Transaction::Idle
     }

@@ -6,7 +6,8 @@
 //!   that begin with any but those of definitions make the block something else.
 //! - A piece that begins with a definition's verb has no query in it.
 //! - `EXECUTE` runs a definition: the string behind it begins with its verb and has no query in it, nor does any
-//!   other string of the block begin like a statement that is none.
+//!   other string of the block begin like a statement that is none. No string has a default or the like, which
+//!   rows that are there might be given.
 
 use std::ops::Range;
 
@@ -181,11 +182,23 @@ fn is_definition(text: &str) -> bool {
             .any(|one| one.is_symbol(text, ";"))
 }
 
-/// Whether a text may be a statement, or the rest of one, that reads or changes rows.
+/// Whether a text may be a statement, or the rest of one, that reads rows, changes them or computes values for them.
 fn is_statement(text: &str) -> bool {
     const VERBS: [&str; 10] = [
         "select", "insert", "update", "delete", "merge", "with", "values", "table", "truncate",
         "as",
+    ];
+    const VALUES: [&str; 10] = [
+        "default",
+        "generated",
+        "identity",
+        "using",
+        "serial",
+        "bigserial",
+        "smallserial",
+        "serial2",
+        "serial4",
+        "serial8",
     ];
     match tokenize(text.as_bytes(), LexOptions::default()) {
         Ok(tokens) => {
@@ -196,7 +209,9 @@ fn is_statement(text: &str) -> bool {
                     .chain(&ACTS)
                     .any(|word| one.is_word(text, word))
             };
-            first.is_some_and(acts) || tokens.iter().any(|one| one.is_symbol(text, ";"))
+            let computes = |one: &Token| VALUES.iter().any(|word| one.is_word(text, word));
+            let is_end = |one: &Token| one.is_symbol(text, ";");
+            first.is_some_and(acts) || tokens.iter().any(|one| is_end(one) || computes(one))
         }
         Err(_) => true,
     }
@@ -268,6 +283,10 @@ mod tests {
             "BEGIN EXECUTE 'DROP TABLE x' || '; DELETE FROM y'; END",
             "BEGIN EXECUTE 'DROP TABLE x; DELETE FROM y'; END",
             "BEGIN EXECUTE 'UPDATE t SET a = 1'; CREATE TABLE t (); END",
+            "BEGIN EXECUTE 'ALTER TABLE t ADD COLUMN a timestamptz DEFAULT now()'; END",
+            "BEGIN EXECUTE format('ALTER TABLE %I ADD COLUMN id serial', x); END",
+            "BEGIN EXECUTE 'ALTER TABLE t ADD COLUMN a text ' || 'DEFAULT random()'; END",
+            "DECLARE d text := ' DEFAULT now()'; BEGIN EXECUTE 'ALTER TABLE t ADD COLUMN a date' || d; END",
             "BEGIN CREATE TABLE t (); RETURN QUERY EXECUTE 'DELETE FROM u'; END",
             "BEGIN CREATE TABLE t (); FOR x IN EXECUTE 'DELETE FROM u RETURNING 1' LOOP NULL; END LOOP; END",
             "BEGIN CREATE TABLE t (); COMMIT; END",

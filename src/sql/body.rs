@@ -270,6 +270,7 @@ impl Reader<'_> {
                 self.body.writes = true;
             }
             "execute" | "cursor" | "refcursor" => self.dynamic(),
+            "into" if self.is_target(at) => {}
             "into" | "alias" | "get" => self.body.assigned = None,
             "for" | "foreach" => self.loop_over(at),
             "return" => self.returned(at),
@@ -284,6 +285,12 @@ impl Reader<'_> {
         if BARE_CALLS.contains(&word) && !self.symbol(at + 1, "(") {
             self.called(None, word, 0);
         }
+    }
+
+    /// Whether an `INTO` names the table of an INSERT or MERGE.
+    fn is_target(&self, at: usize) -> bool {
+        let before = at.checked_sub(1).and_then(|at| self.word(at));
+        before.is_some_and(|word| word == "insert" || word == "merge")
     }
 
     fn dynamic(&mut self) {

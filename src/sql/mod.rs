@@ -10,6 +10,7 @@ pub mod lexer;
 pub mod literal;
 pub mod parse;
 pub mod relations;
+pub mod routine;
 pub mod shape;
 pub mod shifts;
 pub mod splice;

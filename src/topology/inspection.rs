@@ -276,11 +276,11 @@ async fn read_catalog(
         return Err(ControlError::answer("no shard has a primary that answers"));
     };
     let control = dialer.connect(first).await?;
-    let mut raw = loader::load(control.client(), database).await?;
+    let mut raw = loader::load(control.client(), database, &Arc::default()).await?;
     for home in loader::home_shards(database, &raw, *read) {
         if let Some((_, address)) = primaries.iter().find(|(shard, _)| *shard == home) {
             let control = dialer.connect(address).await?;
-            let other = loader::load(control.client(), database).await?;
+            let other = loader::load(control.client(), database, &raw.built_in).await?;
             loader::merge(&mut raw, database, home, &other);
         }
     }

@@ -1,5 +1,6 @@
 //! One shard's servers: the choice among them, and the wait for a primary.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ pub struct ReplicaSet {
     pub name: Arc<str>,
     /// How its OIDs differ from the first shard's.
     pub oids: Arc<ArcSwapOption<Oids>>,
+    /// The roles that the proxy's own may act for.
+    pub roles: ArcSwapOption<HashSet<Box<str>>>,
     servers: Vec<Arc<Server>>,
     candidates: ArcSwap<Vec<Candidate>>,
     members: Mutex<Members>,
@@ -81,6 +84,7 @@ impl ReplicaSet {
                 shard,
                 name: Arc::clone(&name),
                 oids: Arc::default(),
+                roles: ArcSwapOption::empty(),
                 servers: servers.collect(),
                 candidates: ArcSwap::default(),
                 members: Mutex::new(Members::new(hinted, database.max_staleness)),

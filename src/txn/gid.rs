@@ -5,11 +5,16 @@
 //! prepared      shardwire_<cluster>_<32 hex digits>_<participant>_<deciding shard>
 //! ```
 //!
+//! The first eight digits are of the md5 hash of the role that commits: `shardwire.decisions` takes a commit from no
+//! other, so that no role can decide about another's transaction. The rest are random.
+//!
 //! The cluster is the one of `shardwire.shard`, so that two clusters that share a server never take each
 //! other's for theirs; the number of the participant keeps two shards that share a server apart; the
 //! deciding shard's name, which may hold anything, stands last.
 
 use std::fmt;
+
+use md5::{Digest, Md5};
 
 /// What all names begin with.
 const PREFIX: &str = "shardwire_";
@@ -36,7 +41,14 @@ pub struct Branch {
 }
 
 impl Gid {
-    /// Names a transaction of a cluster; `id` is random.
+    /// Names a transaction of a role in a cluster; of `random` 96 bits count.
+    pub fn of_role(cluster: &str, role: &str, random: u128) -> Gid {
+        let [a, b, c, d, ..] = Md5::digest(role).0;
+        let mark = u128::from(u32::from_be_bytes([a, b, c, d]));
+        Gid::new(cluster, mark << 96 | random >> 32)
+    }
+
+    /// Names a transaction of a cluster by its number.
     pub fn new(cluster: &str, id: u128) -> Gid {
         Gid {
             cluster: cluster.to_owned(),
@@ -121,6 +133,16 @@ mod tests {
         ] {
             assert_eq!(Branch::read(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn names_tell_the_role() {
+        let gid = Gid::of_role("a", "alice", 7 << 32);
+        // SELECT left(md5('alice'), 8)
+        assert_eq!(
+            gid.to_string(),
+            "shardwire_a_6384e2b2000000000000000000000007"
+        );
     }
 
     proptest! {

@@ -19,6 +19,8 @@ pub struct Opening {
     is_snapshot_shared: bool,
     /// Something happened that can't be repeated on another shard.
     is_sealed: bool,
+    /// The client has been told what its settings became.
+    has_told: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +143,7 @@ impl Opening {
     pub fn chain(&mut self) {
         self.steps.retain(|step| matches!(step, Step::Modes(_)));
         self.is_sealed = self.steps.is_empty();
+        self.has_told = false;
     }
 
     /// The settings alone, for a connection that has no part in the transaction.
@@ -150,6 +153,16 @@ impl Opening {
             Step::Modes(_) | Step::Savepoint { .. } => None,
         });
         settings.collect::<Vec<&str>>().join(";\n")
+    }
+
+    /// Notes whether the client is told what a setting has become.
+    pub fn note_told(&mut self, is_told: bool) {
+        self.has_told |= is_told;
+    }
+
+    /// Whether the client has been told what its settings became.
+    pub fn has_told(&self) -> bool {
+        self.has_told
     }
 
     /// Notes that something happened that can't be repeated on another shard.

@@ -14,7 +14,7 @@ modules=(
 )
 [ $# -eq 0 ] || modules=("$@")
 
-python django "django==$version" 'psycopg[binary]>=3.3,<4' setuptools wheel jinja2 tblib unittest-xml-reporting
+python django "django==$version" 'psycopg[binary]>=3.3,<4' 'setuptools>=77' wheel jinja2 tblib unittest-xml-reporting
 source_of django "django==$version"
 # Made and kept: what serves a database has connections in it, so it can't be dropped. Of each run's own,
 # because some tests leave tables behind.

@@ -154,7 +154,7 @@ fn explained(catalog: &Catalog, text: &str, parse_bytes: usize) -> Result<String
         Target::Any => "any shard".to_owned(),
         Target::Combine | Target::Change => return Ok(lines),
         Target::One(shard) => format!("shard {}", name(shard)),
-        Target::Fill | Target::Feed => "the shards of its rows".to_owned(),
+        Target::Fill | Target::Feed | Target::Staged => "the shards of its rows".to_owned(),
         Target::Replicated => "every shard, the first one first".to_owned(),
         Target::Computed => "shards of the rows".to_owned(),
         Target::Rows(placed) => several(&placed.shards()),

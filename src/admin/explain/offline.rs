@@ -144,6 +144,8 @@ fn function(name: &str) -> RawFunction {
         },
         language: "internal".to_owned(),
         returns_set: false,
+        takes_row: false,
+        arguments: Vec::new(),
         source: None,
     }
 }

@@ -68,8 +68,11 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             input.consume(frame_bytes);
             // The next row of the branch, if it is there.
             let next = frame::header(input.bytes()).map_err(Failure::Own)?;
-            if let Some(next) = next.filter(|next| next.tag == b'D') {
-                self.hold(index, next.frame_bytes)?;
+            if let Some(next) = next.filter(|next| next.tag == b'D')
+                && self.hold(index, next.frame_bytes)?
+                && let Some(branch) = self.branches.get_mut(index)
+            {
+                branch.bytes += next.frame_bytes as u64;
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ use crate::plan::refusal;
 use crate::sql::analysis::BlockId;
 use crate::sql::analysis::Call;
 use crate::sql::analysis::Place;
+use crate::sql::literal::quote_identifier;
 use crate::sql::token::TokenKind;
 
 /// A call that has one value in a statement.
@@ -25,6 +26,22 @@ pub(in crate::plan) struct Moment {
     pub kind: &'static str,
     /// The name of a column that is this call.
     pub name: String,
+}
+
+impl Moment {
+    /// It, of a parameter that is a time: as a subquery of its own, so a column that is this call keeps its name.
+    pub(in crate::plan) fn written(&self, precision: &str, number: usize) -> String {
+        let name = quote_identifier(&self.name);
+        let value = format!("${number}::pg_catalog.timestamptz");
+        // `timestamptz(3)` of pg_catalog is no type name of the grammar's own; these words are.
+        let kind = match (self.kind, precision.is_empty()) {
+            (kind, true) => format!("pg_catalog.{kind}"),
+            ("timestamptz", _) => format!("timestamp({precision}) with time zone"),
+            ("timetz", _) => format!("time({precision}) with time zone"),
+            (kind, _) => format!("{kind}({precision})"),
+        };
+        format!(" (SELECT {value}::{kind} AS {name}) ")
+    }
 }
 
 /// Functions that say the same of every connection of one session.

@@ -305,23 +305,13 @@ impl Steps<'_> {
         )
     }
 
-    /// A moment as a subquery of its own: so a column that is this call keeps its name.
+    /// A moment in the place of its call.
     fn moment(&self, moment: &Moment, number: usize) -> Result<String> {
         let precision = match moment.precision {
-            Some(at) => format!("({})", slice(self.text, self.bytes(&(at..at + 1))?)),
-            None => String::new(),
+            Some(at) => slice(self.text, self.bytes(&(at..at + 1))?),
+            None => "",
         };
-        let kind = moment.kind;
-        let name = quote_identifier(&moment.name);
-        let value = format!("${number}::pg_catalog.timestamptz");
-        // `timestamptz(3)` of pg_catalog is no type name of the grammar's own; these words are.
-        let kind = match (kind, precision.is_empty()) {
-            (_, true) => format!("pg_catalog.{kind}"),
-            ("timestamptz", _) => format!("timestamp{precision} with time zone"),
-            ("timetz", _) => format!("time{precision} with time zone"),
-            (kind, _) => format!("{kind}{precision}"),
-        };
-        Ok(format!(" (SELECT {value}::{kind} AS {name}) "))
+        Ok(moment.written(precision, number))
     }
 
     /// The number of a parameter that is added.

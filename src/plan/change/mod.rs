@@ -17,7 +17,7 @@ mod calls;
 mod execution;
 mod key_type;
 mod moves;
-mod subquery;
+pub(super) mod subquery;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -47,6 +47,7 @@ use crate::sharding::ShardIndex;
 use crate::sharding::ShardSet;
 use crate::sql::analysis::BlockId;
 use crate::sql::analysis::BlockKind;
+use crate::sql::analysis::Clauses;
 
 use moves::Move;
 use subquery::Subqueries;
@@ -273,6 +274,11 @@ fn change(query: &Query<'_>, refused: &Error) -> Result<Change> {
     };
     let fragments = builder.fragments;
     let travels = !fragments.is_empty() || !subqueries.evaluated.is_empty();
+    let mut blocks = query.facts.blocks.iter();
+    if travels && blocks.any(|block| block.clauses.has(Clauses::LOCKING)) {
+        // Rows that have travelled are no longer where they could be locked.
+        return Err(refusal::locks_combined());
+    }
     if travels && query.effects.any(Effects::SHARD) {
         return Err(refusal::differs("the column \"shard_id\""));
     }

@@ -89,7 +89,7 @@ impl Subqueries {
 }
 
 /// The tokens between the parenthesis at `open` and its partner, if they are a subquery.
-fn subquery_at(query: &Query<'_>, open: usize) -> Option<Range<usize>> {
+pub(in crate::plan) fn subquery_at(query: &Query<'_>, open: usize) -> Option<Range<usize>> {
     let text = query.request.text;
     let end = partner(query, open)?;
     let mut first = open + 1;
@@ -154,6 +154,11 @@ fn chooses(query: &Query<'_>, range: &Range<usize>) -> bool {
     blocks.any(|block| {
         contains(query, range, block.select) && FREE.iter().any(|clause| block.clauses.has(*clause))
     })
+}
+
+/// Whether a subquery certainly depends on no row around it, and names no query of WITH.
+pub(in crate::plan) fn stands_alone(query: &Query<'_>, range: &Range<usize>) -> bool {
+    depends(query, range) == Depends::No
 }
 
 fn depends(query: &Query<'_>, range: &Range<usize>) -> Depends {

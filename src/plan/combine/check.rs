@@ -1,7 +1,9 @@
 //! What a hub can't finish.
 
+use crate::catalog::Location;
 use crate::error::Error;
 use crate::error::Result;
+use crate::plan::bind::BoundSource;
 use crate::plan::effects::Effects;
 use crate::plan::query::Query;
 use crate::plan::refusal;
@@ -45,7 +47,17 @@ pub(super) fn is_select(query: &Query<'_>, refused: &Error) -> Result<()> {
     }
     let mut blocks = facts.blocks.iter();
     if blocks.any(|block| block.clauses.has(Clauses::LOCKING)) {
-        return Err(refusal::locks_combined());
+        let is_replicated = |source: BoundSource<'_>| {
+            let relation = source.relation();
+            relation.is_some_and(|one| matches!(one.location, Location::Replicated))
+        };
+        let mut occurrences = query.bound.occurrences();
+        return match occurrences.any(|(_, _, source)| is_replicated(source))
+            && !query.locks_in_one_place()
+        {
+            true => Err(refusal::locks_replicated()),
+            false => Err(refusal::locks_combined()),
+        };
     }
     if facts.system_columns {
         return Err(refusal::differs("system columns"));

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Access;
+use crate::plan::Replacement;
 use crate::plan::Route;
 use crate::plan::SessionUse;
 use crate::plan::effects::Effects;
@@ -68,6 +69,8 @@ pub struct Define {
     pub recomputes: bool,
     /// Names that may be those of temporary tables, which only the first shard has.
     pub names: Vec<TokenRelation>,
+    /// It makes a table that is not temporary.
+    pub is_new: bool,
 }
 
 /// A table that is made with a clause.
@@ -90,6 +93,7 @@ impl Define {
             differs: false,
             recomputes: false,
             names: Vec::new(),
+            is_new: false,
         }
     }
 
@@ -133,7 +137,11 @@ pub(super) fn plan(part: Part<'_>, ddl: Ddl) -> Planned {
     } else if part.is_sharded() {
         everywhere(part, define(part, ddl))
     } else {
-        finish(part, Ok((FIRST_SHARD, SessionUse::NONE)))
+        let planned = finish(part, Ok((FIRST_SHARD, SessionUse::NONE)));
+        match without_clause(part, ddl) {
+            Some(clause) => reworded(planned, vec![clause]),
+            None => planned,
+        }
     };
     if matches!(ddl.object, DdlObject::TableAs | DdlObject::MaterializedView) {
         // It would keep what a server shows.
@@ -157,6 +165,22 @@ pub(super) fn plan(part: Part<'_>, ddl: Ddl) -> Planned {
         }
     }
     planned
+}
+
+/// On one shard all tables are alike, and the clause of a new one is only left out.
+fn without_clause(part: Part<'_>, ddl: Ddl) -> Option<Replacement> {
+    let is_table = matches!(ddl.object, DdlObject::Table | DdlObject::TableAs);
+    if !is_table || ddl.verb != DdlVerb::Create {
+        return None;
+    }
+    let creation = creation(part.request.text, part.tokens).ok()??;
+    let clause = creation.clause?.range;
+    let before = |at: u32| part.all.partition_point(|token| token.start < at);
+    Some(Replacement {
+        tokens: before(clause.start)..before(clause.end),
+        text: "".into(),
+        is_view: false,
+    })
 }
 
 /// Plans a statement that locks or maintains tables that are not all at home on one shard.
@@ -214,7 +238,13 @@ fn define(part: Part<'_>, ddl: Ddl) -> Result<Define> {
     }
     let mut define = Define::new(part, ddl.outside_transaction);
     define.is_tracked = is_tracked(ddl);
-    define.names = relations(text, part.tokens);
+    // The columns of an index are no tables.
+    let is_index = ddl.verb == DdlVerb::Create && ddl.object == DdlObject::Index;
+    let mut pieces = part
+        .tokens
+        .split(|token| is_index && token.is_symbol(text, "("));
+    let named = pieces.next().unwrap_or_default();
+    define.names = relations(text, named.get(1..).unwrap_or_default());
     if ddl.verb == DdlVerb::Alter && ddl.object == DdlObject::Table {
         define.recomputes = has(part, "using") && has(part, "type");
         define.differs = actions(part).any(|action| {
@@ -235,6 +265,7 @@ fn define(part: Part<'_>, ddl: Ddl) -> Result<Define> {
     };
     // A new table may have the name of a temporary one.
     define.names.retain(|name| *name != creation.name);
+    define.is_new = true;
     define.filling = match ddl.object {
         DdlObject::MaterializedView => stored::view(part, &creation)?,
         DdlObject::TableAs => filling(part, &creation)?,
@@ -273,8 +304,12 @@ pub(super) fn of_block(part: Part<'_>, names: Vec<TokenRelation>) -> Define {
 /// Whether a definition in a block computes values for rows that are there, or may make what is in it anew for
 /// each shard.
 pub(super) fn changes_rows(part: Part<'_>) -> bool {
-    let adds = actions(part).any(adds_column);
-    (adds || has(part, "using") && has(part, "type")) && differs(part)
+    (adds_columns(part) || has(part, "using") && has(part, "type")) && differs(part)
+}
+
+/// Whether an ALTER TABLE adds columns.
+pub(super) fn adds_columns(part: Part<'_>) -> bool {
+    actions(part).any(adds_column)
 }
 
 /// What stands between the commas of an ALTER TABLE.

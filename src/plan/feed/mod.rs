@@ -472,7 +472,7 @@ impl Feed {
 }
 
 /// What stands in a text from the first of these tokens to the last.
-fn piece<'a>(text: &'a str, tokens: &[Token], range: &Range<usize>) -> &'a str {
+pub(super) fn piece<'a>(text: &'a str, tokens: &[Token], range: &Range<usize>) -> &'a str {
     let tokens = tokens.get(range.clone()).unwrap_or_default();
     match (tokens.first(), tokens.last()) {
         (Some(first), Some(last)) => slice(text, first.start..last.end),

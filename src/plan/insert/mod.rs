@@ -5,9 +5,11 @@
 //! the same on every shard; what is neither is refused.
 
 mod clock;
+mod expression;
 pub(in crate::plan) mod listed;
 mod parts;
 mod rows;
+mod times;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -41,15 +43,15 @@ use crate::sql::values;
 use crate::sql::values::Pattern;
 
 pub use clock::Clock;
+pub use expression::Expression;
+pub use expression::together;
 pub use listed::Listed;
 pub use parts::PartParameter;
 pub use parts::Placed;
 pub use parts::RowsPart;
 pub use rows::Computed;
-pub use rows::Expression;
 pub use rows::Expressions;
 pub use rows::Insertion;
-pub use rows::together;
 
 use parts::parameter;
 use parts::span;
@@ -100,11 +102,13 @@ pub(super) fn over_shards(query: &Query<'_>) -> Result<Option<Insertion>> {
 }
 
 /// Whether a statement of one row can't run as it is: its key is computed, or it asks for what one shard
-/// alone has. `known` are the bytes of the cells that are evaluated first.
+/// alone has. A date or time in a key may be one that only a server can read. `known` are the bytes of the cells that are evaluated first.
 fn needs_values(query: &Query<'_>, insertion: &Insertion, known: &[Range<u32>]) -> bool {
     let mut keys = insertion.patterns.iter().flat_map(|known| &known.keys);
     let mut calls = query.facts.calls.iter().zip(&query.calls);
+    let mut columns = insertion.placement.columns().iter();
     keys.any(|origin| matches!(origin, Origin::Evaluated { .. }))
+        || columns.any(|column| times::time_type(column).is_some())
         || calls.any(|(call, effects)| {
             effects.any(Effects::HOME) && call.offset.is_some_and(|at| lies_in(at, known))
         })

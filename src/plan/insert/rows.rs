@@ -7,6 +7,8 @@
 //! - [`Insertion::place`] reads the rows of one execution and finds the shard of each. What a shard is
 //!   sent ([`Placed::parts`]) is the client's text with the rows of others cut out, and the parameters
 //!   that are left numbered anew: a row that is sent is sent byte for byte, to one shard.
+//! - A date or time in the shard key that settings have a say in (`'2026-01-01 10:00'` for `timestamptz`) is
+//!   evaluated first as well, as the type of its column; that is seen in each execution.
 //! - A parameter without a declared type gets it from its first use. Where rows that are cut out may have
 //!   been that, [`Placed::needs_types`] says so, and the types have to be asked for first.
 
@@ -20,6 +22,8 @@ use crate::error::Result;
 use crate::plan::Arguments;
 use crate::plan::Target;
 use crate::plan::insert::clock::Clock;
+use crate::plan::insert::expression::Expression;
+use crate::plan::insert::expression::expression;
 use crate::plan::insert::parts::ComputedCell;
 use crate::plan::insert::parts::Placed;
 use crate::plan::insert::parts::PlacedRow;
@@ -39,7 +43,6 @@ use crate::sharding::Placement;
 use crate::sharding::ShardIndex;
 use crate::sql::lexer::tokenize;
 use crate::sql::literal::token_value;
-use crate::sql::splice::Edit;
 use crate::sql::token::LexOptions;
 use crate::sql::token::Token;
 use crate::sql::token::TokenKind;
@@ -82,15 +85,6 @@ pub(in crate::plan) struct Evaluated {
     pub cell: usize,
     /// Cells that read alike have the same value.
     pub is_shared: bool,
-}
-
-/// An expression of a row that is to be evaluated first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expression {
-    /// Where it stands in the client's text.
-    range: Range<u32>,
-    /// Where parameters stand in the text, and their indexes (from 0).
-    parameters: Vec<(Range<u32>, usize)>,
 }
 
 /// What an expression has become: its type, format and value; none is NULL.
@@ -143,11 +137,8 @@ impl Insertion {
     /// # Errors
     /// As for [`Insertion::place`].
     pub(in crate::plan) fn target(&self, arguments: &Arguments<'_>) -> Result<Target> {
-        if self
-            .patterns
-            .iter()
-            .any(|known| !known.evaluated.is_empty())
-        {
+        let mut patterns = self.patterns.iter();
+        if patterns.any(|known| !known.evaluated.is_empty()) || self.has_times(arguments)? {
             return Ok(match self.clock {
                 None => Target::Computed,
                 Some(_) => Target::Fill,
@@ -188,7 +179,15 @@ impl Insertion {
         for row in found {
             let row = tokens.get(row).unwrap_or_default();
             let cells = values::cells(text, row);
-            for evaluated in reader.pattern(row, &cells)?.evaluated.iter() {
+            let pattern = reader.pattern(row, &cells)?;
+            let mut first: Vec<(Evaluated, Option<String>)> =
+                pattern.evaluated.iter().map(|one| (*one, None)).collect();
+            for (time, cast) in reader.times(pattern, row, &cells) {
+                first.retain(|(known, _)| known.cell != time.cell);
+                first.push((time, cast));
+            }
+            first.sort_unstable_by_key(|(evaluated, _)| evaluated.cell);
+            for (evaluated, cast) in first {
                 let cell = cells.get(evaluated.cell).cloned().unwrap_or_default();
                 let cell = row.get(cell).unwrap_or_default();
                 let written = values::written(text, cell);
@@ -197,7 +196,7 @@ impl Insertion {
                     Some((_, index)) => *index,
                     None => {
                         let index = all.list.len();
-                        all.list.push(expression(text, cell));
+                        all.list.push(expression(text, cell, cast));
                         if evaluated.is_shared {
                             shared.push((written, index));
                         }
@@ -214,7 +213,7 @@ impl Insertion {
     }
 
     /// The tokens of a text, and its rows.
-    fn read(&self, text: &str) -> Result<(Vec<Token>, Vec<Range<usize>>)> {
+    pub(super) fn read(&self, text: &str) -> Result<(Vec<Token>, Vec<Range<usize>>)> {
         let mut tokens =
             tokenize(text.as_bytes(), self.lex).map_err(|error| error.to_error(text.as_bytes()))?;
         while tokens.last().is_some_and(|last| last.is_symbol(text, ";")) {
@@ -298,9 +297,9 @@ impl Insertion {
 }
 
 /// Reads the rows of one execution.
-struct Reader<'a> {
-    insertion: &'a Insertion,
-    arguments: &'a Arguments<'a>,
+pub(super) struct Reader<'a> {
+    pub(super) insertion: &'a Insertion,
+    pub(super) arguments: &'a Arguments<'a>,
     tokens: &'a [Token],
     /// Of each parameter without a declared type; empty if there are no parameters.
     uses: Vec<Use>,
@@ -312,7 +311,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(
+    pub(super) fn new(
         insertion: &'a Insertion,
         arguments: &'a Arguments<'a>,
         tokens: &'a [Token],
@@ -329,7 +328,11 @@ impl<'a> Reader<'a> {
     }
 
     /// The pattern of a row.
-    fn pattern(&mut self, row: &[Token], cells: &[Range<usize>]) -> Result<&'a RowPattern> {
+    pub(super) fn pattern(
+        &mut self,
+        row: &[Token],
+        cells: &[Range<usize>],
+    ) -> Result<&'a RowPattern> {
         let text = self.arguments.text;
         let patterns = &self.insertion.patterns;
         let fits = |at: usize| {
@@ -345,7 +348,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes how parameters without a declared type are used.
-    fn note_uses(&mut self, rows: &[Range<usize>]) -> Result<()> {
+    pub(super) fn note_uses(&mut self, rows: &[Range<usize>]) -> Result<()> {
         let text = self.arguments.text;
         let mut at = 0;
         for row in rows {
@@ -421,7 +424,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The key of column `index`.
-    fn key(
+    pub(super) fn key(
         &self,
         origin: Origin,
         row: &[Token],
@@ -432,6 +435,11 @@ impl<'a> Reader<'a> {
             let cell = cells.get(cell).and_then(|cell| row.get(cell.clone()));
             cell.unwrap_or_default()
         };
+        if let Origin::Atom { cell } | Origin::Cast { cell, .. } = origin
+            && self.is_computed(tokens(cell))
+        {
+            return self.computed_key(tokens(cell), index);
+        }
         let value = match origin {
             Origin::Atom { cell } => match tokens(cell) {
                 [sign, number] => self.value(number, true, sign),
@@ -459,6 +467,14 @@ impl<'a> Reader<'a> {
             return Err(NOT_UTF8);
         }
         Ok(key)
+    }
+
+    fn is_computed(&self, cell: &[Token]) -> bool {
+        let start = span(cell).start;
+        let cells = self.expressions;
+        cells
+            .binary_search_by_key(&start, |cell| cell.range.start)
+            .is_ok()
     }
 
     /// The key of column `index` that an expression has given.
@@ -516,51 +532,6 @@ impl<'a> Reader<'a> {
             shared,
         })
     }
-}
-
-/// An expression as it is written.
-fn expression(text: &str, cell: &[Token]) -> Expression {
-    let mut parameters = Vec::new();
-    for token in cell {
-        if let Some(index) = parameter(text, token) {
-            parameters.push((token.range(), index));
-        }
-    }
-    Expression {
-        range: span(cell),
-        parameters,
-    }
-}
-
-/// The edits that make one SELECT of a text's expressions, given in their order, and its parameters as indexes
-/// of the client's.
-pub fn together(text: &str, expressions: &[Expression]) -> (Vec<Edit>, Vec<usize>) {
-    let mut edits = Vec::new();
-    let mut known: Vec<usize> = Vec::new();
-    let (mut at, mut before) = (0, "SELECT (");
-    for expression in expressions {
-        edits.push(Edit {
-            range: at..expression.range.start,
-            text: before.to_owned(),
-        });
-        for (range, index) in &expression.parameters {
-            let found = known.iter().position(|known| known == index);
-            let number = found.unwrap_or_else(|| {
-                known.push(*index);
-                known.len() - 1
-            });
-            edits.push(Edit {
-                range: range.clone(),
-                text: format!("${}", number + 1),
-            });
-        }
-        (at, before) = (expression.range.end, "), (");
-    }
-    edits.push(Edit {
-        range: at..u32::try_from(text.len()).unwrap_or(u32::MAX),
-        text: ")".to_owned(),
-    });
-    (edits, known)
 }
 
 const UNREAD: KeyError = KeyError::Unprovable("it is no constant of a kind that can be a key");

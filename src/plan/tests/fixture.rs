@@ -154,6 +154,7 @@ impl Fixture {
             Ok(crate::plan::Target::Combine) => "a hub".to_owned(),
             Ok(crate::plan::Target::Fill) => "filled first".to_owned(),
             Ok(crate::plan::Target::Feed) => "fed first".to_owned(),
+            Ok(crate::plan::Target::Staged) => "one part behind the other".to_owned(),
             Ok(crate::plan::Target::Replicated) => "every shard".to_owned(),
             Ok(crate::plan::Target::Computed) => self.expressions(plan, &arguments),
             Ok(crate::plan::Target::Rows(placed)) => self.parts(&placed, text),
@@ -258,7 +259,9 @@ impl Reader {
             language => ('f', language),
         };
         self.function("public", words[0], &words[1][..1], kind, language);
-        self.raw.functions.last_mut().unwrap().source = source;
+        if source.is_some() {
+            self.raw.functions.last_mut().unwrap().source = source;
+        }
     }
 
     fn trigger(&mut self, what: &str, name: &str) {
@@ -340,7 +343,10 @@ impl Reader {
             kind,
             language: language.to_owned(),
             returns_set: name == "generate_series",
-            source: None,
+            takes_row: false,
+            arguments: Vec::new(),
+            // As of a body that is no text, and that names no table.
+            source: volatility.starts_with('i').then(String::new),
         });
     }
 
@@ -430,6 +436,7 @@ fn column(definition: &str) -> RawColumn {
         typmod: -1,
         collation_deterministic: words[1] != "ci",
         bytewise: !matches!(words[1], "ci" | "icu"),
+        own_collation: matches!(words[1], "ci" | "icu"),
         not_null: false,
         generated: words.contains(&"generated"),
         identity: match words.contains(&"always") {

@@ -27,7 +27,7 @@ use crate::session::database::Database;
 use crate::session::held::Held;
 use crate::session::prepared::Portal;
 use crate::session::scatter::{Answered, Joins, LARGEST_SETTLING, ScatterPortal, tag};
-use crate::session::{HIGH_WATER_BYTES, Session, Stop};
+use crate::session::{Session, Stop};
 use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::shape::Literal;
 use crate::sqlstate::SqlState;
@@ -46,11 +46,11 @@ const EXACT: &str = "SAVEPOINT shardwire_exact;\n\
 const AS_BEFORE: &str = "ROLLBACK TO SAVEPOINT shardwire_exact;\nRELEASE SAVEPOINT shardwire_exact";
 
 /// The transaction's time, in a text that means the same whatever is set.
-const MOMENT: &str = "SELECT pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC', \
+pub(super) const MOMENT: &str = "SELECT pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC', \
     'YYYY-MM-DD HH24:MI:SS.US') || '+00'";
 
 /// The statement's time.
-const OF_STATEMENT: &str = "SELECT pg_catalog.to_char(pg_catalog.statement_timestamp() \
+pub(super) const OF_STATEMENT: &str = "SELECT pg_catalog.to_char(pg_catalog.statement_timestamp() \
     AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00'";
 
 /// A statement of the client's.
@@ -378,6 +378,7 @@ impl Session {
                     .any(|(shard, _)| *shard == one.connection.shard)
             })
             .collect();
+        let high_water_bytes = self.high_water_bytes();
         let database = &self.database;
         let mut queue = VecDeque::new();
         let mut connections = Vec::new();
@@ -396,7 +397,7 @@ impl Session {
             next.unwrap_or_default().to_vec()
         };
         let is_described = asked.is_described && is_first;
-        let mut scatter = Scatter::start(connections, send, is_described, HIGH_WATER_BYTES);
+        let mut scatter = Scatter::start(connections, send, is_described, high_water_bytes);
         drop(queue);
         if asked.bind.is_none() && is_first {
             scatter = scatter.of_query();

@@ -29,6 +29,8 @@ pub struct Mail {
     is_notifying: bool,
     /// A server's ReadyForQuery has come; the client gets it behind its notifications.
     pub(in crate::session) is_ready_due: bool,
+    /// What servers have reported of settings that the client has values of its own for, which they don't have yet.
+    pub(in crate::session) reports: Vec<(String, String)>,
 }
 
 /// A client that listens, or has said LISTEN in a transaction that is still open. Dropped, it does not

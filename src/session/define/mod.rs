@@ -128,6 +128,9 @@ impl Session {
         }
         let here = only(FIRST_SHARD);
         if self.is_about_temporary(define).await? {
+            if define.is_new || self.is_about_another(define).await? {
+                return Err(beside_temporary().into());
+            }
             self.check_several(plan, &here).await?;
             let told = (text, given);
             let answered = self.run_on(&here, Joins::Writing, told, true).await?;
@@ -233,6 +236,29 @@ impl Session {
         }
     }
 
+    /// Whether a definition about a temporary table also names a relation that every shard has, or gives the
+    /// temporary table its name. The first shard would then change it alone, or the session's statements that mean
+    /// the temporary table would be planned as for the other.
+    async fn is_about_another(&mut self, define: &Define) -> Result<bool, Stop> {
+        let names = define.names.iter().map(|name| {
+            let bare = quote_identifier(&name.name);
+            quote_literal(&match &name.schema {
+                Some(schema) => format!("{}.{bare}", quote_identifier(schema)),
+                None => bare.to_string(),
+            })
+        });
+        let sql = format!(
+            "SELECT 1 FROM pg_catalog.pg_class WHERE relnamespace <> pg_catalog.pg_my_temp_schema() \
+             AND relnamespace <> 'pg_catalog'::pg_catalog.regnamespace AND relkind <> 'c' AND oid IN \
+             (SELECT pg_catalog.to_regclass(name) FROM pg_catalog.unnest(ARRAY[{}]::text[]) AS named(name))",
+            names.collect::<Vec<_>>().join(", ")
+        );
+        match &mut self.server {
+            Some(held) => held.lease.returns_row(&sql).await.map_err(stop),
+            None => Ok(false),
+        }
+    }
+
     /// Holds the connection to a shard that takes part in the transaction, with nothing under way.
     async fn hold_here(&mut self, shard: ShardIndex, writes: bool) -> Result<(), Stop> {
         self.hold(Need {
@@ -317,6 +343,15 @@ fn others(define: &Define, text: &str) -> Vec<(ShardSet, String)> {
         }
     }
     groups
+}
+
+/// A definition of what only the first shard has, and of what every shard has.
+fn beside_temporary() -> Error {
+    Error::refused(
+        "a definition that names a temporary table beside another relation is not supported on several shards",
+        "Temporary tables are on the first shard only, and would be all that the definition changes.",
+        "Define the temporary table in a statement of its own, under a name that no other relation has.",
+    )
 }
 
 /// Why the proxy's own statement did not run.

@@ -128,11 +128,12 @@ impl Session {
             failure: None,
         };
         let has_role = self.settings.server().get("role").is_some();
+        let built_in = self.database.topology.catalog().built_in();
         let read = async {
             if has_role {
                 asked.rows(AS_LOGIN).await?;
             }
-            let raw = read_catalog(&mut asked, &self.database.config).await?;
+            let raw = read_catalog(&mut asked, &self.database.config, &built_in).await?;
             if has_role {
                 asked.rows(AS_BEFORE).await?;
             }

@@ -230,6 +230,8 @@ pub struct Source {
     pub hidden: bool,
     /// `TABLESAMPLE`.
     pub sampled: bool,
+    /// A clause `FOR UPDATE` or the like of its block locks its rows.
+    pub locked: bool,
     /// Offset of the last part of a relation's name, if that stands in the text.
     pub offset: Option<u32>,
 }

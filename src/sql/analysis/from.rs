@@ -294,6 +294,7 @@ impl Walker<'_> {
             columns: Vec::new(),
             hidden: false,
             sampled: false,
+            locked: false,
             offset: None,
         };
         if let Some(alias) = alias {

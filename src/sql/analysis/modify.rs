@@ -72,6 +72,7 @@ impl Walker<'_> {
             columns: Vec::new(),
             hidden: false,
             sampled: false,
+            locked: false,
             offset,
         });
         let rows = match &insert.source {
@@ -245,8 +246,13 @@ impl Walker<'_> {
                 parts(relation)?
                     .first()
                     .map_or(Ok(()), |first| no_keyword(first))?;
+                let offset = self.name_offset(relation);
                 let relation = name(relation)?;
-                self.add_source(block, SourceKind::Relation(relation), alias.as_ref())
+                self.add_source(block, SourceKind::Relation(relation), alias.as_ref())?;
+                if let Some(source) = self.block(block)?.sources.last_mut() {
+                    source.offset = offset;
+                }
+                Ok(())
             }
             _ => Err(StopReason::NotAnalysed("the target of a change")),
         }

@@ -31,6 +31,7 @@ use super::GroupKey;
 use super::Name;
 use super::Output;
 use super::Scope;
+use super::SourceKind;
 use super::Walk;
 use super::Walker;
 use super::absent;
@@ -130,8 +131,24 @@ impl Walker<'_> {
             self.clause(body, Clauses::LIMIT)?;
             self.optional(fetch.quantity.as_ref(), &scope)?;
         }
-        if !query.locks.is_empty() {
+        self.locks(query, body)
+    }
+
+    /// Marks what `FOR UPDATE OF` names, or everything without OF.
+    fn locks(&mut self, query: &Query, body: BlockId) -> Walk {
+        for lock in &query.locks {
             self.clause(body, Clauses::LOCKING)?;
+            let named = lock.of.as_ref().map(super::name).transpose()?;
+            for source in &mut self.block(body)?.sources {
+                let name = match (&source.alias, &source.kind) {
+                    (Some(alias), _) => Some(alias),
+                    (None, SourceKind::Relation(relation)) => Some(&relation.name),
+                    (None, _) => None,
+                };
+                source.locked |= named
+                    .as_ref()
+                    .is_none_or(|locked| name.is_none_or(|name| *name == locked.name));
+            }
         }
         Ok(())
     }

@@ -287,27 +287,38 @@ impl<'a> Mender<'a> {
         self.skip(drop + 1)
     }
 
-    /// The tables behind `FOR UPDATE OF`: all count as locked.
+    /// The tables behind `FOR UPDATE OF`: each gets a clause of its own, as the parser crate knows one only. With
+    /// a name that PostgreSQL rejects all count as locked.
     fn locked_tables(&mut self) -> bool {
-        let lock = self.after(&["update", "share"])
-            && self
-                .out
-                .get(self.out.len().saturating_sub(2))
-                .is_some_and(|piece| piece.is_word("for"));
-        if !lock {
-            return false;
-        }
+        let strength = match self.out.as_slice() {
+            [.., first, last] if first.is_word("for") && last.is_word("update") => "update",
+            [.., first, last] if first.is_word("for") && last.is_word("share") => "share",
+            _ => return false,
+        };
+        let mut names = Vec::new();
+        let mut is_plain = true;
         let mut offset = 1;
         loop {
-            if !self.ahead(offset).is_some_and(Piece::is_name) {
+            let Some(name) = self.ahead(offset).filter(|piece| piece.is_name()) else {
                 return false;
-            }
+            };
+            names.push(name.clone());
             offset += 1;
+            is_plain &= !self.ahead_is_symbol(offset, ".");
             if !self.ahead_is_symbol(offset, ",") && !self.ahead_is_symbol(offset, ".") {
-                return self.skip(offset);
+                break;
             }
             offset += 1;
         }
+        for (number, name) in names.into_iter().enumerate().filter(|_| is_plain) {
+            if number > 0 {
+                self.put_word("for");
+                self.put_word(strength);
+            }
+            self.put_word("of");
+            self.out.push(name);
+        }
+        self.skip(offset)
     }
 
     fn group_by(&self) -> bool {
@@ -563,7 +574,15 @@ mod tests {
             ("SELECT a AS isnull", "select a as isnull"),
             (
                 "SELECT 1 FROM t FOR NO KEY UPDATE OF a, b NOWAIT",
-                "select 1 from t for update nowait",
+                "select 1 from t for update of a for update of b nowait",
+            ),
+            (
+                "SELECT 1 FROM t FOR SHARE OF a SKIP LOCKED",
+                "select 1 from t for share of a skip locked",
+            ),
+            (
+                "SELECT 1 FROM t FOR UPDATE OF s.a",
+                "select 1 from t for update",
             ),
             ("SELECT 1 FROM t FOR KEY SHARE", "select 1 from t for share"),
             ("SELECT f(VARIADIC a)", "select f ( a )"),

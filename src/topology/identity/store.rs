@@ -38,13 +38,38 @@ CREATE TABLE IF NOT EXISTS shardwire.tables (
     home_shard  text CHECK ((home_shard IS NOT NULL) = (placement = 'home')),
     PRIMARY KEY (schema_name, table_name)
 );
+GRANT SELECT, INSERT, DELETE ON shardwire.tables TO PUBLIC;
+ALTER TABLE shardwire.tables ENABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS reads ON shardwire.tables;
+CREATE POLICY reads ON shardwire.tables FOR SELECT USING (true);
+DROP POLICY IF EXISTS owners ON shardwire.tables;
+CREATE POLICY owners ON shardwire.tables FOR INSERT WITH CHECK (coalesce(
+    (SELECT pg_has_role(current_user, relowner, 'MEMBER') FROM pg_class
+     WHERE relname = table_name
+       AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = schema_name)), false));
+DROP POLICY IF EXISTS removals ON shardwire.tables;
+CREATE POLICY removals ON shardwire.tables FOR DELETE USING (coalesce(
+    (SELECT pg_has_role(current_user, relowner, 'MEMBER') FROM pg_class
+     WHERE relname = table_name
+       AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = schema_name)), true));
 CREATE TABLE IF NOT EXISTS shardwire.decisions (
     gid        text PRIMARY KEY,
     decision   text NOT NULL CHECK (decision IN ('commit', 'abort')),
     decided_at timestamptz NOT NULL DEFAULT now()
 );
-GRANT INSERT ON shardwire.decisions TO PUBLIC;";
+GRANT INSERT ON shardwire.decisions TO PUBLIC;
+ALTER TABLE shardwire.decisions ENABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS decides ON shardwire.decisions;
+CREATE POLICY decides ON shardwire.decisions FOR INSERT
+    WITH CHECK (decision = 'abort' OR substr(split_part(gid, '_', 3), 1, 8) = left(md5(session_user), 8));
+DROP POLICY IF EXISTS reads ON shardwire.decisions;
+CREATE POLICY reads ON shardwire.decisions FOR SELECT USING (true);
+DROP POLICY IF EXISTS removals ON shardwire.decisions;
+CREATE POLICY removals ON shardwire.decisions FOR DELETE USING (true);";
 
+/// A role keeps the placements of the tables that it owns, and decides about its own transactions; an abort needs no
+/// role, it only takes what is not committed yet.
+///
 /// Starts a transaction that writes although writes are off by default, and that does not wait for
 /// synchronous secondaries: a missing one must not stop the probes.
 const BEGIN: &str = "BEGIN READ WRITE; SET LOCAL synchronous_commit = local";

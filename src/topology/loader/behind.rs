@@ -40,13 +40,15 @@ LEFT JOIN pg_language l ON l.oid = f.prolang
 WHERE r.rulename <> '_RETURN' AND (d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class
     OR f.provolatile <> 'i' AND l.lanname NOT IN ('c', 'internal'))";
 
+/// What is declared immutable and may read tables none the less counts too.
 const POLICIES: &str = "
 SELECT DISTINCT y.polrelid, CASE WHEN d.refclassid = 'pg_class'::regclass THEN d.refobjid ELSE 0 END
 FROM pg_policy y JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = y.oid
 LEFT JOIN pg_proc f ON d.refclassid = 'pg_proc'::regclass AND f.oid = d.refobjid
 LEFT JOIN pg_language l ON l.oid = f.prolang
 WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid <> y.polrelid
-    OR f.provolatile <> 'i' AND l.lanname NOT IN ('c', 'internal')";
+    OR l.lanname NOT IN ('c', 'internal')
+        AND (f.provolatile <> 'i' OR f.prosqlbody IS NOT NULL OR f.prosrc ~* '\\m(from|table|execute)\\M')";
 
 /// The foreign keys of users' tables, and what becomes of rows that refer to one that changes.
 pub(super) const FOREIGN_KEYS: &str = "

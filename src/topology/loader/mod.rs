@@ -3,10 +3,12 @@
 mod behind;
 mod compare;
 mod estimates;
+mod functions;
 mod homes;
 mod news;
 mod oids;
 mod queries;
+mod roles;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -223,6 +225,7 @@ impl Loader {
                 let mut reader = self.reader.lock().await;
                 // A shard may have been away, or was changed by other hands.
                 let _ = timeout(LIMIT, self.learn_oids(&mut reader)).await;
+                let _ = timeout(LIMIT, self.learn_roles(&mut reader)).await;
                 Arc::clone(&reader.raw)
             };
             let schemas = self.schemas().await;
@@ -327,7 +330,10 @@ impl Loader {
         }
         let is_new = reader.digest.as_deref() != Some(digest.as_str());
         let loaded = match is_new {
-            true => Some(load(source.control.client(), &self.database).await?),
+            true => {
+                let known = &reader.raw.built_in;
+                Some(load(source.control.client(), &self.database, known).await?)
+            }
             false => None,
         };
         reader.sources.insert(server.shard, source);
@@ -335,6 +341,7 @@ impl Loader {
             let all_homes = homes::shards(&self.database, &raw, server.shard);
             self.add_homes(reader, &mut raw, &all_homes).await;
             self.learn_oids(reader).await;
+            self.learn_roles(reader).await;
             // With a home more the digest is not comparable: the next look reads again.
             let is_done = all_homes == homes && raw.definitions.is_some();
             self.install(reader, Arc::new(raw));
@@ -391,7 +398,8 @@ impl Loader {
                     .server_of(shard)
                     .ok_or_else(|| ControlError::answer("no server of the shard is in service"))?;
                 let source = self.open(reader, server).await?;
-                let other = load(source.control.client(), &self.database).await?;
+                let known = &raw.built_in;
+                let other = load(source.control.client(), &self.database, known).await?;
                 reader.sources.insert(shard, source);
                 Ok::<_, ControlError>(other)
             };

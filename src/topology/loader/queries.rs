@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use crate::catalog::BuiltIn;
 use crate::catalog::RawCatalog;
 use crate::catalog::RawColumn;
 use crate::catalog::RawDefault;
-use crate::catalog::RawFunction;
 use crate::catalog::RawHazards;
 use crate::catalog::RawIndex;
 use crate::catalog::RawRelation;
@@ -20,6 +21,7 @@ use crate::config::TableRule;
 
 use crate::topology::control::ControlError;
 use crate::topology::loader::behind;
+use crate::topology::loader::functions;
 
 /// One row, with its values in text.
 pub type TextRow = Vec<Option<String>>;
@@ -50,7 +52,7 @@ impl RowSource for &Client {
 }
 
 /// What stands between the elements of lists.
-const BETWEEN: char = '\u{1}';
+pub(super) const BETWEEN: char = '\u{1}';
 
 /// All questions of one reading see the same state. The role's own search_path is asked first.
 const BEGIN: &str =
@@ -115,6 +117,7 @@ const RELATIONS: &str = concat!(
     "SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relrowsecurity, \
             EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN'), \
             (SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1), \
+            (SELECT string_agg(i.inhparent::text, chr(1)) FROM pg_inherits i WHERE i.inhrelid = c.oid AND i.inhseqno > 1), \
             (SELECT string_agg(a.attname, chr(1) ORDER BY k.n) FROM pg_index i, \
                 unnest(i.indkey) WITH ORDINALITY k(number, n), pg_attribute a \
              WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate \
@@ -127,9 +130,8 @@ const RELATIONS: &str = concat!(
 /// 480 and 714 make integers and smallints of its result.
 macro_rules! is_nextval {
     () => {
-        "(d.adbin::text ~ '^\\{FUNCEXPR :funcid (480|714|1574) ' \
-         AND d.adbin::text ~ ':funcid 1574 ' AND d.adbin::text !~ '\\{(?!FUNCEXPR|CONST)[A-Z]' \
-         AND d.adbin::text !~ ':funcid (?!480 |714 |1574 )')"
+        "(e.value ~ '^\\{FUNCEXPR :funcid (480|714|1574) ' AND e.value ~ ':funcid 1574 ' \
+         AND e.value !~ '\\{(?!FUNCEXPR|CONST)[A-Z]' AND e.value !~ ':funcid (?!480 |714 |1574 )')"
     };
 }
 
@@ -143,13 +145,13 @@ macro_rules! is_constant {
 }
 
 /// A column of a domain counts for one of the type that the domain is made of: so it is compared, hashed and
-/// sent. 1574 is nextval. Functions that print expressions are not asked: they lock the tables, and would wait
+/// sent; the domain's default is that of a column that has none. 1574 is nextval. Functions that print expressions are not asked: they lock the tables, and would wait
 /// for transactions that change them.
 const COLUMNS: &str = concat!(
     "SELECT a.attrelid, a.attname, coalesce(base.oid, a.atttypid), coalesce(base.typmod, a.atttypmod), \
             coalesce(k.collisdeterministic, true), a.attnotnull, \
             a.atthasdef AND a.attgenerated = '' OR a.attidentity <> '', \
-            a.attidentity <> '' OR coalesce(d.adbin::text, '') LIKE '%:funcid 1574 %', \
+            a.attidentity <> '' OR coalesce(e.value, '') LIKE '%:funcid 1574 %', \
             a.attgenerated <> '', \
             a.attnum, CASE a.attcollation WHEN 0 THEN true WHEN 100 THEN NULL ELSE k.oid IS NOT NULL AND \
                 (to_jsonb(k)->>'collprovider' = 'b' OR (to_jsonb(k)->>'collprovider' = 'c' AND ",
@@ -163,13 +165,15 @@ const COLUMNS: &str = concat!(
              WHERE a.attidentity <> '' AND s.classid = 'pg_class'::regclass AND s.deptype = 'i' \
                 AND s.refclassid = 'pg_class'::regclass AND s.refobjid = a.attrelid AND s.refobjsubid = a.attnum \
              UNION ALL SELECT q.oid FROM pg_depend s JOIN pg_class q ON q.relkind = 'S' AND q.oid = s.refobjid \
-             WHERE a.attidentity = '' AND a.attgenerated = '' AND d.oid IS NOT NULL AND ",
+             WHERE a.attidentity = '' AND a.attgenerated = '' AND ",
     is_nextval!(),
-    " AND s.classid = 'pg_attrdef'::regclass AND s.objid = d.oid AND s.refclassid = 'pg_class'::regclass LIMIT 1), \
+    " AND s.classid = CASE WHEN d.oid IS NULL THEN 'pg_type' ELSE 'pg_attrdef' END::regclass \
+             AND s.objid = coalesce(d.oid, t.oid) AND s.refclassid = 'pg_class'::regclass LIMIT 1), \
             a.attgenerated = '' AND a.attidentity = '' AND coalesce(NOT ",
     is_constant!(),
     ", t.typdefaultbin IS NOT NULL) AND NOT coalesce(f.changes OR f.of_users, false), \
-            a.attgenerated = '' AND coalesce(f.of_users, false) \
+            a.attgenerated = '' AND coalesce(f.of_users, false), \
+            a.attcollation NOT IN (0, 100) \
      FROM pg_attribute a \
      JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
      JOIN pg_type t ON t.oid = a.atttypid \
@@ -180,9 +184,10 @@ const COLUMNS: &str = concat!(
          ON t.typtype = 'd' \
      LEFT JOIN pg_collation k ON k.oid = a.attcollation \
      LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+     CROSS JOIN LATERAL (SELECT coalesce(d.adbin, t.typdefaultbin)::text AS value) e \
      CROSS JOIN LATERAL (SELECT bool_or(p.provolatile = 'v') AS changes, \
             bool_or(coalesce(p.provolatile <> 'i' AND l.lanname NOT IN ('c', 'internal') AND p.oid >= 16384, true)) AS of_users \
-         FROM regexp_matches(coalesce(d.adbin, t.typdefaultbin)::text, ':(?:op)?funcid ([0-9]+)', 'g') m \
+         FROM regexp_matches(e.value, ':(?:op)?funcid ([0-9]+)', 'g') m \
          LEFT JOIN pg_proc p ON p.oid = m[1]::oid LEFT JOIN pg_language l ON l.oid = p.prolang) f \
      WHERE a.attnum > 0 AND NOT a.attisdropped AND ",
     of_users!(),
@@ -219,20 +224,6 @@ SELECT DISTINCT r.ev_class, d.refobjid
 FROM pg_rewrite r
 JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
 WHERE r.rulename = '_RETURN' AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class";
-
-const FUNCTIONS: &str = "
-SELECT n.nspname, p.proname, p.provolatile::text, p.prokind::text, l.lanname, p.proretset,
-       CASE WHEN p.oid >= 16384 AND l.lanname IN ('sql', 'plpgsql') AND p.prosqlbody IS NULL
-            AND (p.proargdefaults IS NULL OR p.proargdefaults::text !~ '[{](FUNCEXPR|OPEXPR|SUBLINK)') THEN p.prosrc
-            WHEN p.prokind = 'a' AND p.oid >= 16384 THEN
-                (SELECT string_agg(quote_ident(m.nspname) || '.' || quote_ident(f.proname) || '()', ' ')
-                 FROM pg_aggregate a JOIN pg_namespace m ON true JOIN pg_proc f ON m.oid = f.pronamespace
-                     AND f.oid IN (a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
-                 WHERE a.aggfnoid = p.oid)
-            WHEN p.prosqlbody IS NOT NULL AND p.provolatile = 'i' THEN
-                (SELECT 'TABLE ' || string_agg(quote_ident(c.relname), ' ') FROM pg_depend d JOIN pg_class c ON c.oid = d.refobjid
-                 WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass) END
-FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang";
 
 const PLACEMENTS: &str = "
 SELECT schema_name, table_name, placement, array_to_string(shard_key, chr(1)), hash, home_shard FROM shardwire.tables";
@@ -288,16 +279,17 @@ async fn digest_in_transaction(client: &Client) -> Result<String, ControlError> 
     Ok(format!("{versions} {path:?} {placements:?}"))
 }
 
-/// Reads the catalogue.
+/// Reads the catalogue; what is `known` to be built in is not read again.
 pub(in crate::topology) async fn load(
     client: &Client,
     database: &Database,
+    known: &Arc<BuiltIn>,
 ) -> Result<RawCatalog, ControlError> {
     client.batch_execute(BEGIN).await?;
     let result = async {
         let default_search_path = search_path(&mut &*client).await?;
         client.batch_execute(PLAIN_PATH).await?;
-        let mut raw = read_catalog(&mut &*client, database).await?;
+        let mut raw = read_catalog(&mut &*client, database, known).await?;
         raw.default_search_path = default_search_path;
         client.batch_execute(VIEWS_BEGIN).await?;
         match definitions(&mut &*client, &raw).await {
@@ -311,17 +303,21 @@ pub(in crate::topology) async fn load(
     finish(client, result).await
 }
 
-/// Reads the catalogue as the transaction at hand sees it, but for the search path of a fresh session.
+/// Reads the catalogue as the transaction at hand sees it, but for the search path of a fresh session. What is
+/// `known` to be built in is not read again if the server is of the same version.
 ///
 /// # Errors
 /// As the server says, or that `shardwire.tables` makes no sense.
 pub async fn read_catalog(
     source: &mut impl RowSource,
     database: &Database,
+    known: &Arc<BuiltIn>,
 ) -> Result<RawCatalog, ControlError> {
     let version = value(source, "SELECT current_setting('server_version_num')").await?;
-    let functions = source.rows(FUNCTIONS).await?;
-    let functions = functions.iter().map(function).collect::<Result<_, _>>()?;
+    let version = version.parse();
+    let version = version.map_err(|_| ControlError::answer("the server's version is no number"))?;
+    let built_in = functions::built_in(source, version, known).await?;
+    let functions = functions::own(source).await?;
     let mut stored_placements = Vec::new();
     if may_read_placements(source).await? {
         for row in source.rows(PLACEMENTS).await? {
@@ -337,8 +333,9 @@ pub async fn read_catalog(
         relations,
         numbers,
         functions,
+        built_in,
         default_search_path: Vec::new(),
-        server_version: version.parse().unwrap_or(0),
+        server_version: version,
         stored_placements,
         bytewise,
         indexes: indexes.iter().map(index).collect::<Result<_, _>>()?,
@@ -481,12 +478,18 @@ fn relation(row: &TextRow) -> Result<RawRelation, ControlError> {
         columns: Vec::new(),
         depends_on: Vec::new(),
         parent: optional(row, 6).and_then(|oid| oid.parse().ok()),
+        more_parents: optional(row, 7)
+            .map(|oids| list(&oids))
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|oid| oid.parse().ok())
+            .collect(),
         hazards: RawHazards {
             has_rules: flag(row, 5),
             row_security: flag(row, 4),
             ..RawHazards::default()
         },
-        primary_key: optional(row, 7).map(|key| list(&key)).unwrap_or_default(),
+        primary_key: optional(row, 8).map(|key| list(&key)).unwrap_or_default(),
     })
 }
 
@@ -500,6 +503,7 @@ fn column(row: &TextRow, bytewise: bool) -> Result<RawColumn, ControlError> {
         collation_deterministic: flag(row, 4),
         generated: flag(row, 8),
         bytewise: optional(row, 10).map_or(bytewise, |is| is == "t"),
+        own_collation: flag(row, 16),
         identity: optional(row, 12).and_then(|letter| letter.chars().next()),
         default: RawDefault {
             exists: flag(row, 6),
@@ -520,18 +524,6 @@ fn index(row: &TextRow) -> Result<RawIndex, ControlError> {
         is_unique: flag(row, 3) || flag(row, 5),
         is_primary: flag(row, 4),
         columns: text(row, 6)?.split(BETWEEN).map(str::to_owned).collect(),
-    })
-}
-
-fn function(row: &TextRow) -> Result<RawFunction, ControlError> {
-    Ok(RawFunction {
-        schema: text(row, 0)?,
-        name: text(row, 1)?,
-        volatility: letter(row, 2)?,
-        kind: letter(row, 3)?,
-        language: text(row, 4)?,
-        returns_set: flag(row, 5),
-        source: optional(row, 6),
     })
 }
 

@@ -1,0 +1,103 @@
+//! The questions about functions.
+
+use std::sync::Arc;
+
+use crate::catalog::BuiltIn;
+use crate::catalog::RawArgument;
+use crate::catalog::RawFunction;
+use crate::topology::control::ControlError;
+use crate::topology::loader::queries::{BETWEEN, RowSource, TextRow, flag, letter, optional, text};
+
+/// What a server comes with has OIDs below this (PostgreSQL source, `FirstNormalObjectId`).
+macro_rules! first_of_users {
+    () => {
+        "16384"
+    };
+}
+
+const BUILT_IN: &str = concat!(
+    "SELECT n.nspname, p.proname, p.provolatile::text, p.prokind::text, l.lanname, p.proretset, NULL, false, NULL \
+     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang \
+     WHERE p.oid < ",
+    first_of_users!()
+);
+
+/// There is no source where it does not tell all: where the default of an argument does more than compute, and
+/// where the body is no text, unless that is immutable. Such a body is then told by the tables that it names, and
+/// is empty if there are none.
+const OWN: &str = concat!(
+    "
+SELECT n.nspname, p.proname, p.provolatile::text, p.prokind::text, l.lanname, p.proretset,
+       CASE WHEN l.lanname IN ('sql', 'plpgsql') AND (p.proargdefaults::text LIKE '%{SUBLINK%' OR EXISTS (
+                SELECT FROM regexp_matches(p.proargdefaults::text, ':(?:op)?funcid ([0-9]+)', 'g') m
+                LEFT JOIN pg_proc q ON q.oid = m[1]::oid WHERE q.provolatile IS DISTINCT FROM 'i' OR q.oid >= 16384)) THEN NULL
+            WHEN l.lanname IN ('sql', 'plpgsql') AND p.prosqlbody IS NULL THEN p.prosrc
+            WHEN p.prokind = 'a' THEN
+                (SELECT string_agg(quote_ident(m.nspname) || '.' || quote_ident(f.proname) || '()', ' ')
+                 FROM pg_aggregate a JOIN pg_namespace m ON true JOIN pg_proc f ON m.oid = f.pronamespace
+                     AND f.oid IN (a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
+                 WHERE a.aggfnoid = p.oid)
+            WHEN p.prosqlbody IS NOT NULL AND p.provolatile = 'i' THEN
+                (SELECT coalesce('TABLE ' || string_agg(quote_ident(c.relname), ' '), '')
+                 FROM pg_depend d JOIN pg_class c ON c.oid = d.refobjid
+                 WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass) END,
+       p.prokind = 'f' AND (SELECT a.typtype IN ('c', 'p') FROM pg_type a WHERE a.oid = p.proargtypes[0]),
+       CASE WHEN l.lanname IN ('sql', 'plpgsql') THEN
+           array_to_string(ARRAY(SELECT coalesce(p.proargmodes[k.place], 'i')::text || k.type || ' ' || coalesce(p.proargnames[k.place], '')
+               FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY k (type, place) ORDER BY k.place), chr(1)) END
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+WHERE p.oid >= ",
+    first_of_users!()
+);
+
+/// The functions that a server of this version came with: those that are known, if they are of it.
+pub(super) async fn built_in(
+    source: &mut impl RowSource,
+    version: u32,
+    known: &Arc<BuiltIn>,
+) -> Result<Arc<BuiltIn>, ControlError> {
+    if known.is_of(version) {
+        return Ok(Arc::clone(known));
+    }
+    let rows = read(source, BUILT_IN).await?;
+    Ok(Arc::new(BuiltIn::new(version, &rows)))
+}
+
+/// The functions that users have made.
+pub(super) async fn own(source: &mut impl RowSource) -> Result<Vec<RawFunction>, ControlError> {
+    read(source, OWN).await
+}
+
+async fn read(source: &mut impl RowSource, sql: &str) -> Result<Vec<RawFunction>, ControlError> {
+    source.rows(sql).await?.iter().map(function).collect()
+}
+
+fn function(row: &TextRow) -> Result<RawFunction, ControlError> {
+    Ok(RawFunction {
+        schema: text(row, 0)?,
+        name: text(row, 1)?,
+        volatility: letter(row, 2)?,
+        kind: letter(row, 3)?,
+        language: text(row, 4)?,
+        returns_set: flag(row, 5),
+        source: optional(row, 6),
+        takes_row: flag(row, 7),
+        arguments: optional(row, 8).map_or(Vec::new(), |written| {
+            let all = written.split(BETWEEN).filter(|one| !one.is_empty());
+            all.map(argument).collect()
+        }),
+    })
+}
+
+/// An argument: its mode and type, and its name behind a space.
+fn argument(written: &str) -> RawArgument {
+    let mut mode = written.chars();
+    let first = mode.next().unwrap_or(' ');
+    let (type_oid, name) = mode.as_str().split_once(' ').unwrap_or_default();
+    RawArgument {
+        name: name.to_owned(),
+        mode: first,
+        // A type that can't be read is none that a key can have.
+        type_oid: type_oid.parse().unwrap_or_default(),
+    }
+}
