@@ -11,7 +11,10 @@ fn end(client: &mut Raw, sql: &str) -> String {
     let is_end = |frame: &&Frame| matches!(frame.tag, b'C' | b'E');
     let last = frames.iter().rfind(is_end).unwrap();
     match last.tag {
-        b'E' => last.field(b'C').unwrap(),
+        b'E' => {
+            println!("{sql}: {}", String::from_utf8_lossy(&last.body));
+            last.field(b'C').unwrap()
+        }
         _ => String::from_utf8_lossy(&last.body[..last.body.len() - 1]).into_owned(),
     }
 }
