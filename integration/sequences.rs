@@ -326,3 +326,116 @@ fn a_domain_draws_global_numbers() {
     }
     compare(&mut pair, MODES[0], "SELECT * FROM parts");
 }
+
+/// What Django, Rails, pg_dump's readers and people send to have a sequence go on behind the rows that there are.
+#[test]
+fn sequences_are_set_to_what_all_shards_hold() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    let rows = "INSERT INTO users (user_id, name) VALUES (5, 'a'), (9, 'b'), (12, NULL), (33, 'd'), (34, 'e')";
+    let set = [
+        "SELECT setval(pg_get_serial_sequence('users', 'user_id'), (SELECT max(user_id) FROM users))",
+        "SELECT setval(pg_get_serial_sequence('\"users\"','user_id'), coalesce(max(\"user_id\"), 1), max(\"user_id\") IS NOT null) \
+         FROM \"users\"",
+        "SELECT setval('users_user_id_seq', COALESCE((SELECT MAX(user_id) + 1 FROM users), 1), false)",
+        "SELECT pg_catalog.setval('public.users_user_id_seq'::regclass, max(user_id)) FROM users HAVING max(user_id) > 1",
+        "WITH m AS (SELECT max(user_id) AS most FROM users) SELECT setval('users_user_id_seq', most) FROM m",
+        "SELECT setval('users_user_id_seq', (SELECT max(user_id) FROM users) + (SELECT count(*) FROM lookup)), 'x' AS x",
+        "SELECT setval('users_user_id_seq', max(user_id)), setval('numbered', max(user_id) + 5), count(*) FROM users",
+        "SELECT setval('users_user_id_seq', max(user_id)) FROM users WHERE user_id < 0",
+        "SELECT setval('users_user_id_seq', 0) FROM users",
+        "SELECT setval('users_user_id_seq', (SELECT user_id FROM users))",
+        "SELECT setval('users_user_id_seq', (SELECT max(user_id) / 0 FROM users))",
+        "SELECT setval('nosuch', (SELECT max(user_id) FROM users))",
+        "SELECT setval('users_user_id_seq', max(name)) FROM users",
+    ];
+    for sql in set {
+        compare(&mut pair, Mode::Simple, sql);
+    }
+    compare(&mut pair, Mode::Simple, rows);
+    for mode in MODES {
+        for sql in set {
+            compare(&mut pair, mode, sql);
+            compare(&mut pair, mode, "SELECT nextval('users_user_id_seq')");
+        }
+        for sql in [
+            set[0],
+            "INSERT INTO users (name) VALUES ('next') RETURNING user_id",
+            "BEGIN",
+            "INSERT INTO users (user_id) VALUES (1000), (1001), (1002)",
+            set[1],
+            "INSERT INTO users (name) VALUES ('within') RETURNING user_id",
+            "ROLLBACK",
+            "BEGIN",
+            "TRUNCATE lookup RESTART IDENTITY",
+            "SELECT setval('lookup_id_seq', (SELECT max(user_id) FROM users))",
+            "CREATE SEQUENCE young",
+            "SELECT setval('young', max(user_id)) FROM users",
+            "SELECT nextval('young') FROM users",
+            "ROLLBACK",
+            "BEGIN READ ONLY",
+            set[0],
+            "ROLLBACK",
+        ] {
+            compare(&mut pair, mode, sql);
+        }
+    }
+    pair.same_with(
+        "SELECT setval('users_user_id_seq', max(user_id) + $1), $2 FROM users",
+        &[Some("7"), Some("x")],
+    );
+    pair.refused("SELECT (SELECT setval('users_user_id_seq', (SELECT max(user_id) FROM users)))");
+    pair.refused("SELECT max(name) FROM users HAVING nextval('numbered') > 0");
+}
+
+#[test]
+fn queries_over_shards_draw_a_number_for_each_row() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    let mut same = |sql: &str| {
+        for mode in MODES {
+            compare(&mut pair, mode, sql);
+        }
+    };
+    same(
+        "INSERT INTO events (tenant, id, what) SELECT n, n + currval_free, 'w' || n FROM generate_series(1, 9) n, \
+          (VALUES (0)) v (currval_free) ON CONFLICT DO NOTHING",
+    );
+    for sql in [
+        "SELECT nextval('numbered'), tenant, what FROM events ORDER BY tenant",
+        "SELECT nextval('numbered') AS n, tenant AS t FROM events ORDER BY t DESC LIMIT 3",
+        "SELECT nextval('numbered') AS n, tenant FROM events ORDER BY tenant LIMIT 2 OFFSET 2",
+        "SELECT 'k' || nextval('numbered') || '-' || e.tenant, what w FROM events e ORDER BY e.tenant",
+        "SELECT CASE WHEN tenant > 4 THEN nextval('numbered') END, tenant FROM events ORDER BY tenant",
+        "SELECT nextval('numbered') FROM events",
+        "SELECT nextval('numbered') + count(*), count(*) FROM events GROUP BY tenant % 2",
+        "SELECT nextval('numbered'), tenant FROM events WHERE tenant = 3",
+        "SELECT nextval('numbered') FROM events WHERE false",
+        "SELECT nextval('numbered')",
+    ] {
+        same(sql);
+    }
+    for sql in [
+        "INSERT INTO users (user_id, name) SELECT nextval('users_user_id_seq'), what FROM events",
+        "INSERT INTO users (user_id, n) SELECT nextval('numbered') + 1000, tenant FROM events WHERE tenant < 5",
+        "INSERT INTO lookup (id, v) SELECT nextval('lookup_id_seq'), what FROM events",
+        "CREATE TABLE kept AS SELECT nextval('numbered') AS n, what FROM events",
+        "SELECT count(*), count(DISTINCT n), min(n), max(n) FROM kept",
+        "SELECT user_id FROM users",
+        "SELECT name FROM users",
+        "SELECT id FROM lookup",
+    ] {
+        compare(&mut pair, Mode::Simple, sql);
+    }
+    for sql in [
+        "SELECT nextval('numbered'), e.* FROM events e",
+        "SELECT DISTINCT nextval('numbered') FROM events",
+        "SELECT nextval('numbered') FROM events ORDER BY 1",
+        "SELECT tenant AS n, nextval('numbered') AS tenant FROM events ORDER BY tenant",
+        "SELECT tenant FROM events WHERE nextval('numbered') > 0",
+        "SELECT sum(nextval('numbered')) FROM events",
+        "SELECT nextval('numbered') + row_number() OVER () FROM events",
+    ] {
+        pair.refused(sql);
+    }
+}

@@ -184,13 +184,13 @@ fn has_pseudo((source, bound): (&Source, BoundSource<'_>)) -> Option<bool> {
 }
 
 /// The tokens of a name and of what qualifies it.
-fn tokens_of(query: &Query<'_>, reference: &Reference) -> Option<Range<usize>> {
+pub(super) fn tokens_of(query: &Query<'_>, reference: &Reference) -> Option<Range<usize>> {
     let offset = reference.offset?;
     let start = query.tokens.partition_point(|token| token.start < offset);
     let end = start + 2 * reference.column.qualifier.len() + 1;
     let last = query.tokens.get(end.checked_sub(1)?)?;
     let name = identifier_value(query.request.text, last)?;
-    (name == NAME).then_some(start..end)
+    (name == reference.column.name).then_some(start..end)
 }
 
 /// Whether the name stands where it is none of the mentions of a column, nor the name of a function.

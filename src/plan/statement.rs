@@ -267,7 +267,7 @@ fn plan_declare(part: Part<'_>, hold: bool, body: &Range<u32>) -> Planned {
     let body = part.within(body);
     let mut planned = plan(body, &classify(part.request.text, body.tokens));
     finished_by_hub(&mut planned, "DECLARE CURSOR with ORDER BY or LIMIT");
-    if let Route::Change(_) = planned.route {
+    if let Route::Change(_) | Route::Staged(_) = planned.route {
         one_shard_only(&mut planned.route, "a cursor");
     }
     // What the proxy keeps needs no connection.

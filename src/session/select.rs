@@ -180,6 +180,9 @@ impl Session {
             }
             Target::Many(shards) if plan.merge.is_none() => shards,
             Target::Many(_) | Target::Combine if plan.combine().is_some() => ShardSet::new(),
+            Target::Staged => {
+                return Box::pin(self.select_staged((&plan, use_), text, parameters)).await;
+            }
             _ => return Err(not_inside().into()),
         };
         if shards.is_empty() {
@@ -206,6 +209,21 @@ impl Session {
             rows: rows.await?,
             ..described
         })
+    }
+
+    /// As [`Session::select_for`], for a query whose parts run one behind the other.
+    async fn select_staged(
+        &mut self,
+        planned: (&Plan, Use),
+        text: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Selected, Stop> {
+        let types: Vec<u32> = parameters.iter().map(|(oid, _, _)| *oid).collect();
+        let first = ShardSet::from_iter([0]);
+        let described = self.columns_of(planned, (text, &types), &first).await?;
+        let formats = binary(&described.columns);
+        let rows = self.staged_rows(text, parameters, &formats).await?;
+        Ok(Selected { rows, ..described })
     }
 
     async fn select_on(

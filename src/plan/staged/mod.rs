@@ -19,6 +19,7 @@
 //! - Everything is planned and described before the first part runs. All of it is one transaction.
 //! - The plan knows tokens by their place: it serves every text of its shape.
 
+mod drawn;
 mod order;
 mod text;
 mod written;
@@ -53,6 +54,7 @@ use crate::sql::analysis::Clauses;
 use crate::sql::token::Token;
 use crate::sqlstate::SqlState;
 
+use drawn::Drawn;
 use order::Part;
 use order::Write;
 pub use text::Known;
@@ -73,7 +75,12 @@ pub struct Staged {
     order: Vec<usize>,
     /// The one whose answer is the client's.
     main: usize,
+    /// It is a query that draws numbers for the rows of its one other part.
+    drawn: Option<Drawn>,
 }
+
+/// The part of the rows that numbers are drawn for.
+const DRAWN_ROWS: usize = 0;
 
 /// A part.
 #[derive(Clone, Debug)]
@@ -125,13 +132,20 @@ fn complete(query: &Query<'_>, route: Route) -> Route {
 fn staged(query: &Query<'_>, refused: &Error) -> Option<Result<Staged>> {
     let words = |token: &Token| token.is_word(query.request.text, ROWS);
     // A part of such a statement has been taken apart before.
-    if !query.facts.modifies() || query.facts.recursive || query.body.iter().any(words) {
+    let is_one = query.facts.modifies() || query.draws_at_top();
+    if !is_one || query.facts.recursive || query.body.iter().any(words) {
         return None;
     }
+    let is_drawing = query.draws_at_top() && check(query).is_ok();
+    if let Some(drawn) = is_drawing.then(|| query.drawn()).flatten() {
+        return Some(Ok(Staged::drawing(drawn)));
+    }
+    let top = query.facts.blocks.get(query.facts.top);
+    let draws = query.draws_at_top() && top.is_some_and(|top| top.sources.is_empty());
     let mut blocks = query.facts.blocks.iter();
     let locks = blocks.any(|block| block.clauses.has(Clauses::LOCKING));
     let written = match Written::read(query) {
-        None if locks => Written::without_with(query)?,
+        None if (locks && query.facts.modifies()) || draws => Written::without_with(query)?,
         written => written?,
     };
     let staged = Builder::new(query, &written, refused).and_then(Builder::build);
@@ -316,6 +330,7 @@ impl<'a> Builder<'a> {
             stages: stages.collect(),
             order,
             main: self.main,
+            drawn: None,
         };
         staged.check_nested(self.query)?;
         Ok(staged)
@@ -341,7 +356,9 @@ impl<'a> Builder<'a> {
     /// what locks rows for a change.
     fn read_first(&mut self) {
         for at in 0..=self.main {
-            while let Some(token) = self.torn(at).or_else(|| self.locked(at)) {
+            while let Some(token) =
+                (self.torn(at).or_else(|| self.locked(at))).or_else(|| self.drawn(at))
+            {
                 let body = self.bodies.get(at).cloned().unwrap_or_default();
                 let Some(unit) = self.written.unit(self.query, &body, token) else {
                     break;
@@ -393,6 +410,15 @@ impl<'a> Builder<'a> {
             .filter(|block| block.clauses.has(Clauses::LOCKING))
             .filter_map(|block| self.query.token_at(block.select?));
         locking.find(|token| body.contains(token) && !first.iter().any(|one| one.contains(token)))
+    }
+
+    /// Where what draws from sequences reads a table.
+    fn drawn(&self, at: usize) -> Option<usize> {
+        if at != self.main || !self.query.draws_at_top() {
+            return None;
+        }
+        let reads = self.parts.get(at)?.reads.first();
+        reads.map(|(_, token)| *token)
     }
 
     /// Whether the name at a token is what a part writes.
@@ -511,7 +537,8 @@ fn check(query: &Query<'_>) -> Result<()> {
     if let Some(name) = query.call_with(keeping) {
         return Err(refusal::own_call(name));
     }
-    if query.facts.object_ids {
+    // What only draws is the first shard's, and so are the objects that it names.
+    if query.facts.object_ids && query.facts.modifies() {
         return Err(refusal::differs("object identifiers"));
     }
     match query.facts.system_columns {

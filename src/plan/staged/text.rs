@@ -14,6 +14,7 @@ use crate::sql::token::LexOptions;
 use crate::sql::token::Token;
 use crate::sqlstate::SqlState;
 
+use super::DRAWN_ROWS;
 use super::Staged;
 use super::unclear;
 
@@ -57,6 +58,9 @@ impl Staged {
     pub fn columns_of(&self, part: usize, text: &str, lex: LexOptions) -> Result<String> {
         let tokens = tokens_of(text, lex)?;
         let stage = self.stages.get(part).ok_or_else(other_shape)?;
+        if let Some(drawn) = &self.drawn {
+            return Ok(drawn.rows(text, &tokens));
+        }
         let Some(head) = &stage.head else {
             return Ok(piece(text, &tokens, &stage.body).to_owned());
         };
@@ -77,6 +81,13 @@ impl Staged {
     ) -> Result<String> {
         let tokens = tokens_of(text, lex)?;
         let stage = self.stages.get(part).ok_or_else(other_shape)?;
+        match &self.drawn {
+            Some(drawn) if part == self.main => {
+                return drawn.drawing((text, lex), &tokens, &known.rows(DRAWN_ROWS));
+            }
+            Some(drawn) => return Ok(drawn.rows(text, &tokens)),
+            None => {}
+        }
         let (mut with, mut edits) = (Vec::new(), Vec::new());
         let span = bytes(&tokens, &stage.body)?;
         let mut put = |range: &Range<usize>, text: String| -> Result<()> {
@@ -153,7 +164,7 @@ fn begins_with(text: &str, tokens: &[Token], body: &Range<usize>) -> bool {
 }
 
 /// The bytes of some tokens.
-fn bytes(tokens: &[Token], range: &Range<usize>) -> Result<Range<u32>> {
+pub(super) fn bytes(tokens: &[Token], range: &Range<usize>) -> Result<Range<u32>> {
     let tokens = tokens.get(range.clone()).unwrap_or_default();
     match (tokens.first(), tokens.last()) {
         (Some(first), Some(last)) => Ok(first.start..last.end),

@@ -164,7 +164,7 @@ impl Written {
 }
 
 /// The index of the parenthesis that closes the one at `open`.
-fn partner(query: &Query<'_>, open: usize) -> Option<usize> {
+pub(super) fn partner(query: &Query<'_>, open: usize) -> Option<usize> {
     let mut depth = 0_usize;
     for (at, token) in query.tokens.iter().enumerate().skip(open) {
         pass(query.request.text, token, &mut depth);

@@ -33,6 +33,7 @@ use crate::session::{Session, Stop};
 use crate::sharding::{Format, ShardSet};
 use crate::sql::shape::{self, Shape};
 use crate::sql::splice::splice;
+use crate::sql::statement::Statement;
 use crate::sqlstate::SqlState;
 use crate::wire::backend::no_data;
 use crate::wire::buffer::message;
@@ -70,11 +71,19 @@ impl Session {
             bind: None,
         };
         let (mut common, ready) = self.plan_parts(&running).await?;
-        let answer = self.run_parts(&mut common, &ready, &running).await?;
+        let ran = self.run_parts(&mut common, &ready, &running).await;
         let mut words = Vec::new();
         if let Some(told) = common.described.rows.first() {
             words.extend_from_slice(told);
         }
+        let answer = match ran {
+            // A query tells its columns before its first row fails; a change has all rows before.
+            Err(stop) if is_read(plan) && is_bound(&stop) => {
+                self.say(words);
+                return Err(stop);
+            }
+            ran => ran?,
+        };
         words.extend_from_slice(answer.rows.bytes());
         self.say(words);
         self.end_query(&answer.tag).await
@@ -123,9 +132,7 @@ impl Session {
         let answer = match ran {
             Ok(answer) => answer,
             Err(stop) => {
-                let is_bound =
-                    code(&stop).is_some_and(|code| reached_before(code) == Reached::Bound);
-                if is_bound && portal.is_described && self.batch.execution.is_none() {
+                if is_bound(&stop) && portal.is_described && self.batch.execution.is_none() {
                     // It was described before it ran.
                     self.acknowledge_bind();
                     self.say(description);
@@ -418,6 +425,11 @@ impl Session {
             way,
             is_acknowledged: true,
         };
+        self.run_aside(portal).await
+    }
+
+    /// Runs a portal whose answer is kept.
+    async fn run_aside(&mut self, portal: ScatterPortal) -> Result<Answer, Stop> {
         let outer = self.batch.execution.replace(Execution {
             answer: Some(Buffer::new()),
             ..Execution::default()
@@ -431,6 +443,29 @@ impl Session {
             rows,
             tag: execution.tag,
         })
+    }
+
+    /// The rows of a query whose parts run one behind the other.
+    pub(super) async fn staged_rows(
+        &mut self,
+        text: &str,
+        parameters: &[Parameter<'_>],
+        formats: &[bool],
+    ) -> Result<Captured, Stop> {
+        let types = parameters.iter().map(|(oid, _, _)| *oid).collect();
+        let prepared = self.prepared_part(text.to_owned(), types)?;
+        let mut bound = Vec::new();
+        request::write_bind(&mut bound, parameters, formats);
+        let portal = ScatterPortal {
+            portal: Box::default(),
+            is_described: false,
+            prepared,
+            bind: bound.into(),
+            shards: ShardSet::from_iter([0]),
+            way: Way::Staged,
+            is_acknowledged: true,
+        };
+        Ok(self.run_aside(portal).await?.rows)
     }
 
     /// The rows of an answer; what else shards have said goes to the client.
@@ -480,6 +515,15 @@ fn unlike(stop: Stop) -> Stop {
         }
         _ => stop,
     }
+}
+
+/// Whether an error comes of rows, behind the beginning of an execution.
+fn is_bound(stop: &Stop) -> bool {
+    code(stop).is_some_and(|code| reached_before(code) == Reached::Bound)
+}
+
+fn is_read(plan: &Plan) -> bool {
+    matches!(&plan.statement, Statement::Query(query) if !query.modifies)
 }
 
 fn code(stop: &Stop) -> Option<SqlState> {
