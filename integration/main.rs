@@ -40,6 +40,7 @@ mod hostile;
 mod implicit;
 mod insert;
 mod isolation;
+mod kinds;
 mod launcher;
 mod leaks;
 mod listen;

@@ -13,6 +13,7 @@ mod bind;
 mod by_key;
 mod change;
 mod code;
+pub mod collation;
 mod colocation;
 mod combine;
 mod conduct;

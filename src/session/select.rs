@@ -7,12 +7,12 @@
 //!   format, or as text if their type was made by a user, because its number differs between servers.
 
 use crate::error::{Error, Result};
-use crate::exec::array::array_of;
+use crate::exec::array::{TEXT, array_of};
 use crate::exec::combine::request::{self, Described, FIRST_USER_OID, Parameter};
 use crate::exec::description;
 use crate::exec::merge::row::{self, described};
 use crate::exec::scatter::{Ended, Scatter};
-use crate::plan::{Arguments, Parameters, Plan, Target};
+use crate::plan::{Arguments, Parameters, Plan, Target, collation};
 use crate::pool::Lease;
 use crate::session::combine::failed;
 use crate::session::database::{Database, Question};
@@ -35,6 +35,8 @@ pub(super) struct Selected {
     pub names: Vec<String>,
     /// The name of each column's type, if that was asked for and values are texts.
     pub type_names: Vec<Option<String>>,
+    /// The type and collation of each column as it was, if that was asked for ([`Session::learn_kinds`]).
+    kinds: Vec<Option<String>>,
     rows: Captured,
 }
 
@@ -67,8 +69,11 @@ impl Selected {
         self.rows = rows;
     }
 
-    /// Of each column whose values are texts of another type, that type's name.
+    /// Of each column that type, with its collation, that its values have to be given.
     pub(super) fn text_types(&self) -> Vec<Option<String>> {
+        if !self.kinds.is_empty() {
+            return self.kinds.clone();
+        }
         let columns = self.columns.iter().enumerate();
         let name = |(at, (_, format)): (usize, &(u32, Format))| match format {
             Format::Text => self.type_names.get(at).cloned().flatten(),
@@ -234,6 +239,17 @@ impl Session {
         formats: &[bool],
     ) -> Result<Captured, Stop> {
         let joins = self.joins_for(plan, shards).await?;
+        self.select_by(joins, (text, parameters), shards, formats)
+            .await
+    }
+
+    async fn select_by(
+        &mut self,
+        joins: Joins,
+        (text, parameters): (&str, &[Parameter<'_>]),
+        shards: &ShardSet,
+        formats: &[bool],
+    ) -> Result<Captured, Stop> {
         let text = self.encoded(text)?.into_owned();
         let mut request = Vec::new();
         request::write_select(&mut request, &text, parameters, formats);
@@ -247,6 +263,31 @@ impl Session {
         let driven = self.drive(scatter).await;
         let rows = self.captured();
         driven.map(|_| rows)
+    }
+
+    /// Sets the types of a query's columns, of which descriptions say nothing of domains, with their collations, as a
+    /// shard takes them.
+    pub(super) async fn learn_kinds(
+        &mut self,
+        (text, parameters): (&str, &[Parameter<'_>]),
+        selected: &mut Selected,
+    ) -> Result<(), Stop> {
+        let ask = kinds_of(text, selected.columns.len());
+        let first = ShardSet::from_iter([0]);
+        let formats = vec![false; selected.columns.len()];
+        let asked = self.select_by(Joins::Keeping, (&ask, parameters), &first, &formats);
+        let answer = Selected {
+            columns: vec![(TEXT, Format::Text); selected.columns.len()],
+            rows: asked.await?,
+            ..Selected::default()
+        };
+        let encoding = self.settings.context().encoding;
+        answer.each(|values| {
+            let read = |value: &Option<&[u8]>| Some(encoding.read((*value)?)?.into_owned());
+            selected.kinds = values.iter().map(read).collect();
+            Ok(())
+        })?;
+        Ok(())
     }
 
     async fn joins_for(&mut self, plan: &Plan, shards: &ShardSet) -> Result<Joins, Stop> {
@@ -376,6 +417,25 @@ fn names_of(columns: &[(u32, Format)]) -> String {
          THEN pg_catalog.format_type(t.o, -1) END \
          FROM pg_catalog.unnest('{{{}}}'::pg_catalog.oid[]) WITH ORDINALITY AS t(o, n) ORDER BY t.n",
         oids.join(",")
+    )
+}
+
+/// Asks for the types of a query's columns and their collations, as what stands behind a value to give it both. No
+/// row is read.
+fn kinds_of(query: &str, columns: usize) -> String {
+    let names: Vec<String> = (1..=columns).map(|number| format!("c{number}")).collect();
+    let kinds = names.iter().map(|name| {
+        let column = format!("s.{name}");
+        format!(
+            "pg_catalog.format_type(pg_catalog.pg_typeof({column}), -1) || \
+             coalesce(' COLLATE ' || nullif({}, '\"default\"'), '')",
+            collation::of(&column)
+        )
+    });
+    let kinds: Vec<String> = kinds.collect();
+    let (kinds, names) = (kinds.join(", "), names.join(", "));
+    format!(
+        "SELECT {kinds} FROM (VALUES (1)) AS one LEFT JOIN (SELECT * FROM ({query}\n) AS q LIMIT 0) AS s({names}) ON true"
     )
 }
 

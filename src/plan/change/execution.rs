@@ -12,6 +12,7 @@ use crate::plan::change::Change;
 use crate::plan::change::Fragment;
 use crate::plan::change::Place;
 use crate::plan::change::calls::Moment;
+use crate::plan::collation;
 use crate::plan::keyed;
 use crate::plan::own::tokens_of;
 use crate::plan::refusal;
@@ -23,6 +24,9 @@ use crate::sql::token::LexOptions;
 use crate::sql::token::Token;
 use crate::sql::token::slice;
 use crate::sqlstate::SqlState;
+
+/// `pg_type.oid` of `character`.
+const BPCHAR: u32 = 1042;
 
 /// The texts of one execution.
 #[derive(Clone, Debug)]
@@ -77,6 +81,8 @@ pub struct Column {
     pub name: String,
     /// Its type, as SQL.
     pub type_name: String,
+    /// Its collation, as SQL; none if its values have none.
+    pub collation: Option<String>,
 }
 
 impl Change {
@@ -157,23 +163,33 @@ impl Steps<'_> {
         self.written(range, &[])
     }
 
-    /// The query that gives a subquery's rows as one row: their number, then an array of texts and the
-    /// type for each column. `types` are the OIDs and modifiers of its columns.
+    /// The query that gives a subquery's rows as one row: their number, then for each column an array of texts, the
+    /// type and the collation. `types` are the OIDs and modifiers of its columns, which say nothing of domains.
     pub fn evaluation(subquery: Written, types: &[(u32, i32)]) -> Written {
-        let mut text = "SELECT pg_catalog.count(*)::pg_catalog.text".to_owned();
-        let columns: Vec<String> = (1..=types.len())
-            .map(|number| format!("c{number}"))
-            .collect();
-        for (column, (oid, typmod)) in columns.iter().zip(types) {
+        let mut text = "SELECT pg_catalog.count(s.m)::pg_catalog.text".to_owned();
+        let mut columns = vec!["m".to_owned()];
+        for (number, (oid, typmod)) in (1..).zip(types) {
+            let column = format!("s.c{number}");
+            // A cast takes the blanks at the end.
+            let value = match *oid {
+                BPCHAR => format!("pg_catalog.bpcharout({column})::pg_catalog.text"),
+                _ => format!("{column}::pg_catalog.text"),
+            };
             text.push_str(&format!(
-                ", pg_catalog.array_agg(s.{column}::pg_catalog.text)::pg_catalog.text, \
-                 pg_catalog.format_type({oid}, {typmod})"
+                ", pg_catalog.array_agg({value}) FILTER (WHERE s.m)::pg_catalog.text, \
+                 pg_catalog.max(pg_catalog.format_type(pg_catalog.pg_typeof({column}), \
+                 CASE WHEN pg_catalog.pg_typeof({column}) = {oid}::pg_catalog.oid THEN {typmod} ELSE -1 END)), \
+                 pg_catalog.max({})",
+                collation::of(&column)
             ));
+            columns.push(format!("c{number}"));
         }
-        text.push_str(&format!(" FROM ({}\n) AS s", subquery.text));
-        if !columns.is_empty() {
-            text.push_str(&format!("({})", columns.join(", ")));
-        }
+        // There is a row to look at, whether the subquery has one or not.
+        text.push_str(&format!(
+            " FROM (VALUES (1)) AS one LEFT JOIN (SELECT true, q.* FROM ({}\n) AS q) AS s({}) ON true",
+            subquery.text,
+            columns.join(", ")
+        ));
         Written { text, ..subquery }
     }
 
@@ -293,7 +309,10 @@ impl Steps<'_> {
         for (column, at) in columns.iter().zip(1..) {
             let number = self.number(Extra::Value(index, at), extras);
             let name = quote_identifier(&column.name);
-            list.push(format!("s.c{at}::{} AS {name}", column.type_name));
+            // Outside the subquery it is an implicit one, as it was.
+            let collation = collation::clause(column.collation.as_deref());
+            let type_name = &column.type_name;
+            list.push(format!("s.c{at}::{type_name}{collation} AS {name}"));
             arrays.push(format!("pg_catalog.unnest(${number}::pg_catalog.text[])"));
             names.push(format!("c{at}"));
         }

@@ -331,9 +331,11 @@ impl Session {
         for (name, _, _) in columns {
             arrays.push(values.next().flatten().unwrap_or_else(|| b"{}".to_vec()));
             let type_name = values.next().flatten().unwrap_or_default();
+            let collation = values.next().flatten();
             named.push(ChangeColumn {
                 name,
                 type_name: String::from_utf8_lossy(&type_name).into_owned(),
+                collation: collation.map(|sql| String::from_utf8_lossy(&sql).into_owned()),
             });
         }
         learned.values.push(arrays);

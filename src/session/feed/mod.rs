@@ -211,7 +211,12 @@ impl Session {
         let lex = Database::lex_options(self.settings.context());
         let query = feed.query(feeding.text, lex)?;
         let parameters = feeding.parameters(&used(&query, lex, feeding.count())?, &described);
-        let selected = self.select_for(Use::Elements, &query, &parameters).await?;
+        let mut selected = self.select_for(Use::Elements, &query, &parameters).await?;
+        if feed.is_merge() {
+            // What is only stored is of no other type than its column.
+            self.learn_kinds((&query, &parameters), &mut selected)
+                .await?;
+        }
         let load = self.load(&feed, feeding.text, &selected).await?;
         let moments = self.moments(&feed, feeding.text, &first).await?;
         let storing = self.storing(feeding, &feed, (&load, &described), &moments)?;
@@ -333,7 +338,7 @@ impl Session {
                 let values = self.evaluated(column, count).await?;
                 let (table, name) = (quote_literal(&feed.table), quote_literal(&one.name));
                 let ask = format!(
-                    "SELECT pg_catalog.format_type(atttypid, NULL) FROM pg_catalog.pg_attribute \
+                    "SELECT pg_catalog.format_type(atttypid, -1) FROM pg_catalog.pg_attribute \
                      WHERE attrelid = {table}::pg_catalog.regclass AND attname = {name}"
                 );
                 let first = ShardSet::from_iter([0]);

@@ -40,10 +40,14 @@ use crate::wire::buffer::message;
 use crate::wire::frame;
 use crate::wire::frontend::Bind;
 
-/// Whether there are domains with a collation of their own: no description of columns tells of them.
-const COLLATED_DOMAINS: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_type t \
+/// Whether there are domains with a collation of their own, or one of several functions of a name or operators is for a
+/// domain: no description of columns tells of domains.
+const DOMAINS_MATTER: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_type t \
      JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype = 'd' \
-     AND t.typcollation NOT IN (0, 100) AND n.nspname NOT IN ('pg_catalog', 'information_schema'))";
+     AND (t.typcollation NOT IN (0, 100) AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
+     OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid >= 16384 AND t.oid = ANY (p.proargtypes) \
+     AND EXISTS (SELECT FROM pg_catalog.pg_proc o WHERE o.proname = p.proname AND o.oid <> p.oid)) \
+     OR EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE t.oid IN (o.oprleft, o.oprright))))";
 
 /// A part that is to run.
 struct Ready {
@@ -172,9 +176,9 @@ impl Session {
         running.check_count(common.described.types.len())?;
         self.learn_columns(&mut common, (&staged, running)).await?;
         if common.told.iter().any(Option::is_some) {
-            let collated = self.ask(&first, COLLATED_DOMAINS).await?;
-            if collated.first().cloned().flatten().as_deref() == Some("t") {
-                return Err(otherwise("Its parts would lose the collations of domains.").into());
+            let found = self.ask(&first, DOMAINS_MATTER).await?;
+            if found.first().cloned().flatten().as_deref() == Some("t") {
+                return Err(otherwise("Its parts would lose that values are of a domain.").into());
             }
         }
         self.learn_times(&mut common, &staged).await?;
