@@ -203,3 +203,33 @@ fn several_statements_in_a_parse_are_refused_as_postgresql_does() {
         assert_eq!(error.field(b'M').as_deref(), Some(words));
     }
 }
+
+#[test]
+fn what_no_server_would_run_fails_as_it_does_there() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema("CREATE TABLE things (id int PRIMARY KEY, body text)")
+        .sharded("things", &["id"])
+        .start();
+    let mut raw = cluster.proxy().raw();
+    for (sql, code) in [
+        ("SELECT no_such(id) FROM things", "42883"),
+        ("INSERT INTO things (no_such) VALUES (1)", "42703"),
+        ("DELETE FROM things USING no_such", "42P01"),
+        ("CALL no_such()", "42883"),
+        ("BEGIN ISOLATION LEVEL none_such", "42601"),
+        ("LISTEN", "42601"),
+        ("SELECT 'x", "42601"),
+        // There is nothing wrong with these but the shards.
+        ("INSERT INTO things (body) VALUES ('x')", "0A000"),
+        ("SELECT ctid FROM things", "0A000"),
+        ("SELECT ctid, shard_id FROM things", "0A000"),
+    ] {
+        assert_eq!(value(&mut raw, sql), code, "{sql}");
+    }
+    // Another's lock does not keep the refusal.
+    let mut other = cluster.proxy().raw();
+    other.query("BEGIN");
+    other.query("LOCK TABLE things");
+    assert_eq!(value(&mut raw, "SELECT ctid FROM things"), "0A000");
+}

@@ -1,5 +1,9 @@
 //! Errors of the proxy's own, put where the client expects the statement's answer.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use crate::backend::connection::Failed;
 use crate::error::{Error, Result};
 use crate::plan::{Access, Plan};
@@ -11,6 +15,12 @@ use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::wire::backend::{Status, error_response, ready_for_query};
 use crate::wire::frontend;
+
+/// How long a refusal may wait for what PostgreSQL says of the statement.
+const ASKING: Duration = Duration::from_secs(1);
+
+/// What the words of the proxy's own begin with: SHARD KEY, `shard_id`, its settings, REPLICATED.
+const WORDS: [&str; 2] = ["shard", "replicated"];
 
 impl Session {
     /// Whether requests are ignored until the client's next Sync, after an error in its batch.
@@ -116,6 +126,30 @@ impl Session {
     /// What is wrong with the syntax of a statement in a transaction that is broken: PostgreSQL reads a text
     /// before it looks at the transaction. None if nothing is, or no server can be asked.
     pub(super) async fn syntax_error(&self, text: &str) -> Option<Error> {
+        let error = self.parse_error(text).await?;
+        Some(error).filter(|error| error.code() == SqlState::SYNTAX_ERROR)
+    }
+
+    /// What PostgreSQL says of a statement that the proxy has refused: what it can't be, even on one server, is the
+    /// better answer. Only where a server that knows nothing of the session's transaction can tell.
+    pub(super) async fn judged(&self, refused: Error, text: &str) -> Error {
+        let may_ask = refused.code() == SqlState::FEATURE_NOT_SUPPORTED
+            && self.transaction == Transaction::Idle
+            && self.server.is_none()
+            && !self.memory.temporary_tables
+            && !is_of_shards(text);
+        if !may_ask {
+            return refused;
+        }
+        // Whoever holds a lock must not keep the refusal from the client.
+        match timeout(ASKING, self.parse_error(text)).await {
+            Ok(Some(error)) if is_about_statement(error.code()) => error,
+            _ => refused,
+        }
+    }
+
+    /// The error of a Parse, which runs nothing.
+    async fn parse_error(&self, text: &str) -> Option<Error> {
         if self.database.gate.is_closed() {
             return None;
         }
@@ -135,7 +169,7 @@ impl Session {
             Ok(()) => lease.give_back(),
             Err(Failed::Refused(error)) => {
                 lease.give_back();
-                return Some(error).filter(|error| error.code() == SqlState::SYNTAX_ERROR);
+                return Some(error);
             }
             // It is closed.
             Err(Failed::Lost(_)) => {}
@@ -171,6 +205,17 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether a text may hold what only the proxy understands.
+fn is_of_shards(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    WORDS.iter().any(|word| text.contains(word))
+}
+
+/// Whether a code is of class 22 or 42: a statement with a literal that is none, or that names or means nothing.
+fn is_about_statement(code: SqlState) -> bool {
+    matches!(code.as_str().get(..2), Some("22" | "42"))
 }
 
 pub(super) fn second_shard() -> Error {

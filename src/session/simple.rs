@@ -45,8 +45,18 @@ impl Session {
         }
         self.unit.note(frame);
         let read = self.settings.context().encoding.read(text);
-        let study = self.study_anew(read.as_deref(), &[]).await?;
-        let text = read.as_deref().unwrap_or_default();
+        match self.query_read(frame, read.as_deref()).await {
+            Err(Stop::Statement(error)) => {
+                let text = read.as_deref().unwrap_or_default();
+                Err(self.judged(error, text).await.into())
+            }
+            other => other,
+        }
+    }
+
+    async fn query_read(&mut self, frame: &[u8], read: Option<&str>) -> Result<(), Stop> {
+        let study = self.study_anew(read, &[]).await?;
+        let text = read.unwrap_or_default();
         match self.expanded(text, &study, &[])? {
             Some(expanded) => self.query_expanded(expanded).await,
             None => self.query_studied(frame, text, study).await,
