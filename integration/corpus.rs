@@ -233,3 +233,26 @@ fn what_no_server_would_run_fails_as_it_does_there() {
     other.query("LOCK TABLE things");
     assert_eq!(value(&mut raw, "SELECT ctid FROM things"), "0A000");
 }
+
+#[test]
+fn large_objects_have_owners_rights_and_comments_where_they_are() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema("CREATE TABLE things (id int PRIMARY KEY, body text)")
+        .sharded("things", &["id"])
+        .start();
+    let mut raw = cluster.proxy().raw();
+    for (sql, answer) in [
+        ("SELECT lo_create(4711)", "4711"),
+        ("ALTER LARGE OBJECT 4711 OWNER TO CURRENT_USER", ""),
+        ("GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC", ""),
+        ("COMMENT ON LARGE OBJECT 4711 IS 'of things'", ""),
+        (
+            "SELECT obj_description(4711, 'pg_largeobject')",
+            "of things",
+        ),
+        ("COMMENT ON LARGE OBJECT 4712 IS 'none'", "42704"),
+    ] {
+        assert_eq!(value(&mut raw, sql), answer, "{sql}");
+    }
+}

@@ -37,6 +37,7 @@ use crate::sql::statement::Ddl;
 use crate::sql::statement::DdlObject;
 use crate::sql::statement::DdlVerb;
 use crate::sql::statement::TokenRelation;
+use crate::sql::token::Token;
 
 use filling::filling;
 use filling::replacements;
@@ -134,7 +135,7 @@ pub(super) fn plan(part: Part<'_>, ddl: Ddl) -> Planned {
             }
             shard => finish(part, shard.map(|shard| (shard, temporary()))),
         }
-    } else if part.is_sharded() {
+    } else if part.is_sharded() && !is_about_large_objects(part) {
         everywhere(part, define(part, ddl))
     } else {
         let planned = finish(part, Ok((FIRST_SHARD, SessionUse::NONE)));
@@ -165,6 +166,20 @@ pub(super) fn plan(part: Part<'_>, ddl: Ddl) -> Planned {
         }
     }
     planned
+}
+
+/// Whether a definition is about large objects, which the first shard alone has: `ALTER LARGE OBJECT`, and
+/// COMMENT, GRANT and REVOKE with `ON LARGE OBJECT`.
+fn is_about_large_objects(part: Part<'_>) -> bool {
+    let is_word = |token: &Token, word| token.is_word(part.request.text, word);
+    part.tokens.windows(3).any(|window| match window {
+        [before, large, object] => {
+            (is_word(before, "alter") || is_word(before, "on"))
+                && is_word(large, "large")
+                && is_word(object, "object")
+        }
+        _ => false,
+    })
 }
 
 /// On one shard all tables are alike, and the clause of a new one is only left out.
