@@ -155,3 +155,33 @@ fn current_setting_knows_the_proxys_own() {
         assert_eq!(ask(&mut a, "SELECT current_setting('block_size')"), "8192");
     }
 }
+
+#[test]
+fn what_tools_set_where_it_is_there_is_set() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema("CREATE TABLE things (id int PRIMARY KEY, body bytea)")
+        .rows("INSERT INTO things SELECT i, '\\x41ff' FROM generate_series(1, 9) i")
+        .sharded("things", &["id"])
+        .start();
+    let mut raw = cluster.proxy().raw();
+    // What pgAdmin sends first.
+    let first = "SET DateStyle=ISO; SET client_min_messages=notice; \
+                 SELECT set_config('bytea_output','escape',false) FROM pg_show_all_settings() WHERE name = 'bytea_output'; \
+                 SET client_encoding='utf-8';";
+    assert!(raw.query(first).iter().all(|frame| frame.tag != b'E'));
+    let all = "SELECT DISTINCT body FROM things";
+    assert_eq!(raw.rows(all), [["A\\377"]]);
+    let name = "SELECT set_config('bytea_output', 'hex', false) FROM pg_catalog.pg_settings WHERE name = 'bytea_output'";
+    assert_eq!(raw.rows(name), [["hex"]]);
+    assert_eq!(raw.rows(all), [["\\x41ff"]]);
+    // Names are as they are written, and another's row is no condition.
+    for other in ["'BYTEA_OUTPUT'", "'work_mem'"] {
+        let sql = format!(
+            "SELECT set_config({other}, 'escape', false) FROM pg_settings WHERE name = {other}"
+        );
+        let frames = raw.query(&sql);
+        let error = frames.iter().find(|frame| frame.tag == b'E').unwrap();
+        assert_eq!(error.field(b'C').unwrap(), "0A000", "{sql}");
+    }
+}

@@ -157,6 +157,11 @@ pub fn is_recent(name: &str) -> bool {
     name == "restrict_nonsystem_relation_kind"
 }
 
+/// Whether it is one that clients set only where it is there, and every server that is supported has.
+pub fn is_old(name: &str) -> bool {
+    ["bytea_output", "jit", "row_security", "search_path"].contains(&name)
+}
+
 /// Whether a server has it: since the releases of August 2024.
 fn has_recent(version: u32) -> bool {
     let minor = version % 10_000;
@@ -322,6 +327,27 @@ pub fn tokens_of(text: &str, lex: LexOptions) -> Result<Vec<Token>> {
     Ok(without_semicolons(text, &tokens).to_vec())
 }
 
+/// Whether the source of a query's rows is `pg_settings` or the function behind that view.
+fn is_settings(text: &str, source: &[Token]) -> bool {
+    let name = match source {
+        [schema, dot, name @ ..]
+            if schema.is_word(text, "pg_catalog") && dot.is_symbol(text, ".") =>
+        {
+            name
+        }
+        name => name,
+    };
+    match name {
+        [view] => view.is_word(text, "pg_settings"),
+        [function, open, close] => {
+            function.is_word(text, "pg_show_all_settings")
+                && open.is_symbol(text, "(")
+                && close.is_symbol(text, ")")
+        }
+        _ => false,
+    }
+}
+
 impl OwnCall {
     /// Its bytes in a text with these tokens.
     pub fn range(&self, tokens: &[Token]) -> Option<Range<u32>> {
@@ -351,18 +377,19 @@ impl OwnCall {
     }
 
     /// Whether it is what pg_dump asks: `SELECT set_config(name, 'view', false) FROM pg_settings WHERE name = 'x'`,
-    /// which sets `x` where there is such a setting. Its first argument is then that name.
+    /// which sets `x` where there is such a setting; or pgAdmin, with `'x'` twice, and `pg_show_all_settings()`. Its
+    /// first argument is then that name.
     fn sets_if_there(&mut self, (text, all): (&str, &[Token])) -> bool {
         let is_name = |token: &Token| token.is_word(text, "name");
         let behind = all.get(self.tokens.end..).unwrap_or_default();
-        let [from, path @ .., settings, condition, column, equals, name] = behind else {
+        let [from, source @ .., condition, column, equals, name] = behind else {
             return false;
         };
-        let is_path = match path {
-            [] => true,
-            [schema, dot] => schema.is_word(text, "pg_catalog") && dot.is_symbol(text, "."),
-            _ => false,
-        };
+        // Names of settings are compared as they are written.
+        let is_lower = !name
+            .text(text)
+            .bytes()
+            .any(|byte| byte.is_ascii_uppercase());
         let [first, value, local] = self.arguments.as_slice() else {
             return false;
         };
@@ -371,7 +398,7 @@ impl OwnCall {
             ..self.clone()
         };
         let is_asked = self.question == Question::SetConfig
-            && matches!(all.get(first.clone()), Some([only]) if is_name(only))
+            && matches!(all.get(first.clone()), Some([only]) if is_name(only) || only.text(text) == name.text(text))
             && rest.is_plain(text, all)
             && all
                 .first()
@@ -382,12 +409,12 @@ impl OwnCall {
                 std::slice::from_ref(self),
             )
             && from.is_word(text, "from")
-            && is_path
-            && settings.is_word(text, "pg_settings")
+            && is_settings(text, source)
             && condition.is_word(text, "where")
             && is_name(column)
             && equals.is_symbol(text, "=")
-            && name.kind == TokenKind::String;
+            && name.kind == TokenKind::String
+            && is_lower;
         if is_asked && let Some(argument) = self.arguments.first_mut() {
             *argument = all.len() - 1..all.len();
         }

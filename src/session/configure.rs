@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use crate::backend::settings::{quote_identifier, quote_literal};
 use crate::error::{Error, Result};
-use crate::plan::own::{Question, is_recent, tokens_of};
+use crate::plan::own::{Question, is_old, is_recent, tokens_of};
 use crate::plan::{OwnCall, Parameters, Plan};
 use crate::session::Session;
 use crate::session::database::Database;
@@ -55,7 +55,10 @@ impl Session {
                 _ => None,
             };
             // It will be made again in whatever encoding the session then has, where there must be one.
-            let is_there = |name: &str| call.if_there.is_none_or(|has| has && is_recent(name));
+            let is_there = |name: &str| {
+                let is_known = |has| is_old(name) || (has && is_recent(name));
+                call.if_there.is_none_or(is_known)
+            };
             let setting = setting.filter(|_| is_utf8 || is_ascii);
             let setting = setting.filter(|setting| match setting {
                 Effect::Set { name, .. } | Effect::Reset { name, .. } => is_there(name),

@@ -137,6 +137,7 @@ impl Session {
             && self.transaction == Transaction::Idle
             && self.server.is_none()
             && !self.memory.temporary_tables
+            && self.shape.statements.len() < 2
             && !is_of_shards(text);
         if !may_ask {
             return refused;
