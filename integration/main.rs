@@ -78,6 +78,7 @@ mod triggers;
 mod units;
 mod unlike;
 mod vanishing;
+mod view_writes;
 mod views;
 mod whole;
 mod wire;

@@ -86,7 +86,7 @@ fn views_give_what_one_server_gives() {
     pair.once("SET standard_conforming_strings = off");
     for sql in [
         "SELECT adults FROM adults",
-        "INSERT INTO adults VALUES (1)",
+        "INSERT INTO spent VALUES (1)",
         "SELECT * FROM quoted",
     ] {
         let frames = pair.proxy.query(sql);

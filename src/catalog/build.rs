@@ -17,8 +17,10 @@ use crate::catalog::Relation;
 use crate::catalog::SequenceName;
 use crate::catalog::TableColumn;
 use crate::catalog::Ties;
+use crate::catalog::Written;
 use crate::catalog::behind;
 use crate::catalog::behind::Behind;
+use crate::catalog::through;
 use crate::config;
 use crate::config::TableRule;
 use crate::sharding::ColumnType;
@@ -74,7 +76,7 @@ pub(super) fn relations(
         .map(|row| behind::policies_read(row, &secured, location_of))
         .collect();
     let behind = Behind::new(raw);
-    let relations = raw
+    let mut relations: Vec<Relation> = raw
         .relations
         .iter()
         .zip(locations)
@@ -94,6 +96,7 @@ pub(super) fn relations(
             }
         })
         .collect();
+    through::find(&mut relations, raw);
     (relations, builder.problems)
 }
 
@@ -324,6 +327,7 @@ impl Builder<'_> {
             definition: self.definition(row),
             rows_table: self.rows_table(row),
             ties: Ties::default(),
+            written: Written::Here,
         }
     }
 

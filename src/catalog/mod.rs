@@ -9,6 +9,7 @@ mod build;
 mod function;
 mod raw;
 mod relation;
+mod through;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -46,6 +47,7 @@ pub use relation::SequenceName;
 pub use relation::TableColumn;
 pub use relation::Ties;
 pub use relation::Trigger;
+pub use relation::Written;
 
 /// Something in the schema that does not fit the configuration. The table it names is not served
 /// until it is mended; everything else is.

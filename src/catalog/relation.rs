@@ -32,6 +32,23 @@ pub struct Relation {
     pub rows_table: Option<Arc<str>>,
     /// The tables whose rows may be its own, or change with them.
     pub ties: Ties,
+    /// Where the rows are that are written to it.
+    pub written: Written,
+}
+
+/// Where the rows are that are written to a relation.
+#[derive(Clone, Debug, Default)]
+pub enum Written {
+    /// Where those are that are read.
+    #[default]
+    Here,
+    /// It is a view, and they are those of a table: that, with the view's columns.
+    Through(Arc<Relation>),
+    /// It is a table as a view shows it.
+    View {
+        /// Rows can be added: what the view does not show is no matter for the proxy.
+        inserts: bool,
+    },
 }
 
 /// How a table is tied to others, by their OIDs.
@@ -194,6 +211,11 @@ impl Relation {
             Location::Sharded(placement) => Some(placement),
             _ => None,
         }
+    }
+
+    /// Whether it is a table as a view shows it, to a statement that writes.
+    pub fn is_shown(&self) -> bool {
+        matches!(self.written, Written::View { .. })
     }
 
     /// Whether it is a view, whose rows are elsewhere.

@@ -6,6 +6,7 @@
 use crate::catalog::Catalog;
 use crate::catalog::Lookup;
 use crate::catalog::Relation;
+use crate::catalog::Written;
 use crate::plan::outputs;
 use crate::plan::outputs::Given;
 use crate::plan::outputs::Reader;
@@ -13,6 +14,7 @@ use crate::sharding::ColumnType;
 use crate::sharding::KeyType;
 use crate::sql::analysis::Block;
 use crate::sql::analysis::BlockId;
+use crate::sql::analysis::BlockKind;
 use crate::sql::analysis::Column;
 use crate::sql::analysis::Equals;
 use crate::sql::analysis::Facts;
@@ -81,6 +83,21 @@ impl<'a> BoundSource<'a> {
     }
 }
 
+/// What a statement writes that names this first: the table behind a view.
+fn written<'a>(kind: &BlockKind, found: Lookup<'a>) -> Lookup<'a> {
+    let writes = matches!(
+        kind,
+        BlockKind::Insert(_) | BlockKind::Update(_) | BlockKind::Delete
+    );
+    match found {
+        Lookup::Relation(view) if writes => match &view.written {
+            Written::Through(table) => Lookup::Relation(table),
+            _ => found,
+        },
+        _ => found,
+    }
+}
+
 impl<'a> Bound<'a> {
     /// Binds the names of a query.
     pub fn new(facts: &'a Facts, catalog: &'a Catalog, search_path: &[String]) -> Bound<'a> {
@@ -88,16 +105,19 @@ impl<'a> Bound<'a> {
             .blocks
             .iter()
             .map(|block| {
-                let sources = block.sources.iter();
+                let sources = block.sources.iter().enumerate();
                 sources
-                    .map(|source| match &source.kind {
+                    .map(|(at, source)| match &source.kind {
                         SourceKind::Opaque => BoundSource::Opaque,
                         SourceKind::Query(block) => BoundSource::Query(*block),
-                        SourceKind::Relation(name) => BoundSource::Named(catalog.relation(
-                            name.schema.as_deref(),
-                            &name.name,
-                            search_path,
-                        )),
+                        SourceKind::Relation(name) => {
+                            let schema = name.schema.as_deref();
+                            let found = catalog.relation(schema, &name.name, search_path);
+                            BoundSource::Named(match at {
+                                0 => written(&block.kind, found),
+                                _ => found,
+                            })
+                        }
                     })
                     .collect()
             })

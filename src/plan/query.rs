@@ -421,6 +421,7 @@ impl<'a> Query<'a> {
     }
 
     pub fn check_calls(&self) -> Result<()> {
+        self.check_shown()?;
         if let Some(name) = self.call_with(Effects::READS_TABLES) {
             return Err(refusal::reads_tables(name));
         }
@@ -558,7 +559,7 @@ impl<'a> Query<'a> {
     }
 
     /// The name of a source as the statement has it.
-    fn written_name(&self, block: usize, source: usize) -> &str {
+    pub fn written_name(&self, block: usize, source: usize) -> &str {
         let source = self
             .facts
             .blocks

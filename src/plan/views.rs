@@ -8,13 +8,15 @@
 //! - Views in it become their definitions as well. What that makes is planned in place of the client's text,
 //!   so that no rule about tables has an exception for views.
 //! - Tables in it are read with the privileges of the client's role, never with more.
-//! - A view that is written stays what it is.
+//! - A view that is written stays what it is: the shards get the statement as it came, and what it is written
+//!   through is a table to the planner (`catalog/through`).
 //! - The calls in a view that is read where it is count as calls of the query.
 
 use crate::catalog::Location;
 use crate::catalog::Lookup;
 use crate::catalog::Reason;
 use crate::catalog::Relation;
+use crate::catalog::Written;
 use crate::error::Error;
 use crate::error::Result;
 use crate::plan::Replacement;
@@ -29,6 +31,7 @@ use crate::plan::refusal;
 use crate::plan::statement::Part;
 use crate::sql::analysis;
 use crate::sql::analysis::BlockId;
+use crate::sql::analysis::BlockKind;
 use crate::sql::lexer::tokenize;
 use crate::sql::literal::quote_identifier;
 use crate::sql::splice::Edit;
@@ -81,6 +84,33 @@ pub(super) fn calls(request: &Request<'_>, bound: &Bound<'_>) -> Vec<(String, Ef
     calls
         .map(|(name, effects)| (name, effects.without(inner)))
         .collect()
+}
+
+impl Query<'_> {
+    /// Refuses to write through views that don't mean the same on every shard, or that leave more to a shard than it
+    /// can find by itself.
+    pub(super) fn check_shown(&self) -> Result<()> {
+        for (block, source, bound) in self.bound.occurrences() {
+            let shown = bound.relation().filter(|relation| relation.is_shown());
+            let Some(shown) = shown else {
+                continue;
+            };
+            let facts = self.facts.blocks.get(block);
+            let adds = facts.is_some_and(|facts| matches!(facts.kind, BlockKind::Insert(_)));
+            let calls = Conduct::new(self.request.catalog).view(shown, 0);
+            let why = match (calls.first(), &shown.written) {
+                (Some((name, _)), _) => format!(
+                    "it is a view that calls \"{name}\", which may mean something else on each shard"
+                ),
+                (None, Written::View { inserts: false }) if adds => {
+                    "it is a view without a column that has a default which no shard finds by itself".to_owned()
+                }
+                _ => continue,
+            };
+            return Err(refusal::no_place(self.written_name(block, source), &why));
+        }
+        Ok(())
+    }
 }
 
 /// The definition of a view that is not read where it is.

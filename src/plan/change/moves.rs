@@ -101,6 +101,9 @@ pub(super) fn find(query: &Query<'_>, target: &Target<'_>) -> Result<Option<Move
         return Ok(None);
     };
     let refuse = |why: &str| refusal::moves(&relation.name, &moved.name, why);
+    if relation.is_shown() {
+        return Err(refuse("it is changed through a view"));
+    }
     if !relation.hazards.triggers.is_empty() {
         return Err(refuse(
             "its triggers would take an update for a deletion and an insertion",

@@ -167,6 +167,7 @@ mod tests {
     use crate::catalog::Hazards;
     use crate::catalog::Location;
     use crate::catalog::Ties;
+    use crate::catalog::Written;
 
     fn table(oid: u32, refers_to: &[u32], is_referenced: bool) -> Relation {
         let referenced = if is_referenced {
@@ -175,6 +176,7 @@ mod tests {
             Vec::new()
         };
         Relation {
+            written: Written::Here,
             oid,
             schema: "public".to_owned(),
             name: format!("t{oid}"),
