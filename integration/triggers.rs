@@ -1,6 +1,6 @@
 //! Triggers and functions of users over shards, against one PostgreSQL: right, or refused.
 
-use crate::harness::compare::{MODES, Pair};
+use crate::harness::compare::{MODES, Mode, Pair};
 use crate::harness::{Cluster, message};
 
 const SCHEMA: &str = "
@@ -198,4 +198,184 @@ fn functions_are_what_their_bodies_do() {
     }
     pair.refused("SELECT plain('x')");
     cluster.same_data();
+}
+
+const CODE: &str = "
+CREATE TABLE counted (user_id int PRIMARY KEY);
+CREATE TABLE codes (code text PRIMARY KEY);
+CREATE TABLE local (id int PRIMARY KEY);
+CREATE SEQUENCE numbers;
+CREATE FUNCTION how_many() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM counted';
+CREATE FUNCTION how_many_fixed(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 + count(*)::int FROM counted';
+CREATE FUNCTION locals() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM local';
+CREATE FUNCTION is_code(text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN EXISTS (SELECT FROM codes WHERE code = $1); END $$;
+CREATE FUNCTION is_plain(text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN $1 !~ '[^a-z]'; END $$;
+CREATE FUNCTION fresh() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RETURN nextval('numbers') * 10; END $$;
+CREATE FUNCTION below(int, int) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT $1 < (SELECT count(*) FROM counted) + $2';
+CREATE OPERATOR <<<< (FUNCTION = below, LEFTARG = int, RIGHTARG = int);
+CREATE DOMAIN few AS int CHECK (value < how_many() + 1000);
+CREATE DOMAIN numbered AS bigint DEFAULT nextval('numbers');
+CREATE DOMAIN counting AS bigint DEFAULT how_many();
+CREATE TYPE few_and_more AS (few few, more int);
+CREATE TABLE checked (user_id int PRIMARY KEY, n int CHECK (n < how_many() + 1000));
+CREATE TABLE operated (user_id int PRIMARY KEY, n int CHECK (n <<<< 1000));
+CREATE TABLE defaulted (user_id int PRIMARY KEY, n bigint DEFAULT how_many());
+CREATE TABLE by_domain (user_id int PRIMARY KEY, n counting);
+CREATE TABLE computed (user_id int PRIMARY KEY, n int GENERATED ALWAYS AS (how_many_fixed(user_id)) STORED);
+CREATE TABLE indexed (user_id int PRIMARY KEY, n int);
+CREATE INDEX ON indexed (user_id) WHERE how_many_fixed(n) > 0;
+CREATE TABLE domains (user_id int PRIMARY KEY, n few);
+CREATE TABLE composed (user_id int PRIMARY KEY, n few_and_more[]);
+CREATE TABLE parted (user_id int, n int, PRIMARY KEY (user_id, n)) PARTITION BY RANGE (n);
+CREATE TABLE parted_a PARTITION OF parted FOR VALUES FROM (0) TO (10);
+CREATE TABLE parted_b PARTITION OF parted (CHECK (n < how_many() + 1000)) FOR VALUES FROM (10) TO (20);
+CREATE TABLE shared (id int PRIMARY KEY, n bigint DEFAULT how_many());
+CREATE TABLE shared_local (id int PRIMARY KEY, n bigint CHECK (n < locals() + 1000));
+CREATE TABLE home (id int PRIMARY KEY, n bigint DEFAULT how_many());
+CREATE TABLE home_checked (id int PRIMARY KEY, n bigint CHECK (n < how_many() + 1000));
+CREATE TABLE printed (user_id int PRIMARY KEY,
+    n text CHECK (query_to_xml('SELECT count(*) FROM counted', true, false, '') IS NOT NULL));
+CREATE TABLE harmless (user_id int PRIMARY KEY, id serial, code text CHECK (is_code(code)), name text CHECK (is_plain(name)),
+    at timestamptz DEFAULT now() CHECK (at <= now()), u uuid DEFAULT gen_random_uuid(), f bigint DEFAULT fresh(), d numbered,
+    l text GENERATED ALWAYS AS (lower(name)) STORED, n bigint DEFAULT locals());
+CREATE INDEX ON harmless (lower(name)) WHERE length(code) > 0;
+CREATE TABLE home_harmless (id int PRIMARY KEY, n bigint DEFAULT locals() CHECK (n <= locals()));
+CREATE TABLE late (user_id int PRIMARY KEY, n int)";
+
+#[test]
+fn code_behind_columns_that_reads_other_rows_is_refused() {
+    let mut builder = Cluster::new().shards(2).schema(CODE);
+    for table in [
+        "counted",
+        "checked",
+        "operated",
+        "defaulted",
+        "by_domain",
+        "computed",
+        "indexed",
+        "domains",
+        "composed",
+        "parted",
+        "printed",
+        "harmless",
+        "late",
+    ] {
+        builder = builder.sharded(table, &["user_id"]);
+    }
+    let cluster = builder
+        .replicated("codes")
+        .replicated("shared")
+        .replicated("shared_local")
+        .home("local", 0)
+        .rows("INSERT INTO counted SELECT generate_series(1, 20); INSERT INTO codes VALUES ('a'), ('b')")
+        .rows("INSERT INTO local VALUES (1), (2); INSERT INTO late SELECT i, i FROM generate_series(1, 8) i")
+        .start();
+    let mut pair = Pair::new(&cluster);
+    for sql in [
+        "INSERT INTO checked VALUES (1, 1)",
+        "INSERT INTO checked SELECT user_id, 1 FROM counted",
+        "UPDATE checked SET n = 2",
+        "UPDATE checked SET n = 2 WHERE user_id = 1",
+        "COPY checked FROM STDIN",
+        "INSERT INTO operated VALUES (1, 1), (2, 2)",
+        "INSERT INTO defaulted VALUES (1)",
+        "INSERT INTO defaulted (user_id) VALUES (1), (2), (3)",
+        "INSERT INTO defaulted (user_id) SELECT user_id FROM counted",
+        "INSERT INTO defaulted VALUES (1, DEFAULT)",
+        "UPDATE defaulted SET n = DEFAULT",
+        "COPY defaulted (user_id) FROM STDIN",
+        "MERGE INTO defaulted d USING counted c ON d.user_id = c.user_id WHEN NOT MATCHED THEN INSERT (user_id) VALUES (c.user_id)",
+        "INSERT INTO by_domain (user_id) VALUES (1)",
+        "INSERT INTO computed VALUES (1)",
+        "INSERT INTO indexed VALUES (1, 1)",
+        "UPDATE indexed SET n = 1",
+        "INSERT INTO domains VALUES (1, 1)",
+        "INSERT INTO composed VALUES (1, ARRAY[(1, 2)::few_and_more])",
+        "INSERT INTO parted VALUES (1, 1), (2, 11)",
+        "INSERT INTO parted_b VALUES (2, 11)",
+        "INSERT INTO shared VALUES (1)",
+        "INSERT INTO shared_local VALUES (1, 1)",
+        "INSERT INTO home (id) VALUES (1)",
+        "INSERT INTO home DEFAULT VALUES",
+        "COPY home (id) FROM STDIN",
+        "INSERT INTO home_checked VALUES (1, 1)",
+        "WITH x AS (INSERT INTO home_checked VALUES (1, 1) RETURNING id) SELECT * FROM x",
+        "INSERT INTO printed VALUES (1, 'a')",
+        "ALTER TABLE late ADD CHECK (n < how_many() + 1000)",
+        "CREATE INDEX ON late (how_many_fixed(n))",
+        "ALTER TABLE late ADD COLUMN m few",
+        "ALTER TABLE late ADD COLUMN m int GENERATED ALWAYS AS (how_many_fixed(n)) STORED",
+    ] {
+        pair.refused(sql);
+    }
+    for sql in [
+        "INSERT INTO defaulted VALUES (1, 7), (2, 8), (3, 9)",
+        "INSERT INTO defaulted (user_id, n) SELECT user_id, 1 FROM counted WHERE user_id > 3",
+        "UPDATE defaulted SET n = n + 1",
+        "DELETE FROM checked",
+        "INSERT INTO parted_a VALUES (1, 1)",
+        "INSERT INTO shared VALUES (1, 1), (2, 2)",
+        "INSERT INTO home VALUES (1, 2)",
+        "INSERT INTO home_harmless (id) VALUES (1), (2)",
+        "INSERT INTO harmless (user_id, code, name) VALUES (1, 'a', 'x'), (2, 'b', 'y'), (3, 'a', 'z'), (4, 'b', 'X')",
+        "INSERT INTO harmless (user_id, code, name) VALUES (1, 'a', 'x'), (2, 'b', 'y'), (3, 'a', 'z'), (4, 'c', 'x')",
+        "SELECT * FROM harmless",
+        "CREATE INDEX ON late (user_id, lower(n::text))",
+        "ALTER TABLE late ADD CHECK (n > 0)",
+        "UPDATE late SET n = n + 1",
+    ] {
+        pair.compare(Mode::Simple, sql, &[], false);
+    }
+    let rows = "INSERT INTO harmless (user_id, code, name) SELECT user_id, 'a', 'b' FROM counted WHERE user_id > $1";
+    pair.compare(Mode::Binary, rows, &[Some("10")], false);
+    pair.same("SELECT user_id, code, name, l, n FROM harmless ORDER BY user_id");
+    pair.same("SELECT count(DISTINCT id), count(DISTINCT u), count(DISTINCT f), count(DISTINCT d) FROM harmless");
+    // What a table calls is what the newest body does.
+    pair.once("CREATE OR REPLACE FUNCTION how_many() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT 5::bigint'");
+    pair.once("INSERT INTO checked VALUES (1, 1), (2, 2), (3, 3)");
+    pair.once("INSERT INTO by_domain VALUES (1, 1), (2, 2), (3, 3)");
+    pair.refused("ALTER DOMAIN counting ADD CHECK (value < how_many_fixed(1) + 1000)");
+    pair.once("TRUNCATE by_domain");
+    pair.once("ALTER DOMAIN counting ADD CHECK (value < how_many_fixed(1) + 1000)");
+    pair.refused("INSERT INTO by_domain VALUES (1, 1)");
+}
+
+#[test]
+fn calls_in_views_count_in_transactions_that_define_things() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema(
+            "CREATE TABLE users (user_id int PRIMARY KEY); CREATE TABLE codes (code text PRIMARY KEY); \
+             CREATE FUNCTION how_many() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM users'; \
+             CREATE VIEW counted AS SELECT how_many() AS n; CREATE VIEW on_counted AS SELECT n + 1 AS m FROM counted; \
+             CREATE VIEW coded AS SELECT code, how_many() AS n FROM codes; \
+             CREATE VIEW plain AS SELECT code, lower(code) AS l, max(code) OVER () AS m FROM codes",
+        )
+        .rows("INSERT INTO users SELECT generate_series(1, 20); INSERT INTO codes VALUES ('A'), ('B')")
+        .sharded("users", &["user_id"])
+        .replicated("codes")
+        .start();
+    let mut pair = Pair::new(&cluster);
+    for sql in [
+        "SELECT * FROM counted",
+        "SELECT * FROM on_counted",
+        "SELECT * FROM coded",
+    ] {
+        pair.proxy.query("BEGIN");
+        pair.proxy.query("CREATE TABLE fresh (id int)");
+        let frames = pair.proxy.query(sql);
+        let error = frames.iter().find(|frame| frame.tag == b'E');
+        let code = error.and_then(|error| error.field(b'C'));
+        assert_eq!(code.as_deref(), Some("0A000"), "{sql}: {frames:?}");
+        pair.proxy.query("ROLLBACK");
+    }
+    for sql in [
+        "BEGIN",
+        "CREATE TABLE fresh (id int)",
+        "SELECT * FROM plain ORDER BY 1",
+        "SELECT user_id, p.l FROM users JOIN plain p ON p.code = 'A' ORDER BY 1",
+        "ROLLBACK",
+    ] {
+        pair.once(sql);
+    }
 }

@@ -6,12 +6,14 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 
+use crate::catalog::Code;
 use crate::catalog::Location;
 use crate::catalog::RawCatalog;
 use crate::catalog::RawForeignKey;
 use crate::catalog::RawRelation;
 use crate::catalog::Ties;
 use crate::catalog::Trigger;
+use crate::sql::body::BodyCall;
 
 /// `tgtype`: for each row.
 const ROW: u16 = 1;
@@ -23,17 +25,18 @@ pub(super) struct Behind<'a> {
     by_oid: HashMap<u32, &'a RawRelation>,
     children: HashMap<u32, Vec<u32>>,
     referring: HashMap<u32, Vec<&'a RawForeignKey>>,
-    /// There are triggers at all.
-    has_triggers: bool,
+    /// There are triggers at all, or calls where rows are stored.
+    has_any: bool,
 }
 
-/// The triggers that one event of a statement fires.
+/// What one event of a statement brings about.
 struct Fired {
     /// The event of the statement.
     event: u16,
     /// Relations and their events that have been seen to.
     seen: HashSet<(u32, u16)>,
     triggers: Vec<Trigger>,
+    code: Vec<Code>,
 }
 
 impl<'a> Behind<'a> {
@@ -56,30 +59,16 @@ impl<'a> Behind<'a> {
                 .collect(),
             children,
             referring,
-            has_triggers: relations
-                .iter()
-                .any(|relation| !relation.hazards.triggers.is_empty()),
+            has_any: relations.iter().any(|relation| {
+                !relation.hazards.triggers.is_empty() || !relation.hazards.code.is_empty()
+            }),
         }
     }
 
     /// The triggers that statements on a relation may fire.
     pub fn triggers(&self, relation: &RawRelation) -> Box<[Trigger]> {
         let mut all: Vec<Trigger> = Vec::new();
-        if !self.has_triggers {
-            return all.into();
-        }
-        for event in [
-            Trigger::INSERT,
-            Trigger::DELETE,
-            Trigger::UPDATE,
-            Trigger::TRUNCATE,
-        ] {
-            let mut fired = Fired {
-                event,
-                seen: HashSet::new(),
-                triggers: Vec::new(),
-            };
-            self.fire(relation.oid, event, false, &mut fired);
+        for fired in self.fired(relation) {
             for trigger in fired.triggers {
                 let is_same = |known: &&mut Trigger| {
                     Trigger {
@@ -94,6 +83,60 @@ impl<'a> Behind<'a> {
             }
         }
         all.into()
+    }
+
+    /// What is called where rows are stored that statements on a relation change.
+    pub fn code(&self, relation: &RawRelation) -> Box<[Code]> {
+        let mut all: Vec<Code> = Vec::new();
+        for code in self.fired(relation).into_iter().flat_map(|one| one.code) {
+            let is_same =
+                |known: &&mut Code| known.column == code.column && known.call == code.call;
+            match all.iter_mut().find(is_same) {
+                Some(known) => known.events |= code.events,
+                None => all.push(code),
+            }
+        }
+        all.into()
+    }
+
+    /// What a view calls, with the views that it reads.
+    pub fn calls(&self, relation: &RawRelation) -> Box<[BodyCall]> {
+        let mut calls = Vec::new();
+        let mut views = vec![relation.oid];
+        let mut at = 0;
+        while let Some(oid) = views.get(at).copied() {
+            at += 1;
+            let Some(view) = self.by_oid.get(&oid).filter(|one| one.kind == 'v') else {
+                continue;
+            };
+            calls.extend(view.hazards.calls.iter().cloned());
+            let new = view.depends_on.iter().filter(|oid| !views.contains(oid));
+            let new: Vec<u32> = new.copied().collect();
+            views.extend(new);
+        }
+        calls.into()
+    }
+
+    /// What each event of a statement on a relation brings about.
+    fn fired(&self, relation: &RawRelation) -> Vec<Fired> {
+        let events = [
+            Trigger::INSERT,
+            Trigger::DELETE,
+            Trigger::UPDATE,
+            Trigger::TRUNCATE,
+        ];
+        let events = events.into_iter().filter(|_| self.has_any);
+        let fired = events.map(|event| {
+            let mut fired = Fired {
+                event,
+                seen: HashSet::new(),
+                triggers: Vec::new(),
+                code: Vec::new(),
+            };
+            self.fire(relation.oid, event, false, &mut fired);
+            fired
+        });
+        fired.collect()
     }
 
     /// How a relation is tied to others.
@@ -167,6 +210,15 @@ impl<'a> Behind<'a> {
                 schema: trigger.schema.clone(),
                 function: trigger.function.clone(),
                 is_guarded: trigger.is_guarded,
+            });
+        }
+        let stores = matches!(event, Trigger::INSERT | Trigger::UPDATE);
+        for code in relation.hazards.code.iter().filter(|_| stores) {
+            fired.code.push(Code {
+                events: fired.event,
+                // SET DEFAULT of a foreign key names no column.
+                column: code.column.clone().filter(|_| !follows),
+                call: code.call.clone(),
             });
         }
         if relation.kind == 'v' {

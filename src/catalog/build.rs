@@ -85,6 +85,8 @@ pub(super) fn relations(
             let hazards = Hazards {
                 rules: row.hazards.has_rules,
                 triggers: behind.triggers(row),
+                code: behind.code(row),
+                calls: behind.calls(row),
                 row_security: row.hazards.row_security,
                 policies_read,
                 leaves_home,

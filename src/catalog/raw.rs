@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::catalog::BuiltIn;
 use crate::config::TableRule;
+use crate::sql::body::BodyCall;
 
 /// The schema of one database as read from one server of the first shard. System schemas
 /// (`pg_catalog`, `information_schema`, `pg_toast`) are left out of `relations`; the functions of
@@ -113,6 +114,20 @@ pub struct RawHazards {
     pub row_security: bool,
     /// What its policies read: OIDs of relations.
     pub policies_read: Vec<u32>,
+    /// What is called when rows are stored: by its defaults, constraints, generated columns and indexes, and those of
+    /// the types of its columns.
+    pub code: Vec<RawCode>,
+    /// What the query of a view calls.
+    pub calls: Vec<BodyCall>,
+}
+
+/// A call of a function where rows are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawCode {
+    /// The column whose default it is; none for what is called whatever a statement says.
+    pub column: Option<String>,
+    /// The function.
+    pub call: BodyCall,
 }
 
 /// One row of `pg_trigger`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::sharding::ColumnType;
 use crate::sharding::Placement;
 use crate::sharding::ShardIndex;
+use crate::sql::body::BodyCall;
 
 /// A table, view or other relation.
 #[derive(Clone, Debug)]
@@ -162,6 +163,21 @@ pub struct Hazards {
     pub policies_read: bool,
     /// A rule or policy may read or change what is not at home where the relation is.
     pub leaves_home: bool,
+    /// What is called when rows are stored: of the relation itself, and of all whose triggers it may fire.
+    pub code: Box<[Code]>,
+    /// What the query of a view calls, and the views that it reads.
+    pub calls: Box<[BodyCall]>,
+}
+
+/// A call of a function where rows are stored: by a default, a constraint, a generated column or an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// The events that bring it about, as those of a [`Trigger`].
+    pub events: u16,
+    /// The column whose default it is; none for what is called whatever a statement says.
+    pub column: Option<String>,
+    /// The function.
+    pub call: BodyCall,
 }
 
 /// A trigger that may fire.

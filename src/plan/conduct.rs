@@ -15,6 +15,7 @@ use crate::catalog::Relation;
 use crate::catalog::Trigger;
 use crate::plan::effects;
 use crate::plan::effects::Effects;
+use crate::plan::hazards;
 use crate::plan::query::FIRST_SHARD;
 use crate::sharding::ShardIndex;
 use crate::sql::body::Body;
@@ -22,6 +23,9 @@ use crate::sql::body::BodyCall;
 
 /// Calls deeper than this are not followed: each body is read anew wherever it is called.
 const DEPTH: usize = 4;
+
+/// No shard.
+const AWAY: ShardIndex = ShardIndex::MAX;
 
 /// What is not known to be harmless anywhere.
 const UNKNOWN: Effects = Effects::USER_CODE
@@ -55,6 +59,24 @@ impl<'a> Conduct<'a> {
             catalog,
             home: FIRST_SHARD,
         }
+    }
+
+    /// Where a row of a sharded or replicated table is: nothing at home is in reach.
+    pub fn away(catalog: &'a Catalog) -> Conduct<'a> {
+        Conduct {
+            catalog,
+            home: AWAY,
+        }
+    }
+
+    /// Whether nothing at home is in reach.
+    pub fn is_away(&self) -> bool {
+        self.home == AWAY
+    }
+
+    /// The effects of a call that PostgreSQL has resolved.
+    pub fn made(&self, call: &BodyCall) -> Effects {
+        self.call(&Body::default(), call, 0)
     }
 
     /// The effects of a function that may run queries; none if its bodies can't be read.
@@ -129,7 +151,10 @@ impl<'a> Conduct<'a> {
         if body.dynamic || !self.stays_home(body, depth) {
             return effects | UNKNOWN;
         }
-        effects |= Effects::HOME | Effects::SERVER | Effects::RANDOM;
+        effects |= Effects::SERVER | Effects::RANDOM;
+        if !self.is_away() {
+            effects |= Effects::HOME;
+        }
         match body.writes {
             true => effects | Effects::WRITES,
             false => effects,
@@ -163,6 +188,13 @@ impl<'a> Conduct<'a> {
         while let Some(view) = views.get(at).copied() {
             at += 1;
             let Some(mut body) = view.definition.as_deref().and_then(Body::read) else {
+                // In a transaction that has run definitions nobody has printed it.
+                let calls = view
+                    .hazards
+                    .calls
+                    .iter()
+                    .map(|call| (call.name.clone(), self.made(call)));
+                found.extend(calls.filter(|(_, effects)| *effects != Effects::NONE));
                 continue;
             };
             // What is no function is a list of columns.
@@ -225,6 +257,7 @@ impl<'a> Conduct<'a> {
         match relation.location {
             Location::Home(shard) if shard == self.home => {
                 !relation.hazards.leaves_home
+                    && (!writes || !hazards::is_code_away(self.catalog, relation))
                     && (!writes
                         || self
                             .leaves_home(&relation.hazards.triggers, depth)

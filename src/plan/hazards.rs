@@ -7,8 +7,11 @@
 //!   rows may only be changed on one shard at a time. It may read and change other sharded tables by the shard key of
 //!   its row ([`routine`]).
 //! - On a replicated table a trigger must do the same on every shard.
+//! - What constraints, generated columns and indexes call runs where the row is, and may read nothing but replicated
+//!   tables there; at home, what is at home. What defaults of users call runs on the first shard.
 
 use crate::catalog::Catalog;
+use crate::catalog::Code;
 use crate::catalog::Location;
 use crate::catalog::Relation;
 use crate::catalog::Trigger;
@@ -19,6 +22,8 @@ use crate::plan::query::Query;
 use crate::plan::refusal;
 use crate::plan::routine;
 use crate::sql::analysis::BlockKind;
+use crate::sql::analysis::Insert;
+use crate::sql::analysis::Rows;
 
 /// The events that a block of a statement brings about on its target.
 pub(super) fn events_of(kind: &BlockKind) -> u16 {
@@ -41,8 +46,123 @@ impl Query<'_> {
 
     /// As [`check_hazards`], for what the statement does.
     pub(super) fn check_events(&self, relation: &Relation) -> Result<()> {
-        check_hazards(self.request.catalog, relation, self.events())
+        check_hazards(self.request.catalog, relation, self.events())?;
+        self.check_called_defaults(relation)
     }
+
+    /// As [`Query::check_called_defaults`], for all that the statement changes.
+    pub(super) fn check_targets(&self) -> Result<()> {
+        for (block, source, bound) in self.bound.occurrences() {
+            let kind = self.facts.blocks.get(block).map(|block| &block.kind);
+            let is_target = source == 0 && kind.is_some_and(BlockKind::modifies);
+            if let Some(relation) = bound.relation().filter(|_| is_target) {
+                self.check_called_defaults(relation)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses defaults that may read what is not where they are evaluated, if the statement leaves columns to them.
+    pub(super) fn check_called_defaults(&self, relation: &Relation) -> Result<()> {
+        if relation.hazards.code.is_empty() {
+            return Ok(());
+        }
+        let text = self.request.text;
+        let mut words = self.body.iter();
+        let says_default = words.any(|token| token.is_word(text, "default"));
+        let blocks = self.facts.blocks.iter();
+        let is_left = |column: &str| {
+            says_default
+                || blocks.clone().any(|block| match &block.kind {
+                    BlockKind::Insert(insert) => !is_given(relation, insert, column),
+                    BlockKind::Merge(_) => true,
+                    _ => false,
+                })
+        };
+        check_called_defaults(self.request.catalog, relation, self.events(), is_left)
+    }
+}
+
+/// Whether an INSERT brings a value for a column.
+fn is_given(relation: &Relation, insert: &Insert, column: &str) -> bool {
+    match (&insert.columns, &insert.rows) {
+        (Some(listed), _) => listed.iter().any(|name| name == column),
+        (None, Rows::Values(rows)) => {
+            let width = rows.first().map_or(0, Vec::len);
+            let position = relation.column(column).map(|(position, _)| position);
+            position.is_some_and(|position| position < width)
+        }
+        (None, _) => false,
+    }
+}
+
+/// What may not be called when rows are stored: it reads what is not there, or belongs to one shard.
+const NOT_THERE: Effects = Effects::USER_CODE
+    .with(Effects::READS_TABLES)
+    .with(Effects::UNKNOWN);
+
+/// Refuses defaults that may read what is not where they are evaluated, of the columns that `is_left` says.
+pub(super) fn check_called_defaults(
+    catalog: &Catalog,
+    relation: &Relation,
+    events: u16,
+    is_left: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let mut code = relation.hazards.code.iter();
+    let is_wrong = |code: &Code| {
+        let Some(column) = code.column.as_deref() else {
+            return false;
+        };
+        code.events & events != 0
+            && is_left(column)
+            && default_leaves(catalog, relation, column, code)
+    };
+    match code.any(is_wrong) {
+        true => Err(refusal::hazard(&relation.name, "defaults")),
+        false => Ok(()),
+    }
+}
+
+/// Whether a default calls what is not where it is evaluated: the first shard, if that is known to be needed.
+fn default_leaves(catalog: &Catalog, relation: &Relation, column: &str, code: &Code) -> bool {
+    let column = relation.column(column).map(|(_, column)| column);
+    let conduct = match relation.location {
+        Location::Home(home) => Conduct { catalog, home },
+        _ if column.is_some_and(|column| column.default.of_users || column.sequence_default) => {
+            Conduct::new(catalog)
+        }
+        _ => Conduct::away(catalog),
+    };
+    let effects = conduct.made(&code.call);
+    effects.any(NOT_THERE) || (conduct.is_away() && effects.any(Effects::HOME))
+}
+
+/// Refuses constraints, generated columns and indexes that call what may read what is not where the row is.
+fn check_code(catalog: &Catalog, relation: &Relation, events: u16) -> Result<()> {
+    let conduct = match relation.location {
+        Location::Home(home) => Conduct { catalog, home },
+        _ => Conduct::away(catalog),
+    };
+    let called = relation.hazards.code.iter();
+    let mut called = called.filter(|code| code.column.is_none() && code.events & events != 0);
+    let is_wrong = |code: &Code| {
+        let effects = conduct.made(&code.call);
+        effects.any(NOT_THERE) || (conduct.is_away() && effects.any(Effects::HOME))
+    };
+    match called.any(is_wrong) {
+        true => Err(refusal::hazard(
+            &relation.name,
+            "constraints, generated columns or indexes",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Whether what a table's definition calls for the rows that are there reads what is not where they are.
+pub(super) fn is_code_away(catalog: &Catalog, relation: &Relation) -> bool {
+    let events = Trigger::INSERT | Trigger::UPDATE;
+    check_code(catalog, relation, events).is_err()
+        || check_called_defaults(catalog, relation, events, |_| true).is_err()
 }
 
 /// Refuses policies that read what is not on the shard of their row. Others hold for each row where it is, as
@@ -70,6 +190,7 @@ pub(super) fn check_home(catalog: &Catalog, relation: &Relation, events: u16) ->
     if relation.hazards.leaves_home {
         return Err(refusal::hazard(&relation.name, "rules or policies"));
     }
+    check_code(catalog, relation, events)?;
     let conduct = Conduct { catalog, home };
     let fired: Vec<Trigger> = fired(relation, events).cloned().collect();
     match conduct.leaves_home(&fired, 0) {
@@ -121,6 +242,7 @@ fn check_each(catalog: &Catalog, relation: &Relation, events: u16, depth: usize)
     if relation.hazards.rules {
         return refuse("rules");
     }
+    check_code(catalog, relation, events)?;
     let conduct = Conduct::new(catalog);
     let allowed = match relation.location {
         Location::Sharded(_) => Effects::RANDOM | Effects::CLOCK | Effects::SERVER,

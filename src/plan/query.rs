@@ -292,6 +292,7 @@ impl<'a> Query<'a> {
             let replicate = replicate::plan(self, relation)?;
             return Ok((Route::Replicated(Arc::new(replicate)), None));
         }
+        self.check_targets()?;
         match fill::plan(self) {
             Some(Completion::Fill(fill)) => return Ok((Route::Filled(Arc::new(fill)), None)),
             Some(Completion::Rejected) => return Ok((Route::Shard(FIRST_SHARD), None)),

@@ -11,6 +11,7 @@ use crate::plan::SessionUse;
 use crate::plan::combine::unread;
 use crate::plan::conduct::Conduct;
 use crate::plan::effects::Effects;
+use crate::plan::hazards::check_called_defaults;
 use crate::plan::hazards::check_home;
 use crate::plan::names;
 use crate::plan::own::stored;
@@ -72,6 +73,7 @@ fn shard(part: Part<'_>, query: Query, stopped: Stopped) -> Result<usize> {
             Lookup::Relation(relation) => match &relation.location {
                 Location::Home(shard) => {
                     check_home(part.request.catalog, relation, events)?;
+                    check_called_defaults(part.request.catalog, relation, events, |_| true)?;
                     *shard
                 }
                 Location::Replicated if !may_write(query) => continue,

@@ -31,6 +31,7 @@ use crate::plan::SessionUse;
 use crate::plan::defaults::Form;
 use crate::plan::effects;
 use crate::plan::effects::Effects;
+use crate::plan::hazards::check_called_defaults;
 use crate::plan::hazards::check_hazards;
 use crate::plan::hazards::check_home;
 use crate::plan::hazards::check_spread;
@@ -262,6 +263,11 @@ fn route(
             Location::Home(shard) => {
                 let events = if reads { 0 } else { Trigger::INSERT };
                 check_home(part.request.catalog, relation, events)?;
+                let is_left = |name: &str| {
+                    columns.is_some_and(|listed| !listed.iter().any(|one| one == name))
+                };
+                let is_left = |name: &str| is_left(name) || copy.options.default.is_some();
+                check_called_defaults(part.request.catalog, relation, events, is_left)?;
                 Ok(Route::Shard(*shard))
             }
             Location::Replicated | Location::Sharded(_) if !reads => {
@@ -287,6 +293,9 @@ fn copy_in(
     let catalog = part.request.catalog;
     check_hazards(catalog, relation, Trigger::INSERT)?;
     check_spread(catalog, relation, Trigger::INSERT)?;
+    let is_left = |name: &str| listed.is_some_and(|listed| !listed.iter().any(|one| one == name));
+    let is_left = |name: &str| is_left(name) || copy.options.default.is_some();
+    check_called_defaults(catalog, relation, Trigger::INSERT, is_left)?;
     if relation.hazards.row_security {
         return Err(refusal::hazard(&relation.name, "row security policies"));
     }

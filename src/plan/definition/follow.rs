@@ -8,6 +8,8 @@
 //! - No foreign key was made that a shard can't check.
 //! - The file and the shards place no table differently.
 
+use std::collections::HashMap;
+
 use crate::catalog::Catalog;
 use crate::catalog::Location;
 use crate::catalog::Lookup;
@@ -28,6 +30,7 @@ use crate::error::Result;
 use crate::plan::Define;
 use crate::plan::Filling;
 use crate::plan::PlacedTable;
+use crate::plan::hazards;
 use crate::sharding::ColumnType;
 use crate::sharding::KeyType;
 use crate::sharding::Placement;
@@ -123,6 +126,7 @@ pub fn follow(
     }
     let mut empty = moved(before, &sight)?;
     empty.extend(evaluated(define, &sight, scene.search_path));
+    empty.extend(called_away(before, &sight));
     Ok(Outcome {
         made: made(define, before, (&sight, scene.search_path)).cloned(),
         sight,
@@ -456,6 +460,24 @@ fn evaluated(
         }
     }
     empty
+}
+
+/// Tables that were there and call something else for their rows than before, some of which reads what is not where
+/// they are.
+fn called_away(before: &Sight, after: &Sight) -> Vec<(String, String, String)> {
+    let known: HashMap<u32, &RawRelation> = (before.raw.relations.iter())
+        .map(|row| (row.oid, row))
+        .collect();
+    let rows = after.raw.relations.iter().zip(after.catalog.relations());
+    let found = rows.filter(|(row, relation)| {
+        let known = known.get(&row.oid);
+        known.is_some_and(|known| known.hazards.code != row.hazards.code)
+            && hazards::is_code_away(&after.catalog, relation)
+    });
+    let why = "What it calls for its rows may read or change rows on other shards.";
+    found
+        .map(|(row, _)| (row.schema.clone(), row.name.clone(), why.to_owned()))
+        .collect()
 }
 
 /// The statements that make the stored placements of `before` those of `after`.

@@ -412,6 +412,7 @@ impl Reader<'_> {
         let events = hazards::events_of(kind);
         self.confined.effects |=
             hazards::effects_behind(self.catalog, relation, events, self.depth)?;
+        query.check_called_defaults(relation).ok()?;
         match kind {
             BlockKind::Insert(insert) => {
                 let mut proofs = Vec::new();

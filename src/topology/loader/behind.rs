@@ -1,24 +1,28 @@
 //! The questions about what PostgreSQL does behind a statement's back: triggers, rules, policies, foreign keys.
 
+use crate::catalog::RawCode;
 use crate::catalog::RawForeignKey;
 use crate::catalog::RawRelation;
 use crate::catalog::RawTrigger;
+use crate::sql::body::BodyCall;
 
 use crate::topology::control::ControlError;
 use crate::topology::loader::queries::TextRow;
 use crate::topology::loader::queries::letter;
 use crate::topology::loader::queries::list;
 use crate::topology::loader::queries::number;
+use crate::topology::loader::queries::optional;
 use crate::topology::loader::queries::text;
 
 /// Notes a row of an answer with the relation that its first column names.
 type Note = fn(&mut RawRelation, &TextRow) -> Result<(), ControlError>;
 
 /// The questions, and what to do with the rows of their answers.
-pub(super) const QUERIES: [(&str, Note); 3] = [
+pub(super) const QUERIES: [(&str, Note); 4] = [
     (TRIGGERS, note_trigger),
     (RULES, note_rule),
     (POLICIES, note_policy),
+    (CODE, note_code),
 ];
 
 /// Triggers that partitions have from their parents count for internal ones before PostgreSQL 15. What an internal
@@ -50,6 +54,54 @@ WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid <> y.polrelid
     OR l.lanname NOT IN ('c', 'internal')
         AND (f.provolatile <> 'i' OR f.prosqlbody IS NOT NULL OR f.prosrc ~* '\\m(from|table|execute)\\M')";
 
+/// What defaults, constraints, generated columns, indexes and types of tables call, and what views do. Functions of users
+/// are found by the dependencies that PostgreSQL keeps, those of operators and of types' constraints among them; it keeps
+/// none on what it comes with, which is found in expressions where it is called by name, unless it is immutable.
+const CODE: &str = "
+WITH RECURSIVE mine AS MATERIALIZED (
+    SELECT c.oid, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'f', 'v') AND c.relpersistence <> 't'
+        AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'shardwire')
+), reached (relation, kind, part, class, object) AS (
+    SELECT m.oid, 'c', '', 'pg_class'::regclass::oid, m.oid FROM mine m WHERE m.relkind <> 'v'
+    UNION SELECT m.oid, 'c', '', 'pg_class'::regclass, i.indexrelid FROM mine m JOIN pg_index i ON i.indrelid = m.oid
+    UNION SELECT m.oid, CASE a.attgenerated WHEN '' THEN 'd' ELSE 'c' END, a.attname::text, 'pg_attrdef'::regclass, d.oid
+        FROM mine m JOIN pg_attrdef d ON d.adrelid = m.oid JOIN pg_attribute a ON a.attrelid = m.oid AND a.attnum = d.adnum
+    UNION SELECT m.oid, 'c', '', 'pg_constraint'::regclass, k.oid
+        FROM mine m JOIN pg_constraint k ON k.conrelid = m.oid AND k.contype IN ('c', 'x')
+    UNION SELECT m.oid, 'v', '', 'pg_rewrite'::regclass, r.oid
+        FROM mine m JOIN pg_rewrite r ON r.ev_class = m.oid AND r.rulename = '_RETURN'
+    UNION SELECT r.relation, r.kind, r.part, n.class, n.object FROM reached r CROSS JOIN LATERAL (
+        SELECT d.refclassid, d.refobjid FROM pg_depend d
+        WHERE d.classid = r.class AND d.objid = r.object AND r.class <> 'pg_proc'::regclass AND d.refobjid >= 16384
+            AND d.refclassid IN ('pg_type'::regclass, 'pg_operator'::regclass, 'pg_proc'::regclass)
+            AND (r.class <> 'pg_type'::regclass OR d.refclassid <> 'pg_proc'::regclass)
+        UNION ALL SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k
+        WHERE r.class = 'pg_type'::regclass AND k.contypid = r.object
+        UNION ALL SELECT 'pg_class'::regclass, t.typrelid FROM pg_type t
+        WHERE r.class = 'pg_type'::regclass AND t.oid = r.object AND t.typrelid <> 0) n (class, object)
+), called (relation, kind, part, function) AS (
+    SELECT relation, kind, part, object FROM reached WHERE class = 'pg_proc'::regclass
+    UNION SELECT m.oid, 'd', a.attname::text, d.refobjid
+        FROM mine m JOIN pg_attribute a ON a.attrelid = m.oid AND a.attnum > 0 AND NOT a.atthasdef
+        JOIN pg_type t ON t.oid = a.atttypid AND t.typdefaultbin IS NOT NULL
+        JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.refclassid = 'pg_proc'::regclass
+    UNION SELECT r.relation, r.kind, r.part, coalesce(f[1], f[2], f[3])::oid FROM reached r CROSS JOIN LATERAL (
+        SELECT d.adbin::text FROM pg_attrdef d WHERE r.class = 'pg_attrdef'::regclass AND d.oid = r.object
+        UNION ALL SELECT k.conbin::text FROM pg_constraint k WHERE r.class = 'pg_constraint'::regclass AND k.oid = r.object
+        UNION ALL SELECT concat(i.indexprs, i.indpred) FROM pg_index i
+            WHERE r.class = 'pg_class'::regclass AND i.indexrelid = r.object
+        UNION ALL SELECT w.ev_action::text FROM pg_rewrite w WHERE r.class = 'pg_rewrite'::regclass AND w.oid = r.object
+    ) e (value) CROSS JOIN LATERAL regexp_matches(e.value, '\\{FUNCEXPR :funcid ([0-9]+) :funcresulttype [0-9]+ '
+        || ':funcretset \\w+ :funcvariadic \\w+ :funcformat [03] |:aggfnoid ([0-9]+) |:winfnoid ([0-9]+) ', 'g') f
+)
+SELECT c.relation, c.kind, CASE c.kind WHEN 'd' THEN c.part END, n.nspname, p.proname, p.pronargs
+FROM called c JOIN pg_proc p ON p.oid = c.function JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE p.oid >= 16384 OR p.provolatile <> 'i'
+UNION SELECT m.oid, 'v', NULL, 'pg_catalog', asked.name, 0 FROM mine m JOIN pg_rewrite r ON r.ev_class = m.oid
+    CROSS JOIN (VALUES ('current_user'), ('current_timestamp')) asked (name)
+WHERE r.rulename = '_RETURN' AND r.ev_action::text LIKE '%{SQLVALUEFUNCTION %'";
+
 /// The foreign keys of users' tables, and what becomes of rows that refer to one that changes.
 pub(super) const FOREIGN_KEYS: &str = "
 SELECT f.oid, f.conrelid, f.conname, f.confrelid,
@@ -79,6 +131,22 @@ fn note_rule(relation: &mut RawRelation, row: &TextRow) -> Result<(), ControlErr
 
 fn note_policy(relation: &mut RawRelation, row: &TextRow) -> Result<(), ControlError> {
     relation.hazards.policies_read.push(number(row, 1)?);
+    Ok(())
+}
+
+fn note_code(relation: &mut RawRelation, row: &TextRow) -> Result<(), ControlError> {
+    let call = BodyCall {
+        schema: Some(text(row, 3)?),
+        name: text(row, 4)?,
+        arguments: number(row, 5)?,
+    };
+    match letter(row, 1)? {
+        'v' => relation.hazards.calls.push(call),
+        _ => relation.hazards.code.push(RawCode {
+            column: optional(row, 2),
+            call,
+        }),
+    }
     Ok(())
 }
 

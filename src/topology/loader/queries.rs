@@ -60,6 +60,12 @@ const BEGIN: &str =
 const PLAIN_PATH: &str = "SET LOCAL search_path = pg_catalog";
 const END: &str = "COMMIT";
 
+/// To compile the questions would take many times as long as to answer them.
+const JIT_OFF: &str = "SELECT pg_catalog.set_config('shardwire.jit', pg_catalog.current_setting('jit'), true), \
+     pg_catalog.set_config('jit', 'off', true)";
+const JIT_AS_BEFORE: &str =
+    "SELECT pg_catalog.set_config('jit', pg_catalog.current_setting('shardwire.jit'), true)";
+
 /// Relations that are neither the server's own nor some session's temporary ones.
 macro_rules! of_users {
     () => {
@@ -102,7 +108,8 @@ const DIGEST: &str = concat!(
     UNION ALL SELECT hashint8extended(r.xmin::text::int8, r.oid::int8) FROM pg_rewrite r JOIN mine ON mine.oid = r.ev_class
     UNION ALL SELECT hashint8extended(t.xmin::text::int8, t.oid::int8) FROM pg_trigger t JOIN mine ON mine.oid = t.tgrelid
     UNION ALL SELECT hashint8extended(k.xmin::text::int8, k.indexrelid::int8) FROM pg_index k JOIN mine ON mine.oid = k.indrelid
-        WHERE k.indisprimary
+        WHERE k.indisprimary OR k.indexprs IS NOT NULL OR k.indpred IS NOT NULL
+    UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_constraint WHERE contypid <> 0
     UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_type WHERE oid >= 16384
         AND (typtype IN ('d', 'e', 'r', 'm') OR typtype = 'b' AND typcategory <> 'A')
     UNION ALL SELECT hashint8extended(i.xmin::text::int8, i.inhrelid::int8) FROM pg_inherits i JOIN mine ON mine.oid = i.inhrelid
@@ -313,6 +320,7 @@ pub async fn read_catalog(
     database: &Database,
     known: &Arc<BuiltIn>,
 ) -> Result<RawCatalog, ControlError> {
+    source.rows(JIT_OFF).await?;
     let version = value(source, "SELECT current_setting('server_version_num')").await?;
     let version = version.parse();
     let version = version.map_err(|_| ControlError::answer("the server's version is no number"))?;
@@ -328,6 +336,7 @@ pub async fn read_catalog(
     let indexes = source.rows(INDEXES).await?;
     let foreign_keys = source.rows(behind::FOREIGN_KEYS).await?;
     let (relations, numbers) = relations(source, bytewise).await?;
+    source.rows(JIT_AS_BEFORE).await?;
     Ok(RawCatalog {
         definitions: None,
         relations,
