@@ -416,6 +416,23 @@ fn a_small_side_restricts_a_large_one() {
 }
 
 #[test]
+fn equal_subqueries_read_one_copy() {
+    let cluster = cluster(2);
+    let mut pair = Pair::new(&cluster);
+    for sql in [
+        "SELECT (SELECT max(age) FROM users WHERE country = 'de'), count(*) FROM items \
+         GROUP BY (SELECT max(age) FROM users WHERE country = 'de')",
+        "SELECT (item_id % 3) IN (SELECT o.order_id FROM orders o WHERE o.status = 'new'), count(*) FROM items \
+         GROUP BY ROLLUP ((item_id % 3) IN (SELECT o.order_id FROM orders o WHERE o.status = 'new'))",
+        "SELECT array_agg(DISTINCT (SELECT u.name FROM users u WHERE u.user_id = amount + 1 AND age < 30) \
+         ORDER BY (SELECT u.name FROM users u WHERE u.user_id = amount + 1 AND age < 30)) FROM items",
+        "SELECT (SELECT count(*) FROM users WHERE age = 3), (SELECT count(*) FROM users WHERE age = 4)",
+    ] {
+        pair.same(sql);
+    }
+}
+
+#[test]
 fn statements_at_once_do_not_wait_for_each_other() {
     let cluster = Cluster::new()
         .shards(2)

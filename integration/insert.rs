@@ -568,3 +568,24 @@ fn times_in_keys_are_read_with_the_settings_of_the_session() {
     pair.same("SELECT * FROM seen ORDER BY at, n");
     cluster.same_data();
 }
+
+#[test]
+fn explain_shows_rows_of_several_shards() {
+    let cluster = Cluster::new()
+        .shards(2)
+        .schema("CREATE TABLE kept (id int PRIMARY KEY, n int)")
+        .sharded("kept", &["id"])
+        .start();
+    let mut raw = cluster.proxy().raw();
+    for sql in [
+        "EXPLAIN INSERT INTO kept VALUES (1, 1), (2, 2), (3, 3), (4, 4)",
+        "EXPLAIN (COSTS OFF) WITH q AS (SELECT 1) INSERT INTO kept (id) VALUES (1), (2), (3), (4)",
+    ] {
+        let plan = raw.rows(sql).concat();
+        assert!(
+            plan[0].starts_with("Insert rows by their shard"),
+            "{plan:?}"
+        );
+    }
+    assert!(raw.rows("SELECT * FROM kept").is_empty());
+}

@@ -60,6 +60,7 @@ mod queries;
 mod replicas;
 mod replicated;
 mod reports;
+mod restrict;
 mod routines;
 mod routing;
 mod scatter;

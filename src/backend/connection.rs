@@ -358,7 +358,8 @@ impl Connection {
 }
 
 /// The first value of a DataRow; none if it is NULL.
-fn first_value(body: &[u8]) -> Option<String> {
+/// The first value of a DataRow in text.
+pub fn first_value(body: &[u8]) -> Option<String> {
     let mut reader = Reader::new(body);
     reader.bytes(2).ok()?;
     let length = usize::try_from(reader.i32().ok()?).ok()?;

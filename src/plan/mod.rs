@@ -80,6 +80,7 @@ pub use combine::Combine;
 pub use combine::Execution;
 pub use combine::Intermediate;
 pub use combine::KeyLink;
+pub use combine::KeySource;
 pub use combine::NOW;
 pub use combine::Unfinished;
 pub use copy::CopyIn;

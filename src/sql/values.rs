@@ -33,6 +33,24 @@ enum Symbol {
     Token(TokenKind, Box<str>),
 }
 
+/// How many tokens of an `EXPLAIN` stand before the INSERT that it explains; none of any other statement.
+pub fn explained(text: &str, tokens: &[Token]) -> usize {
+    let is_explain = |first: &Token| first.is_word(text, "explain");
+    if !tokens.first().is_some_and(is_explain) {
+        return 0;
+    }
+    let mut depth = 0_usize;
+    let begins = tokens.iter().position(|token| {
+        if token.is_symbol(text, "(") {
+            depth += 1;
+        } else if token.is_symbol(text, ")") {
+            depth = depth.saturating_sub(1);
+        }
+        depth == 0 && (token.is_word(text, "insert") || token.is_word(text, "with"))
+    });
+    begins.unwrap_or(0)
+}
+
 /// The rows of `INSERT … VALUES (…), (…)`, as ranges of `tokens`, each with its parentheses; none if the
 /// statement is anything else.
 pub fn rows(text: &str, tokens: &[Token]) -> Option<Vec<Range<usize>>> {

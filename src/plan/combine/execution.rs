@@ -33,6 +33,8 @@ pub struct Execution {
     pub hub: Option<ShardIndex>,
     /// The intermediate relations that it reads.
     pub relations: Vec<Intermediate>,
+    /// What the hub reads where it is, by whose keys others are restricted.
+    pub locals: Vec<Intermediate>,
     /// It was not parsed: whoever runs it sees to it that it reads nothing else.
     pub is_unread: bool,
     /// What `text` will be, if the types of the only relation decide on it.
@@ -69,13 +71,29 @@ pub struct Intermediate {
 pub struct KeyLink {
     /// The own column, as SQL that stands in the query.
     pub column: String,
-    /// Index of the other intermediate relation.
-    pub other: usize,
+    /// Where the other column is.
+    pub other: KeySource,
     /// The other column, as SQL.
     pub other_column: String,
 }
 
+/// What has the keys that restrict an intermediate relation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// One of [`Execution::relations`].
+    Copy(usize),
+    /// One of [`Execution::locals`].
+    Local(usize),
+}
+
 impl Intermediate {
+    /// Whether it has the same rows as another one, before keys restrict them.
+    fn has_rows_of(&self, other: &Intermediate) -> bool {
+        (&self.query, &self.columns, &self.source) == (&other.query, &other.columns, &other.source)
+            && self.parameters == other.parameters
+            && self.shards == other.shards
+    }
+
     /// The query, restricted to rows whose linked column is one of `keys`: an array as SQL.
     pub fn restricted(&mut self, link: &KeyLink, keys: &str) {
         let word = if self.conditions == 0 { "WHERE" } else { "AND" };
@@ -104,27 +122,30 @@ impl Combine {
             tokens: &tokens,
             is_timeless: !keyed::names_moment(arguments),
         };
-        let mut relations = Vec::new();
-        let mut names = Vec::with_capacity(self.fragments.len());
-        for fragment in &self.fragments {
-            let is_shipped =
-                is_joined || self.is_unread || matches!(fragment.place, Place::Shards(_));
-            names.push(is_shipped.then(|| format!("shardwire_{}", relations.len() + 1)));
-            if let Some(Some(name)) = names.last() {
-                let shards = self.shards(fragment, arguments);
-                relations.push(fragment.intermediate(name, shards, &written)?);
+        let placed = self.placed(arguments, &written, is_joined)?;
+        let Placed {
+            mut relations,
+            locals,
+            places,
+        } = placed;
+        for (fragment, own) in self.fragments.iter().enumerate() {
+            let at = match places.get(fragment) {
+                Some(KeySource::Copy(at)) => *at,
+                _ => continue,
+            };
+            if let Some(relation) = relations.get_mut(at) {
+                relation.links = own.key_links(at, &places);
             }
         }
-        let index_of = |fragment: usize| {
-            let shipped = names.iter().take(fragment).flatten().count();
-            names.get(fragment)?.as_ref().map(|_| shipped)
-        };
-        for (fragment, own) in self.fragments.iter().enumerate() {
-            let Some(relation) = index_of(fragment).and_then(|at| relations.get_mut(at)) else {
-                continue;
-            };
-            relation.links = own.key_links(&index_of);
-        }
+        let names: Vec<Option<String>> = places
+            .iter()
+            .map(|place| match place {
+                KeySource::Copy(at) => Some(copy_name(*at)),
+                KeySource::Local(_) => None,
+            })
+            .collect();
+        let linked = |link: &KeyLink| matches!(link.other, KeySource::Local(_));
+        let is_linked = relations.iter().any(|one| one.links.iter().any(linked));
         let plain = splice(text, lex, &self.edits(&names, &written, false)?)?;
         let typed = match self.occurrences.iter().any(|one| one.is_whole) {
             true => Some(splice(text, lex, &self.edits(&names, &written, true)?)?),
@@ -139,9 +160,62 @@ impl Combine {
             typed,
             hub: self.hub,
             relations,
+            locals: if is_linked { locals } else { Vec::new() },
             is_unread: self.is_unread,
             unfinished: None,
         })
+    }
+
+    /// Where each fragment's rows come from. Two that turn out to be the same have one copy: PostgreSQL must see
+    /// that expressions over them are equal.
+    fn placed(
+        &self,
+        arguments: &Arguments<'_>,
+        written: &Written<'_>,
+        is_joined: bool,
+    ) -> Result<Placed> {
+        let mut placed = Placed::default();
+        let mut copied: Vec<&Fragment> = Vec::new();
+        for (index, fragment) in self.fragments.iter().enumerate() {
+            let is_shipped =
+                is_joined || self.is_unread || matches!(fragment.place, Place::Shards(_));
+            let shards = self.shards(fragment, arguments);
+            if !is_shipped {
+                let keys = Fragment {
+                    columns: self.keys_of(index),
+                    ..fragment.clone()
+                };
+                placed.places.push(KeySource::Local(placed.locals.len()));
+                placed.locals.push(keys.intermediate("", shards, written)?);
+                continue;
+            }
+            let mut relation = fragment.intermediate("", shards, written)?;
+            let mut known = placed.relations.iter().zip(&copied);
+            let same = known.position(|(known, of)| {
+                known.has_rows_of(&relation)
+                    && of.links == fragment.links
+                    && of.sample.is_none()
+                    && fragment.sample.is_none()
+            });
+            let at = same.unwrap_or(placed.relations.len());
+            placed.places.push(KeySource::Copy(at));
+            if same.is_none() {
+                relation.name = copy_name(at);
+                placed.relations.push(relation);
+                copied.push(fragment);
+            }
+        }
+        Ok(placed)
+    }
+
+    /// The columns of a fragment that others are restricted by. The client may not be allowed to read more.
+    fn keys_of(&self, fragment: usize) -> Vec<String> {
+        let links = self.fragments.iter().flat_map(|one| &one.links);
+        let links = links.filter(|link| link.other == fragment);
+        let mut columns: Vec<String> = links.map(|link| link.other_column.clone()).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
     }
 
     /// What makes the hub's statement of the client's; `names` are those of the copies, by fragment.
@@ -198,6 +272,20 @@ impl Combine {
     }
 }
 
+/// Where the rows of fragments come from.
+#[derive(Default)]
+struct Placed {
+    relations: Vec<Intermediate>,
+    locals: Vec<Intermediate>,
+    /// Of each fragment.
+    places: Vec<KeySource>,
+}
+
+/// The name of a copy on the hub.
+fn copy_name(at: usize) -> String {
+    format!("shardwire_{}", at + 1)
+}
+
 /// A text of the planned shape.
 pub(super) struct Written<'a> {
     pub text: &'a str,
@@ -238,18 +326,20 @@ impl Fragment {
         )
     }
 
-    /// The links to fragments that are shipped; `index_of` are their places.
-    fn key_links(&self, index_of: &impl Fn(usize) -> Option<usize>) -> Vec<KeyLink> {
+    /// The links of its copy, which is at `at`; `places` are those of all fragments.
+    fn key_links(&self, at: usize, places: &[KeySource]) -> Vec<KeyLink> {
         let links = self.links.iter();
         links
             .filter_map(|link| {
-                Some(KeyLink {
-                    column: format!(
-                        "{}.{}",
-                        quote_identifier(&self.alias),
-                        quote_identifier(&link.column)
-                    ),
-                    other: index_of(link.other)?,
+                let other = *places.get(link.other)?;
+                let column = format!(
+                    "{}.{}",
+                    quote_identifier(&self.alias),
+                    quote_identifier(&link.column)
+                );
+                (other != KeySource::Copy(at)).then(|| KeyLink {
+                    column,
+                    other,
                     other_column: quote_identifier(&link.other_column),
                 })
             })

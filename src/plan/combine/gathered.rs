@@ -180,6 +180,7 @@ impl Combine {
             text: text.to_owned(),
             typed: None,
             hub: None,
+            locals: Vec::new(),
             relations: vec![Intermediate {
                 name: partial::TABLE.to_owned(),
                 of: gathered.words().to_owned(),

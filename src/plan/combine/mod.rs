@@ -62,6 +62,7 @@ use terms::Terms;
 pub use execution::Execution;
 pub use execution::Intermediate;
 pub use execution::KeyLink;
+pub use execution::KeySource;
 pub use gathered::NOW;
 pub use gathered::Unfinished;
 

@@ -219,6 +219,7 @@ impl Insertion {
         while tokens.last().is_some_and(|last| last.is_symbol(text, ";")) {
             tokens.pop();
         }
+        tokens.drain(..values::explained(text, &tokens));
         let rows = values::rows(text, &tokens).ok_or_else(unlike)?;
         Ok((tokens, rows))
     }

@@ -37,60 +37,11 @@ pub(super) struct Hub {
     pub shares: Vec<Vec<String>>,
 }
 
-/// The values of a column of an intermediate relation.
-pub(super) enum Keys {
-    /// None at all.
-    None,
-    /// These, an array as SQL.
-    These(String),
-    /// What may be any, because there are too many or their type has no exact text.
-    Any,
-}
-
-/// Types whose values are the same in text, whatever is set.
-const KEY_TYPES: [&str; 8] = [
-    "smallint",
-    "integer",
-    "bigint",
-    "text",
-    "character varying",
-    "uuid",
-    "date",
-    "numeric",
-];
-
-/// Longer lists of keys are not sent.
-const LARGEST_KEYS_BYTES: usize = 1 << 20;
-
 impl Hub {
     /// Has the transaction only read from now on.
     pub async fn read_only(&mut self) -> Result<(), Stop> {
         let sql = "SET TRANSACTION READ ONLY";
         self.lease.run(sql).await.map_err(failed)
-    }
-
-    /// The values of a column of an intermediate relation that is filled.
-    pub async fn keys(&mut self, relation: &str, column: &str) -> Result<Keys, Stop> {
-        // Arrays of arrays are not made of what differs in length.
-        let sql = format!(
-            "SELECT pg_catalog.pg_typeof((SELECT {column} FROM pg_temp.{relation} LIMIT 0))::text"
-        );
-        let name = self.lease.value(&sql).await.map_err(failed)?;
-        let name = name.unwrap_or_default();
-        if !KEY_TYPES.contains(&name.as_str()) {
-            return Ok(Keys::Any);
-        }
-        let sql = format!(
-            "SELECT pg_catalog.array_agg(DISTINCT {column})::text FROM pg_temp.{relation} \
-             WHERE {column} IS NOT NULL"
-        );
-        let Some(keys) = self.lease.value(&sql).await.map_err(failed)? else {
-            return Ok(Keys::None);
-        };
-        Ok(match keys.len() <= LARGEST_KEYS_BYTES {
-            true => Keys::These(format!("{}::{name}[]", quote_literal(&keys))),
-            false => Keys::Any,
-        })
     }
 }
 
@@ -164,7 +115,12 @@ impl Session {
             _ => (self.settings.server(), String::new()),
         };
         hub.lease.apply(settings).await.map_err(failed)?;
-        let mut begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n{opening}");
+        // What it restricts by must be what it reads behind that.
+        let level = match execution.locals.is_empty() {
+            true => "READ COMMITTED",
+            false => "REPEATABLE READ",
+        };
+        let mut begin = format!("BEGIN ISOLATION LEVEL {level} READ WRITE;\n{opening}");
         if execution.is_unread {
             begin.push_str(";\nSAVEPOINT shardwire_original");
         }

@@ -15,6 +15,7 @@
 
 mod explained;
 mod hub;
+mod keys;
 mod texts;
 
 use std::time::Instant;
@@ -28,7 +29,8 @@ use crate::exec::combine::request::{self, Described, Parameter};
 use crate::exec::scatter::{Ended, Failure, Scatter};
 use crate::plan::{Execution, Intermediate, Parameters, Plan};
 use crate::pool::Lease;
-use crate::session::combine::hub::{Hub, Keys};
+use crate::session::combine::hub::Hub;
+use crate::session::combine::keys::next_to_fill;
 use crate::session::control::{Signal, shutdown};
 use crate::session::copy_out::{copy_out, describable};
 use crate::session::held::Held;
@@ -71,6 +73,17 @@ impl<'a> Asked<'a> {
             Some(bind) => Parameters::new(self.types, bind.formats, bind.values),
             None => Parameters::none(),
         }
+    }
+
+    /// Those of the client's parameters that one of the proxy's own statements has.
+    fn given(&self, indexes: &[usize], described: &Described) -> Vec<Parameter<'a>> {
+        let parameters = self.parameters();
+        let given = |index: &usize| {
+            let type_oid = described.types.get(*index).copied().unwrap_or(0);
+            let format = parameters.format(*index).unwrap_or(Format::Text);
+            (type_oid, format, parameters.value(*index).flatten())
+        };
+        indexes.iter().map(given).collect()
     }
 }
 
@@ -237,8 +250,9 @@ impl Session {
         let mut left = self.database.limits.intermediate_bytes;
         hub.filled = vec![None; execution.relations.len()];
         hub.shares = vec![Vec::new(); execution.relations.len()];
-        while let Some(at) = next_to_fill(execution, &hub.filled) {
-            self.restrict(hub, execution, at).await?;
+        let estimates = self.estimates(hub, execution, asked).await?;
+        while let Some(at) = next_to_fill(execution, &hub.filled, &estimates) {
+            self.restrict(hub, execution, (at, asked)).await?;
             let Some(relation) = execution.relations.get(at) else {
                 break;
             };
@@ -263,40 +277,6 @@ impl Session {
         hub.lease.run(&analyse).await.map_err(failed)
     }
 
-    /// Restricts what is about to be copied by the keys of small copies that are there.
-    async fn restrict(
-        &self,
-        hub: &mut Hub,
-        execution: &mut Execution,
-        at: usize,
-    ) -> Result<(), Stop> {
-        if !self.settings.context().encoding.is_utf8() {
-            return Ok(());
-        }
-        let links = execution.relations.get(at).map(|one| one.links.clone());
-        for link in links.unwrap_or_default() {
-            let Some(Some((rows, _))) = hub.filled.get(link.other) else {
-                continue;
-            };
-            let Some(other) = execution.relations.get(link.other) else {
-                continue;
-            };
-            if *rows > MOST_KEYS {
-                continue;
-            }
-            let keys = hub.keys(&other.name, &link.other_column).await?;
-            let Some(relation) = execution.relations.get_mut(at) else {
-                continue;
-            };
-            match keys {
-                Keys::These(keys) => relation.restricted(&link, &keys),
-                Keys::None => relation.shards = ShardSet::new(),
-                Keys::Any => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Fills one intermediate relation; the rows and bytes that were copied.
     async fn fill_one(
         &mut self,
@@ -312,16 +292,7 @@ impl Session {
         let text = self.encoded(&relation.columns)?;
         self.describe_on(hub, (&text, &[]), &mut columns).await?;
         let columns = columns.rows.pop().unwrap_or_default();
-        let parameters = asked.parameters();
-        let parameters: Vec<Parameter<'_>> = relation
-            .parameters
-            .iter()
-            .map(|index| {
-                let type_oid = hub.described.types.get(*index).copied().unwrap_or(0);
-                let format = parameters.format(*index).unwrap_or(Format::Text);
-                (type_oid, format, parameters.value(*index).flatten())
-            })
-            .collect();
+        let parameters = asked.given(&relation.parameters, &hub.described);
         let text = self.encoded(&relation.query)?;
         let mut request = Vec::new();
         request::write_fragment(&mut request, &text, &parameters);
@@ -466,26 +437,6 @@ impl Session {
             Err(stop) => Err(stop),
         }
     }
-}
-
-/// Copies with more rows restrict nothing.
-const MOST_KEYS: u64 = 10_000;
-
-/// The next intermediate relation to fill: one that a small one restricts, else the one with the most
-/// conditions.
-fn next_to_fill(execution: &Execution, filled: &[Option<(u64, u64)>]) -> Option<usize> {
-    let is_small = |other: usize| {
-        let filled = filled.get(other).copied().flatten();
-        filled.is_some_and(|(rows, _)| rows <= MOST_KEYS)
-    };
-    let left = execution.relations.iter().enumerate();
-    let left = left.filter(|(at, _)| filled.get(*at).is_some_and(Option::is_none));
-    let rank = |at: usize, relation: &Intermediate| {
-        let links = relation.links.iter().filter(|link| is_small(link.other));
-        (links.count(), relation.conditions, std::cmp::Reverse(at))
-    };
-    left.max_by_key(|(at, relation)| rank(*at, relation))
-        .map(|(at, _)| at)
 }
 
 /// Begins what gives all queries on a shard one snapshot.

@@ -45,7 +45,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Between two attempts while no catalogue has been read yet.
 const FIRST_POLL: Duration = Duration::from_millis(100);
 /// Between two comparisons of the shards' schemas while nothing changes …
-const COMPARISON: Duration = Duration::from_secs(60);
+const COMPARISON: Duration = Duration::from_secs(15);
 /// … and at least.
 const COMPARISON_PAUSE: Duration = Duration::from_secs(2);
 /// For reading a catalogue, however large.
