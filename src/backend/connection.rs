@@ -357,8 +357,7 @@ impl Connection {
     }
 }
 
-/// The first value of a DataRow; none if it is NULL.
-/// The first value of a DataRow in text.
+/// The first value of a DataRow in text; none if it is NULL.
 pub fn first_value(body: &[u8]) -> Option<String> {
     let mut reader = Reader::new(body);
     reader.bytes(2).ok()?;
