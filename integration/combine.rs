@@ -468,6 +468,16 @@ const FUNCTIONS: &str = "
     CREATE FUNCTION makes(int) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS
         'DECLARE n bigint; BEGIN EXECUTE ''SELECT count(*) FROM users'' INTO n; RETURN n; END';
     CREATE FUNCTION stored(int) RETURNS bigint LANGUAGE sql IMMUTABLE RETURN (SELECT count(*) FROM users);
+    CREATE FUNCTION indirect(int) RETURNS bigint LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT 1 + counts($1); END;
+    CREATE FUNCTION further(int) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT indirect($1)';
+    CREATE FUNCTION xml(int) RETURNS int LANGUAGE sql IMMUTABLE AS
+        'SELECT length(query_to_xml(''SELECT * FROM users'', true, true, '''')::text)';
+    CREATE FUNCTION xml_atomic(int) RETURNS int LANGUAGE sql IMMUTABLE RETURN length(table_to_xml('users', true, true, '')::text);
+    CREATE FUNCTION bytes(int) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN pg_relation_size(''users''); END';
+    CREATE FUNCTION plus(bigint, int) RETURNS bigint LANGUAGE sql IMMUTABLE RETURN $1 + counts($2);
+    CREATE OPERATOR |+| (leftarg = bigint, rightarg = int, function = plus);
+    CREATE FUNCTION operated(int) RETURNS bigint LANGUAGE sql IMMUTABLE RETURN 1::bigint |+| $1;
+    CREATE FUNCTION clamped(int) RETURNS int LANGUAGE sql STABLE RETURN (SELECT max(clamp(x)) FROM generate_series(1, $1) x);
     CREATE FUNCTION adds(bigint, int) RETURNS bigint LANGUAGE sql AS 'SELECT $1 + count(*) FROM users';
     CREATE AGGREGATE total (int) (sfunc = adds, stype = bigint, initcond = '0');
 ";
@@ -488,10 +498,18 @@ fn functions_of_users_only_compute_or_are_refused() {
         "SELECT user_id FROM users WHERE clamp(age) < 9 ORDER BY clamp(age) DESC, user_id LIMIT 9",
         "SELECT u.label, label(u) FROM users u JOIN orders o ON o.order_id = u.age ORDER BY u.user_id",
         "SELECT clamp(77), next(3)",
+        "SELECT user_id, clamped(age) FROM users WHERE clamped(age) < 9 ORDER BY user_id LIMIT 9",
     ] {
         pair.same(sql);
     }
     for sql in [
+        "SELECT indirect(age) FROM users",
+        "SELECT further(1)",
+        "SELECT max(xml(age)) FROM users",
+        "SELECT xml_atomic(age) FROM users WHERE user_id = 3",
+        "SELECT bytes(age) FROM users",
+        "SELECT operated(1)",
+        "UPDATE users SET age = age + further(1) WHERE user_id = 3",
         "SELECT counts(age) FROM users",
         "SELECT makes(3)",
         "SELECT stored(age) FROM users WHERE user_id = 3",

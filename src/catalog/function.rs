@@ -9,6 +9,9 @@ use crate::catalog::RawCatalog;
 use crate::catalog::RawFunction;
 use crate::sql::body::Body;
 
+/// Functions that tell the moment of a transaction or statement.
+const MOMENTS: [&str; 3] = ["now", "statement_timestamp", "transaction_timestamp"];
+
 /// What is known of the functions of one name in one schema. Overloads can't be told apart without
 /// types, so that the worst of them counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +124,7 @@ fn by_name(
         .iter()
         .map(|row| row.source.as_deref().and_then(Body::read))
         .collect();
-    let suspects = suspects(rows, &bodies, relations);
+    let suspects = suspects(rows, &bodies, (relations, below));
     for (row, body) in rows.iter().zip(bodies) {
         let is_suspect = suspects.contains(row.name.as_str());
         let next = known(row, body, is_suspect);
@@ -157,15 +160,21 @@ fn by_name(
 }
 
 /// The names of functions that may run queries, or call one that may: whatever is declared of a function, it does
-/// what those do that it calls. `relations` are the names of all tables and their like.
+/// what those do that it calls. `relations` are the names of all tables and their like, and `built_in` the functions that
+/// PostgreSQL comes with.
 fn suspects<'a>(
     rows: &'a [RawFunction],
     bodies: &[Option<Body>],
-    relations: &HashSet<&str>,
+    (relations, built_in): (&HashSet<&str>, &HashMap<String, Vec<Function>>),
 ) -> HashSet<&'a str> {
     let mut names = HashSet::new();
     // Those of them that may be called as a field of a row.
     let mut fields = HashSet::new();
+    let foreign = rows
+        .iter()
+        .filter(|row| row.language == "c" && row.volatility != 'i');
+    let foreign: HashSet<&str> = foreign.map(|row| row.name.as_str()).collect();
+    let harmful = |name: &str| names_harm(name, built_in) || foreign.contains(name);
     let mut is_more = true;
     while is_more {
         let before = (names.len(), fields.len());
@@ -173,9 +182,9 @@ fn suspects<'a>(
             let is_declared = is_code(row) && row.volatility != 'i';
             let is_seen = || {
                 body.as_ref().is_some_and(|body| {
-                    let mut calls = body.calls.iter();
+                    let mut calls = body.calls.iter().map(|call| call.name.as_str());
                     reads(body, relations)
-                        || calls.any(|call| names.contains(call.name.as_str()))
+                        || calls.any(|name| names.contains(name) || harmful(name))
                         || body.names.iter().any(|name| fields.contains(name.as_str()))
                 })
             };
@@ -189,6 +198,19 @@ fn suspects<'a>(
         is_more = before != (names.len(), fields.len());
     }
     names
+}
+
+/// Whether PostgreSQL comes with a function of this name that does more than compute, or reads tables that its
+/// arguments name.
+fn names_harm(name: &str, built_in: &HashMap<String, Vec<Function>>) -> bool {
+    let functions = built_in.get(name).into_iter().flatten();
+    functions
+        .into_iter()
+        .any(|function| match function.volatility {
+            Volatility::Immutable => false,
+            Volatility::Stable => name.contains("_to_xml") || MOMENTS.contains(&name),
+            Volatility::Volatile => true,
+        })
 }
 
 /// Whether a body names a relation or makes statements of strings.
@@ -212,8 +234,7 @@ fn known(row: &RawFunction, body: Option<Body>, is_suspect: bool) -> Function {
     let is_code = is_code(row);
     let routine = match row.language.as_str() {
         "sql" | "plpgsql" if is_code && matches!(row.kind, 'f' | 'p') && body.is_some() => {
-            // An empty one stands for a body that is no text.
-            let source = row.source.as_deref().filter(|source| !source.is_empty());
+            let source = row.source.as_deref().filter(|_| !row.is_tree);
             source.map(|source| Routine {
                 source: source.into(),
                 is_plpgsql: row.language == "plpgsql",

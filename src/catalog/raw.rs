@@ -212,8 +212,10 @@ pub struct RawFunction {
     pub returns_set: bool,
     /// Its first argument may be a row, so that it may be called as a field of one.
     pub takes_row: bool,
-    /// `prosrc`, if it is in SQL or PL/pgSQL.
+    /// `prosrc`, if it is in SQL or PL/pgSQL; what stands for it where it is no text.
     pub source: Option<String>,
+    /// The body is no text (`BEGIN ATOMIC`), and the source only names what it reads and calls.
+    pub is_tree: bool,
     /// All its arguments and columns.
     pub arguments: Vec<RawArgument>,
 }

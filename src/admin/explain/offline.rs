@@ -145,6 +145,7 @@ fn function(name: &str) -> RawFunction {
         language: "internal".to_owned(),
         returns_set: false,
         takes_row: false,
+        is_tree: false,
         arguments: Vec::new(),
         source: None,
     }

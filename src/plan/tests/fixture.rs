@@ -344,6 +344,7 @@ impl Reader {
             language: language.to_owned(),
             returns_set: name == "generate_series",
             takes_row: false,
+            is_tree: false,
             arguments: Vec::new(),
             // As of a body that is no text, and that names no table.
             source: volatility.starts_with('i').then(String::new),

@@ -16,35 +16,56 @@ macro_rules! first_of_users {
 }
 
 const BUILT_IN: &str = concat!(
-    "SELECT n.nspname, p.proname, p.provolatile::text, p.prokind::text, l.lanname, p.proretset, NULL, false, NULL \
+    "SELECT n.nspname, p.proname, p.provolatile::text, p.prokind::text, l.lanname, p.proretset, NULL, false, NULL, false \
      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang \
      WHERE p.oid < ",
     first_of_users!()
 );
 
-/// There is no source where it does not tell all: where the default of an argument does more than compute, and
-/// where the body is no text, unless that is immutable. Such a body is then told by the tables that it names, and
-/// is empty if there are none.
+/// What stands for a body that is no text: what its parse tree names, as PostgreSQL has resolved it, in words of which a
+/// reader of bodies makes the same. Casts and operators are functions in it; those that a server comes with are harmless.
+/// The codes are those of `CmdType`, `RTEKind` and `SQLValueFunctionOp`, and the types those that number objects.
+macro_rules! named_in_tree {
+    () => {
+        "(SELECT concat_ws(' ', CASE WHEN t.tree ~ ':rtekind 0 ' THEN 'TABLE' END,
+              (SELECT string_agg(quote_ident(c.relname), ' ') FROM pg_class c WHERE c.oid IN
+                  (SELECT m[1]::oid FROM regexp_matches(t.tree, ':relid ([0-9]+)', 'g') m)),
+              (SELECT string_agg(quote_ident(m.nspname) || '.' || quote_ident(f.proname)
+                      || '(' || rtrim(repeat('0,', f.pronargs), ',') || ')', ' ')
+               FROM pg_proc f JOIN pg_namespace m ON m.oid = f.pronamespace WHERE f.oid IN
+                  (SELECT m[1]::oid FROM regexp_matches(t.tree, ':(?:funcid|aggfnoid|winfnoid) ([0-9]+)', 'g') m
+                   UNION ALL SELECT m[1]::oid FROM regexp_matches(t.tree, ':opfuncid ([0-9]+)', 'g') m WHERE m[1]::oid >= 16384)),
+              CASE WHEN t.tree ~ ':commandType [2-9]|:hasForUpdate true' THEN 'UPDATE' END,
+              CASE WHEN t.tree ~ ':op [0-8] :type' THEN 'current_timestamp' END,
+              CASE WHEN t.tree ~ ':op (9|1[0-4]) :type' THEN 'current_user' END,
+              CASE WHEN t.tree ~ 'type (26|24|2202|2203|2204|2205|2206|3734|3769|4089|4096|4191)[ )}]' OR t.tree ~ ':varattno -' THEN 'oid' END)
+          FROM (SELECT p.prosqlbody::text AS tree) t)"
+    };
+}
+
+/// There is no source where it does not tell all, which is where the default of an argument does more than compute.
+/// Code in other languages is not read: if it names what runs queries, it is one that makes them of strings.
 const OWN: &str = concat!(
     "
 SELECT n.nspname, p.proname, p.provolatile::text, p.prokind::text, l.lanname, p.proretset,
        CASE WHEN l.lanname IN ('sql', 'plpgsql') AND (p.proargdefaults::text LIKE '%{SUBLINK%' OR EXISTS (
                 SELECT FROM regexp_matches(p.proargdefaults::text, ':(?:op)?funcid ([0-9]+)', 'g') m
                 LEFT JOIN pg_proc q ON q.oid = m[1]::oid WHERE q.provolatile IS DISTINCT FROM 'i' OR q.oid >= 16384)) THEN NULL
-            WHEN l.lanname IN ('sql', 'plpgsql') AND p.prosqlbody IS NULL THEN p.prosrc
+            WHEN p.prosqlbody IS NOT NULL THEN ",
+    named_in_tree!(),
+    "
+            WHEN l.lanname IN ('sql', 'plpgsql') THEN p.prosrc
             WHEN p.prokind = 'a' THEN
                 (SELECT string_agg(quote_ident(m.nspname) || '.' || quote_ident(f.proname) || '()', ' ')
                  FROM pg_aggregate a JOIN pg_namespace m ON true JOIN pg_proc f ON m.oid = f.pronamespace
                      AND f.oid IN (a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
                  WHERE a.aggfnoid = p.oid)
-            WHEN p.prosqlbody IS NOT NULL AND p.provolatile = 'i' THEN
-                (SELECT coalesce('TABLE ' || string_agg(quote_ident(c.relname), ' '), '')
-                 FROM pg_depend d JOIN pg_class c ON c.oid = d.refobjid
-                 WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass) END,
+            WHEN l.lanname NOT IN ('c', 'internal') AND p.prosrc ~* 'spi|execute|prepare|cursor|query|connect|psql' THEN 'EXECUTE' END,
        p.prokind = 'f' AND (SELECT a.typtype IN ('c', 'p') FROM pg_type a WHERE a.oid = p.proargtypes[0]),
        CASE WHEN l.lanname IN ('sql', 'plpgsql') THEN
            array_to_string(ARRAY(SELECT coalesce(p.proargmodes[k.place], 'i')::text || k.type || ' ' || coalesce(p.proargnames[k.place], '')
-               FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY k (type, place) ORDER BY k.place), chr(1)) END
+               FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY k (type, place) ORDER BY k.place), chr(1)) END,
+       p.prosqlbody IS NOT NULL
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
 WHERE p.oid >= ",
     first_of_users!()
@@ -82,6 +103,7 @@ fn function(row: &TextRow) -> Result<RawFunction, ControlError> {
         returns_set: flag(row, 5),
         source: optional(row, 6),
         takes_row: flag(row, 7),
+        is_tree: flag(row, 9),
         arguments: optional(row, 8).map_or(Vec::new(), |written| {
             let all = written.split(BETWEEN).filter(|one| !one.is_empty());
             all.map(argument).collect()
