@@ -77,6 +77,11 @@ pub(super) fn joined<'a>(query: &'a Query<'a>, seen_to: Effects) -> Result<Joine
         return Err(refusal::combine(clause));
     }
     check_calls(query, seen_to)?;
+    let inner = Effects::AGGREGATE | Effects::WINDOW;
+    let mut of_views = query.view_calls.iter();
+    if let Some((name, _)) = of_views.find(|(_, effects)| effects.without(inner) != Effects::NONE) {
+        return Err(refusal::differs(&format!("the function \"{name}\"")));
+    }
     if query.facts.object_ids {
         return Err(refusal::differs("object identifiers"));
     }

@@ -5,6 +5,8 @@
 //!   path: whatever is in another schema has that before its name. A definition with a call by a bare name
 //!   that the session's search path has elsewhere too, or with a backslash where backslashes escape, is
 //!   refused.
+//! - A view of replicated tables that calls what has another value on each server, or in each call, is replaced too
+//!   where the statement may run on several shards: what is said of such calls in a statement holds for it.
 //! - Views in it become their definitions as well. What that makes is planned in place of the client's text,
 //!   so that no rule about tables has an exception for views.
 //! - Tables in it are read with the privileges of the client's role, never with more.
@@ -46,21 +48,41 @@ const DEPTH: usize = 32;
 /// # Errors
 /// `0A000` where that would mean something else.
 pub(super) fn find(query: &Query<'_>) -> Result<Vec<Replacement>> {
-    within(query, 0)
+    if query.request.catalog.shards().len() == 1 {
+        return Ok(Vec::new());
+    }
+    let spreads = query.bound.occurrences().any(|(block, source, bound)| {
+        let location = bound.relation().map(|relation| &relation.location);
+        match location {
+            Some(Location::Sharded(_) | Location::Unserved(_)) => true,
+            Some(Location::Replicated) => is_written(query, block, source),
+            _ => false,
+        }
+    });
+    within(query, spreads, 0)
 }
 
-fn within(query: &Query<'_>, depth: usize) -> Result<Vec<Replacement>> {
+/// Whether a source is what its block writes to.
+fn is_written(query: &Query<'_>, block: BlockId, source: usize) -> bool {
+    let block = query.facts.blocks.get(block);
+    source == 0 && block.is_some_and(|block| block.kind.modifies())
+}
+
+/// `spreads` if the statement may run on several shards.
+fn within(query: &Query<'_>, spreads: bool, depth: usize) -> Result<Vec<Replacement>> {
     let mut found = Vec::new();
-    if query.request.catalog.shards().len() == 1 {
-        return Ok(found);
-    }
     for (block, source, bound) in query.bound.occurrences() {
         let BoundSource::Named(Lookup::Relation(view)) = bound else {
             continue;
         };
-        let kind = query.facts.blocks.get(block).map(|block| &block.kind);
-        let is_written = source == 0 && kind.is_some_and(|kind| kind.modifies());
-        if let Some(definition) = definition(view).filter(|_| !is_written) {
+        if is_written(query, block, source) {
+            continue;
+        }
+        let varying = || match spreads && varies(query, view) {
+            true => view.definition.as_deref(),
+            false => None,
+        };
+        if let Some(definition) = definition(view).or_else(varying) {
             let text = expanded(query.request, (view, definition), depth)?;
             found.push(replacement(query, view, (block, source), &text)?);
         }
@@ -110,6 +132,17 @@ impl Query<'_> {
             return Err(refusal::no_place(self.written_name(block, source), &why));
         }
         Ok(())
+    }
+}
+
+/// Whether a view that every shard has whole would have other rows on each.
+fn varies(query: &Query<'_>, view: &Relation) -> bool {
+    let aggregates = Effects::AGGREGATE | Effects::WINDOW;
+    let is_everywhere = matches!(view.location, Location::Replicated);
+    view.kind == 'v' && is_everywhere && {
+        let calls = Conduct::new(query.request.catalog).view(view, 0);
+        let mut effects = calls.iter().map(|(_, effects)| effects.without(aggregates));
+        effects.any(|effects| effects != Effects::NONE)
     }
 }
 
@@ -163,7 +196,7 @@ pub(super) fn expanded(
         tokens: &tokens,
     };
     let query = Query::new(part, &facts);
-    let edits: Vec<Edit> = within(&query, depth + 1)?
+    let edits: Vec<Edit> = within(&query, true, depth + 1)?
         .iter()
         .filter_map(|one| one.edit(&tokens))
         .collect();
