@@ -548,3 +548,31 @@ fn rows_in_order_are_locked_where_they_are() {
         assert!(!cluster.shard(shard).raw().rows(free).is_empty());
     }
 }
+
+/// One PostgreSQL changes all rows before it gives the first that RETURNING names.
+#[test]
+fn a_change_that_fails_gives_no_rows() {
+    let cluster = cluster(3);
+    let mut pair = Pair::new(&cluster);
+    pair.once("ALTER TABLE users ADD CHECK (n < 100)");
+    for sql in [
+        "UPDATE users SET n = CASE user_id WHEN 7 THEN 100 ELSE 1 END RETURNING user_id, name",
+        "UPDATE users SET n = 1 RETURNING 1 / (user_id - 9)",
+        "DELETE FROM orders RETURNING order_id, 1 / (order_id - 77)",
+        "UPDATE users u SET n = 60 * s.value FROM settings s WHERE s.key = u.country RETURNING u.user_id",
+        "INSERT INTO orders SELECT user_id, order_id - 100 * (order_id / 101), 5 FROM orders RETURNING order_id",
+        "INSERT INTO users (user_id, n) VALUES (101, 1), (102, 2), (103, 3), (104, 104), (105, 5) RETURNING user_id",
+        "INSERT INTO countries VALUES ('es', 'Spain', 1), ('de', 'Germany', 1) RETURNING code",
+    ] {
+        pair.same(sql);
+    }
+    // The rows of the shard that is done are ready long before the other fails.
+    let late = "UPDATE users SET n = 1 WHERE user_id < 20 RETURNING user_id, repeat('x', 20000), \
+         CASE user_id WHEN 7 THEN 1 / (length(pg_sleep(0.3)::text) - length(pg_sleep(0)::text)) END";
+    for _ in 0..2 {
+        let frames = pair.proxy.query(late);
+        let tags: Vec<u8> = frames.iter().map(|frame| frame.tag).collect();
+        assert_eq!(tags, b"EZ");
+    }
+    pair.same_rows("UPDATE users SET n = 2 RETURNING user_id, repeat(name, 20000)");
+}

@@ -6,6 +6,9 @@
 //! shard's row begins. Nothing is kept: while the client's queue is full no shard is read, and TCP
 //! holds the shards back. An error on one shard ends the others.
 //!
+//! A server that changes rows has changed them all before it gives the first that RETURNING names (PostgreSQL
+//! source, `PORTAL_ONE_RETURNING`). So no row of a change passes before every shard has one, or has none and is done.
+//!
 //! With a merge, the first whole row of each shard stays in its connection's buffer until the merge says
 //! that it is next.
 
@@ -28,10 +31,12 @@ mod branch;
 pub mod copying;
 mod merging;
 mod ordered;
+mod preface;
 mod words;
 
 use branch::Branch;
 use ordered::Order;
+use preface::Preface;
 use words::{affected, parses, tag, with_context};
 
 pub use branch::Ended;
@@ -61,21 +66,6 @@ pub struct Scatter<C> {
     preface: Preface,
     /// Decides which shard's row is next, if that is known before rows come.
     order: Option<Order>,
-}
-
-/// What comes before the first row.
-#[derive(Debug, Default)]
-struct Preface {
-    /// Describes the columns as the client named them.
-    original: Option<Vec<u8>>,
-    /// Rows of the proxy's own that come first.
-    head: Vec<u8>,
-    /// The digest of the columns that the client knows already.
-    expected: Option<u64>,
-    /// That the statement was read and bound, as frames.
-    acknowledgement: Vec<u8>,
-    /// How far the shard had come whose error has ended it.
-    reached: Reached,
 }
 
 /// How far a shard has come with a request.
@@ -154,6 +144,13 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             preface: Preface::default(),
             order: None,
         }
+    }
+
+    /// Of a change of rows, if it is one: none passes before all shards have changed theirs.
+    #[must_use]
+    pub fn changing(mut self, changes: bool) -> Scatter<C> {
+        self.preface.changing = if changes { self.branches.len() } else { 0 };
+        self
     }
 
     /// Tells the client nothing, whatever the shards say.
@@ -295,10 +292,12 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
     }
 
     /// Differs once anything has moved.
-    fn progress(&self, out: &Buffer) -> (usize, bool, Option<(usize, usize)>, u64) {
+    fn progress(&self, out: &Buffer) -> (usize, bool, Option<(usize, usize)>, u64, usize) {
         let merged = self.merger.as_ref().map_or(0, Merger::progress);
         let ordered = self.order.as_ref().map_or(0, Order::progress);
-        (out.len(), self.is_released, self.current, merged + ordered)
+        let changing = self.preface.changing;
+        let rows = merged + ordered;
+        (out.len(), self.is_released, self.current, rows, changing)
     }
 
     /// Whether the client has seen a row in part, so that nothing else can be said to it.
@@ -324,7 +323,9 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             let has_failed = front == Some(b'E') && branch.description.is_some();
             let is_ahead = !self.is_released
                 && (has_failed || matches!(front, Some(b'D' | b'C' | b'I' | b's')));
-            let is_early = front == Some(b'D') && !may_pass(&self.order, index);
+            let waits_for_changes = self.preface.changing > 0 && branch.has_changed;
+            let is_early =
+                front == Some(b'D') && (waits_for_changes || !may_pass(&self.order, index));
             let waits = waits
                 || is_early
                 || self
@@ -384,8 +385,8 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 continue;
             }
             if header.tag == b'D' {
-                let may_pass =
-                    self.is_released && self.failure.is_none() && may_pass(&self.order, index);
+                let is_next = self.preface.note_change(branch, out) && may_pass(&self.order, index);
+                let may_pass = self.is_released && self.failure.is_none() && is_next;
                 if !may_pass || out.len() >= self.high_water_bytes {
                     return Ok(());
                 }
@@ -430,6 +431,9 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             return Ok(false);
         };
         let reached = branch.reached;
+        if self.is_released && matches!(header.tag, b'C' | b's') {
+            self.preface.note_change(branch, out);
+        }
         let input = &mut branch.connection.borrow_mut().socket.input;
         let frame = input.bytes().get(..header.frame_bytes).unwrap_or(&[]);
         match header.tag {
@@ -517,14 +521,22 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             return Err(Failure::Changed);
         }
         out.push(&std::mem::take(&mut self.preface.acknowledgement));
+        let mut words = Vec::new();
         if self.told == Told::All || (self.told == Told::Columns && has_columns) {
             let original = self.preface.original.as_deref().map(frame::body);
             match original.and_then(|body| description::with_origins(frame::body(&first), body)) {
-                Some(body) => message(out.tail(), b'T', |frame| frame.extend_from_slice(&body)),
-                None => out.push(&first),
+                Some(body) => message(&mut words, b'T', |frame| frame.extend_from_slice(&body)),
+                None => words.extend_from_slice(&first),
             }
         }
-        out.push(&std::mem::take(&mut self.preface.head));
+        if self.told == Told::All {
+            out.push(&std::mem::take(&mut words));
+        }
+        words.append(&mut self.preface.head);
+        match self.preface.changing {
+            0 => out.push(&words),
+            _ => self.preface.waiting = words,
+        }
         self.is_released = true;
         Ok(())
     }

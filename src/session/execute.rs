@@ -12,7 +12,7 @@ use crate::session::named::Named;
 use crate::session::prepared::Needs;
 use crate::session::replies::Expect;
 use crate::session::route::Need;
-use crate::session::scatter::tag;
+use crate::session::scatter::{changes_rows, tag};
 use crate::session::study::effects;
 use crate::session::wording::Rewrite;
 use crate::session::{HIGH_WATER_BYTES, Session, Stop};
@@ -142,6 +142,7 @@ impl Session {
             out
         };
         let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES).of_query();
+        let scatter = scatter.changing(changes_rows(&named.prepared.plan));
         let answered = self.drive(scatter).await.map_err(|stop| match stop {
             Stop::Words(words) => Stop::Words(rewrite.restore(&words)),
             other => other,

@@ -292,7 +292,7 @@ impl Session {
         if inserting.bound.is_none() {
             scatter = scatter.of_query();
         }
-        let scatter = scatter.ordered(placed.order());
+        let scatter = scatter.ordered(placed.order()).changing(true);
         let driven = self.drive(scatter).await;
         driven.map_err(|stop| match stop {
             Stop::Words(words) => {

@@ -189,7 +189,7 @@ impl Session {
         if written.is_query {
             scatter = scatter.of_query();
         }
-        self.drive(scatter).await
+        self.drive(scatter.changing(true)).await
     }
 
     /// Runs the same on the other shards.

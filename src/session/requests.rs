@@ -127,3 +127,8 @@ pub(super) fn tag(plan: &Plan, answered: &Answered) -> String {
     };
     format!("{word} {}", answered.affected)
 }
+
+/// Whether a statement changes rows, which it may return.
+pub(super) fn changes_rows(plan: &Plan) -> bool {
+    matches!(&plan.statement, Statement::Query(query) if query.modifies)
+}

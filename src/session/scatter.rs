@@ -31,7 +31,7 @@ use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Subject};
 
 pub(super) use crate::session::requests::{
-    ScatterPortal, Way, describe_and_execute, portal_request, statement_and_bind, tag,
+    ScatterPortal, Way, changes_rows, describe_and_execute, portal_request, statement_and_bind, tag,
 };
 
 /// How long shards may take to stop after one has failed; then their connections are closed.
@@ -117,6 +117,7 @@ impl Session {
             out
         };
         let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES).of_query();
+        let scatter = scatter.changing(changes_rows(plan));
         let answered = self.drive(scatter).await?;
         self.end_query(&tag(plan, &answered)).await
     }
@@ -245,6 +246,7 @@ impl Session {
         let request = |lease: &mut Lease| portal_request(lease, &portal.prepared, &bind);
         let limit = self.high_water_bytes();
         let scatter = Scatter::start(gathered, request, portal.is_described, limit)
+            .changing(changes_rows(plan))
             .expecting(self.expected(bind.statement));
         let answered = self.drive(scatter).await?;
         self.conclude(Vec::new(), &tag(&portal.prepared.plan, &answered));

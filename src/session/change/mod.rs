@@ -411,6 +411,7 @@ impl Session {
         if let Some(rows) = limit {
             scatter = scatter.limited(rows);
         }
+        let mut scatter = scatter.changing(true);
         let end = self.pump(&mut scatter).await;
         let is_mid_row = scatter.is_mid_row();
         if !matches!(end, Ok(Ok(_))) {

@@ -426,7 +426,7 @@ impl Session {
         if !feed.is_merge() {
             scatter = scatter.ordered(load.turns(shards));
         }
-        self.drive(scatter).await
+        self.drive(scatter.changing(true)).await
     }
 
     /// Runs a MERGE over the same rows on every shard: on the first of them first, as whatever writes to a
