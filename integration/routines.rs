@@ -344,6 +344,17 @@ fn triggers_that_might_leave_the_shard_are_refused() {
         ));
         pair.refused("INSERT INTO users VALUES (50, 'x')");
     }
+    // What is called like a replicated table is all rows of the statement.
+    pair.once("DROP TRIGGER leak ON users");
+    pair.once(
+        "CREATE OR REPLACE FUNCTION leak() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         INSERT INTO audit SELECT NEW.id, count(*)::text FROM rates; RETURN NULL; END $$",
+    );
+    pair.once(
+        "CREATE TRIGGER leak AFTER INSERT ON users REFERENCING NEW TABLE AS rates \
+         FOR EACH ROW EXECUTE FUNCTION leak()",
+    );
+    pair.refused("INSERT INTO users VALUES (50, 'x'), (56, 'y'), (58, 'z')");
     // The time would be another on each shard.
     pair.once("DROP TRIGGER leak ON users");
     pair.once(

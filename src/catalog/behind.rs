@@ -210,6 +210,7 @@ impl<'a> Behind<'a> {
                 schema: trigger.schema.clone(),
                 function: trigger.function.clone(),
                 is_guarded: trigger.is_guarded,
+                has_transitions: trigger.has_transitions,
             });
         }
         let stores = matches!(event, Trigger::INSERT | Trigger::UPDATE);

@@ -38,6 +38,7 @@ pub use raw::RawIndex;
 pub use raw::RawRelation;
 pub use raw::RawTrigger;
 pub use raw::StoredPlacement;
+pub use relation::Adds;
 pub use relation::Code;
 pub use relation::ColumnDefault;
 pub use relation::Hazards;

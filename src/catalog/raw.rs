@@ -141,6 +141,8 @@ pub struct RawTrigger {
     pub function: String,
     /// Its condition, if it has one, calls functions of users or volatile ones.
     pub is_guarded: bool,
+    /// It has transition tables.
+    pub has_transitions: bool,
 }
 
 impl RawRelation {

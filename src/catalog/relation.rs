@@ -47,9 +47,20 @@ pub enum Written {
     Through(Arc<Relation>),
     /// It is a table as a view shows it.
     View {
-        /// Rows can be added: what the view does not show is no matter for the proxy.
-        inserts: bool,
+        /// The rows that can be added.
+        adds: Adds,
     },
+}
+
+/// Which rows can be added through a view, by the columns that it does not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Adds {
+    /// None: no shard finds by itself what is to be there.
+    Nothing,
+    /// One in a statement: all rows of one have the same there.
+    OneRow,
+    /// Any.
+    Rows,
 }
 
 /// How a table is tied to others, by their OIDs.
@@ -199,6 +210,8 @@ pub struct Trigger {
     pub function: String,
     /// Its condition calls functions of users or volatile ones.
     pub is_guarded: bool,
+    /// It sees the statement's rows as a table, whose name may be that of another.
+    pub has_transitions: bool,
 }
 
 impl Trigger {

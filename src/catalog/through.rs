@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use crate::catalog::Adds;
 use crate::catalog::Location;
 use crate::catalog::RawCatalog;
 use crate::catalog::Relation;
@@ -100,20 +101,25 @@ fn through(view: &Relation, relations: &[Relation]) -> Option<Relation> {
     };
     let hidden = base.columns.iter().filter(|column| !shows(column));
     // What a row has there each shard finds by itself.
-    let mut unfit = hidden.filter(|column| {
-        let default = &column.default;
-        column.sequence_default || default.of_users || default.of_statement
+    let adds = hidden.map(|column| match &column.default {
+        default if column.sequence_default || default.of_users => Adds::Nothing,
+        default if default.of_statement => Adds::OneRow,
+        _ => Adds::Rows,
     });
+    let below = match base.written {
+        Written::View { adds } => adds,
+        _ => Adds::Rows,
+    };
     let primary_key = match base.primary_key.iter().all(keeps) {
         true => base.primary_key.clone(),
         false => Vec::new(),
     };
-    let inserts =
-        unfit.next().is_none() && !matches!(base.written, Written::View { inserts: false });
     Some(Relation {
         primary_key,
         definition: Some(Arc::from(definition)),
-        written: Written::View { inserts },
+        written: Written::View {
+            adds: adds.fold(below, Adds::min),
+        },
         columns,
         ..base.clone()
     })

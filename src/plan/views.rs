@@ -14,6 +14,7 @@
 //!   through is a table to the planner (`catalog/through`).
 //! - The calls in a view that is read where it is count as calls of the query.
 
+use crate::catalog::Adds;
 use crate::catalog::Location;
 use crate::catalog::Lookup;
 use crate::catalog::Reason;
@@ -34,6 +35,7 @@ use crate::plan::statement::Part;
 use crate::sql::analysis;
 use crate::sql::analysis::BlockId;
 use crate::sql::analysis::BlockKind;
+use crate::sql::analysis::Rows;
 use crate::sql::lexer::tokenize;
 use crate::sql::literal::quote_identifier;
 use crate::sql::splice::Edit;
@@ -118,13 +120,13 @@ impl Query<'_> {
                 continue;
             };
             let facts = self.facts.blocks.get(block);
-            let adds = facts.is_some_and(|facts| matches!(facts.kind, BlockKind::Insert(_)));
+            let added = facts.map_or(Adds::Nothing, |facts| self.added(&facts.kind));
             let calls = Conduct::new(self.request.catalog).view(shown, 0);
             let why = match (calls.first(), &shown.written) {
                 (Some((name, _)), _) => format!(
                     "it is a view that calls \"{name}\", which may mean something else on each shard"
                 ),
-                (None, Written::View { inserts: false }) if adds => {
+                (None, Written::View { adds }) if added > *adds => {
                     "it is a view without a column that has a default which no shard finds by itself".to_owned()
                 }
                 _ => continue,
@@ -132,6 +134,19 @@ impl Query<'_> {
             return Err(refusal::no_place(self.written_name(block, source), &why));
         }
         Ok(())
+    }
+
+    /// What a block adds to the view that it writes to. The rows of a template stand for any number.
+    fn added(&self, kind: &BlockKind) -> Adds {
+        match kind {
+            BlockKind::Insert(_) if self.request.is_template => Adds::Rows,
+            BlockKind::Insert(insert) => match &insert.rows {
+                Rows::Default => Adds::OneRow,
+                Rows::Values(rows) if rows.len() < 2 => Adds::OneRow,
+                Rows::Values(_) | Rows::Query(_) => Adds::Rows,
+            },
+            _ => Adds::Nothing,
+        }
     }
 }
 

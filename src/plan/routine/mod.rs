@@ -159,8 +159,9 @@ pub(super) fn trigger(
     trigger: &Trigger,
     depth: usize,
 ) -> Option<Effects> {
-    // The rows that follow a foreign key are another table's.
-    if !trigger.is_row || trigger.follows || trigger.is_guarded {
+    // The rows that follow a foreign key are another table's, and those of a transition table all of the statement's.
+    let sees_more = trigger.follows || trigger.has_transitions;
+    if !trigger.is_row || trigger.is_guarded || sees_more {
         return None;
     }
     let placement = relation.placement()?;

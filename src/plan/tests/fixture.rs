@@ -273,6 +273,7 @@ impl Reader {
             schema: "public".to_owned(),
             function: function.to_owned(),
             is_guarded: false,
+            has_transitions: false,
         });
     }
 

@@ -31,7 +31,8 @@ const TRIGGERS: &str = "
 SELECT t.tgrelid, t.tgtype, n.nspname, p.proname, EXISTS (
     SELECT FROM regexp_matches(t.tgqual::text, ':(?:op)?funcid ([0-9]+)', 'g') m
     LEFT JOIN pg_proc f ON f.oid = m[1]::oid LEFT JOIN pg_language l ON l.oid = f.prolang
-    WHERE coalesce(f.provolatile = 'v' OR f.provolatile <> 'i' AND l.lanname NOT IN ('c', 'internal') AND f.oid >= 16384, true))
+    WHERE coalesce(f.provolatile = 'v' OR f.provolatile <> 'i' AND l.lanname NOT IN ('c', 'internal') AND f.oid >= 16384, true)),
+    t.tgnewtable IS NOT NULL OR t.tgoldtable IS NOT NULL
 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE t.tgenabled <> 'D' AND (NOT t.tgisinternal OR t.tgparentid <> 0 AND n.nspname <> 'pg_catalog')";
 
@@ -120,6 +121,7 @@ fn note_trigger(relation: &mut RawRelation, row: &TextRow) -> Result<(), Control
         schema: text(row, 2)?,
         function: text(row, 3)?,
         is_guarded: text(row, 4)? == "t",
+        has_transitions: text(row, 5)? == "t",
     });
     Ok(())
 }
