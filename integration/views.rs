@@ -215,6 +215,9 @@ fn views_that_call_what_varies_are_read_once() {
         "DELETE FROM orders USING noisy WHERE status = code AND r > 2",
         "SELECT r < 2 FROM noisy JOIN users ON country = code WHERE user_id = 3",
         "SELECT count(DISTINCT r) FROM noisy",
+        "SELECT count(DISTINCT r) FROM users LEFT JOIN noisy n ON country = code WHERE user_id IN (1, 2, 3, 4, 5, 7)",
+        "SELECT country, count(DISTINCT (r, n)) FROM users JOIN noisier ON country = code JOIN orders USING (user_id) \
+         GROUP BY country ORDER BY country",
     ] {
         pair.same(sql);
     }
@@ -222,6 +225,8 @@ fn views_that_call_what_varies_are_read_once() {
     if pair.same_or_refused("UPDATE orders SET total = (SELECT 100 * max(r) FROM noisy)") {
         pair.same("SELECT count(DISTINCT total) FROM orders");
     }
+    pair.once("PREPARE one AS SELECT r < 2, at = now() FROM noisy JOIN timed USING (code) JOIN users ON country = code WHERE user_id = $1");
+    pair.same("EXECUTE one(3)");
     // Nobody has printed what the transaction may have changed: it is not read on every shard.
     pair.once("BEGIN");
     pair.once("CREATE VIEW noisy_too AS SELECT * FROM noisy");

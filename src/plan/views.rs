@@ -6,7 +6,7 @@
 //!   that the session's search path has elsewhere too, or with a backslash where backslashes escape, is
 //!   refused.
 //! - A view of replicated tables that calls what has another value on each server, or in each call, is replaced too
-//!   where the statement may run on several shards: what is said of such calls in a statement holds for it.
+//!   where a statement that changes rows may run on several shards: what is said of calls in a statement holds for it.
 //! - Views in it become their definitions as well. What that makes is planned in place of the client's text,
 //!   so that no rule about tables has an exception for views.
 //! - Tables in it are read with the privileges of the client's role, never with more.
@@ -53,14 +53,16 @@ pub(super) fn find(query: &Query<'_>) -> Result<Vec<Replacement>> {
     if query.request.catalog.shards().len() == 1 {
         return Ok(Vec::new());
     }
-    let spreads = query.bound.occurrences().any(|(block, source, bound)| {
+    let is_elsewhere = |(block, source, bound): (BlockId, usize, BoundSource<'_>)| {
         let location = bound.relation().map(|relation| &relation.location);
         match location {
             Some(Location::Sharded(_) | Location::Unserved(_)) => true,
             Some(Location::Replicated) => is_written(query, block, source),
             _ => false,
         }
-    });
+    };
+    // A hub reads it where it is.
+    let spreads = query.facts.modifies() && query.bound.occurrences().any(is_elsewhere);
     within(query, spreads, 0)
 }
 
@@ -70,7 +72,7 @@ fn is_written(query: &Query<'_>, block: BlockId, source: usize) -> bool {
     source == 0 && block.is_some_and(|block| block.kind.modifies())
 }
 
-/// `spreads` if the statement may run on several shards.
+/// `spreads` if the statement changes rows, maybe of several shards.
 fn within(query: &Query<'_>, spreads: bool, depth: usize) -> Result<Vec<Replacement>> {
     let mut found = Vec::new();
     for (block, source, bound) in query.bound.occurrences() {
