@@ -323,7 +323,8 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
             let has_failed = front == Some(b'E') && branch.description.is_some();
             let is_ahead = !self.is_released
                 && (has_failed || matches!(front, Some(b'D' | b'C' | b'I' | b's')));
-            let waits_for_changes = self.preface.changing > 0 && branch.has_changed;
+            let waits_for_changes =
+                self.preface.changing > 0 && self.preface.changed.contains(&index);
             let is_early =
                 front == Some(b'D') && (waits_for_changes || !may_pass(&self.order, index));
             let waits = waits
@@ -385,7 +386,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
                 continue;
             }
             if header.tag == b'D' {
-                let is_next = self.preface.note_change(branch, out) && may_pass(&self.order, index);
+                let is_next = self.preface.note_change(index, out) && may_pass(&self.order, index);
                 let may_pass = self.is_released && self.failure.is_none() && is_next;
                 if !may_pass || out.len() >= self.high_water_bytes {
                     return Ok(());
@@ -432,7 +433,7 @@ impl<C: BorrowMut<Lease>> Scatter<C> {
         };
         let reached = branch.reached;
         if self.is_released && matches!(header.tag, b'C' | b's') {
-            self.preface.note_change(branch, out);
+            self.preface.note_change(index, out);
         }
         let input = &mut branch.connection.borrow_mut().socket.input;
         let frame = input.bytes().get(..header.frame_bytes).unwrap_or(&[]);

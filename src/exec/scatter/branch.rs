@@ -30,8 +30,6 @@ pub(super) struct Branch<C> {
     pub(super) reached: Reached,
     /// What it says of its transaction, once it is done.
     pub(super) status: Option<Status>,
-    /// The server has changed its rows, and gives them or is done.
-    pub(super) has_changed: bool,
     /// Bytes of a message that is dropped that are yet to come.
     pub(super) dropping: usize,
     /// Bytes of its rows that have passed or begun to.
@@ -69,7 +67,6 @@ impl<C: BorrowMut<Lease>> Branch<C> {
                 false => Reached::Parsed,
             },
             status: None,
-            has_changed: false,
             dropping: 0,
             bytes: 0,
             clock: Clock {

@@ -1,7 +1,6 @@
 //! What the client is told before the first row, and what that waits for.
 
 use crate::exec::scatter::Reached;
-use crate::exec::scatter::branch::Branch;
 use crate::net::buffer::Buffer;
 
 /// What comes before the first row.
@@ -19,14 +18,17 @@ pub(super) struct Preface {
     pub(super) reached: Reached,
     /// Shards that have yet to change their rows, before which none may pass.
     pub(super) changing: usize,
+    /// The branches that have.
+    pub(super) changed: Vec<usize>,
     /// What waits for them.
     pub(super) waiting: Vec<u8>,
 }
 
 impl Preface {
     /// A shard has changed its rows; what has waited for the last one passes. Returns whether that was the last.
-    pub(super) fn note_change<C>(&mut self, branch: &mut Branch<C>, out: &mut Buffer) -> bool {
-        if self.changing > 0 && !std::mem::replace(&mut branch.has_changed, true) {
+    pub(super) fn note_change(&mut self, branch: usize, out: &mut Buffer) -> bool {
+        if self.changing > 0 && !self.changed.contains(&branch) {
+            self.changed.push(branch);
             self.changing -= 1;
             if self.changing == 0 {
                 out.push(&std::mem::take(&mut self.waiting));
