@@ -100,6 +100,40 @@ fn cluster(shards: usize) -> Cluster {
         .start()
 }
 
+/// The second of two clients that ask for the same need not ask a server.
+#[test]
+fn logins_alike_are_told_the_same() {
+    let cluster = cluster(2);
+    let startups: [&[(&str, &str)]; 5] = [
+        &[],
+        &STARTUP,
+        &[("TimeZone", "europe/berlin"), ("DateStyle", "german")],
+        &[("options", "-c timezone=utc -c intervalstyle=iso_8601")],
+        &[("application_name", "n\u{e4}me")],
+    ];
+    for startup in startups {
+        for _ in 0..3 {
+            compare(
+                &cluster,
+                startup,
+                &[
+                    ("SET TimeZone = 'Asia/Tokyo'".to_owned(), false),
+                    ("SET application_name = 'other'".to_owned(), false),
+                    ("RESET ALL".to_owned(), true),
+                    ("SELECT count(*) FROM users".to_owned(), false),
+                ],
+            );
+        }
+    }
+    for _ in 0..3 {
+        for endpoint in [cluster.proxy(), cluster.oracle()] {
+            let refused = Raw::login_with(&endpoint, &[("TimeZone", "nowhere")]);
+            let code = refused.err().and_then(|error| error.field(b'C'));
+            assert_eq!(code.as_deref(), Some("22023"));
+        }
+    }
+}
+
 #[test]
 fn a_client_knows_its_settings_when_the_server_is_ready() {
     for shards in [1, 2] {

@@ -43,7 +43,7 @@ const SHARED: [&str; 6] = [
 ];
 
 /// The names that a client has made.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Made {
     ever: BTreeSet<String>,
     /// Those of the transaction at hand, which are on its connections.

@@ -16,6 +16,7 @@ use crate::plan::{Plan, Request, Route, SessionUse, plan};
 use crate::pool::Pool;
 use crate::session::channels::hub::Hub;
 use crate::session::gate::Gate;
+use crate::session::greeting::Greetings;
 use crate::session::metrics::SessionMetrics;
 use crate::session::settings::Context;
 use crate::sharding::ShardIndex;
@@ -49,6 +50,8 @@ pub struct Database {
     /// Turns of statements that a hub finishes: each needs two connections to one server, so that more of
     /// them at once could wait for each other's second.
     pub turns: Arc<Semaphore>,
+    /// What servers have just said to clients that logged in.
+    pub greetings: Greetings,
     /// One pool per server: by shard, then by the server's index in its replica set.
     pools: Vec<Vec<Arc<Pool>>>,
     plans: Plans,
@@ -133,6 +136,7 @@ impl Database {
             metrics,
             gate,
             turns: Arc::new(Semaphore::new(turns)),
+            greetings: Greetings::default(),
             pools,
             plans: Plans {
                 kept: plans,

@@ -51,6 +51,7 @@ mod failure;
 mod feed;
 mod fill;
 pub mod gate;
+pub mod greeting;
 pub mod handshake;
 mod heal;
 mod held;

@@ -188,7 +188,7 @@ struct Snapshot {
 }
 
 /// A client's settings.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SessionSettings {
     now: Snapshot,
     at_begin: Snapshot,

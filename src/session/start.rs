@@ -20,6 +20,7 @@ use crate::session::census::{Bounds, Census, Place};
 use crate::session::console::{self, Console};
 use crate::session::control::Sessions;
 use crate::session::database::Database;
+use crate::session::greeting::Parameters;
 use crate::session::handshake::{Handshake, Startup, accept};
 use crate::session::lease::lease_for_login;
 use crate::session::login::{Authenticated, authenticate};
@@ -237,7 +238,7 @@ impl Reception {
             database,
             registered,
             settings: SessionSettings::default(),
-            reported: Vec::new(),
+            reported: Arc::default(),
             notices: Vec::new(),
         };
         opening.learn(parameters).await.map_err(Error::into_fatal)?;
@@ -279,18 +280,21 @@ struct Opening {
     registered: crate::session::control::Registered,
     settings: SessionSettings,
     /// ParameterStatus for the client.
-    reported: Vec<(String, String)>,
+    reported: Arc<Parameters>,
     /// What the server remarked on the client's settings: whole messages.
     notices: Vec<u8>,
 }
 
 impl Opening {
     /// Learns from a server what it reports to new sessions, and has it check the client's parameters.
-    async fn learn(&mut self, parameters: Vec<(String, String)>) -> Result<()> {
+    async fn learn(&mut self, parameters: Parameters) -> Result<()> {
+        if self.was_learned(&parameters) {
+            return Ok(());
+        }
         let mut lease = lease_for_login(&self.database, self.principal.as_ref()).await?;
         let whose = self.whose(&mut lease).await?;
-        self.reported = lease.parameters.to_vec();
-        let mut wanted = differing(&self.reported, parameters);
+        let mut reported = lease.parameters.to_vec();
+        let mut wanted = differing(&reported, parameters.clone());
         self.know_isolation(&lease, &mut wanted);
         self.settings = SessionSettings::start(&wanted, whose)?;
         // The server reports its names and values as it understood them, but only those that change.
@@ -302,11 +306,13 @@ impl Opening {
             Ok(said) => {
                 self.notices = said.notices;
                 for (name, value) in said.parameters {
-                    match self.reported.iter_mut().find(|(known, _)| *known == name) {
+                    match reported.iter_mut().find(|(known, _)| *known == name) {
                         Some(known) => known.1 = value,
-                        None => self.reported.push((name, value)),
+                        None => reported.push((name, value)),
                     }
                 }
+                self.reported = Arc::new(reported);
+                self.keep(parameters, &lease);
                 lease.give_back();
                 Ok(())
             }
@@ -315,6 +321,25 @@ impl Opening {
                 Err(error)
             }
             Err(Failed::Lost(cause)) => Err(crate::backend::connection::lost(&cause)),
+        }
+    }
+
+    /// Whether a server has just answered the same to another client.
+    fn was_learned(&mut self, parameters: &Parameters) -> bool {
+        let is_open = self.principal.is_none() && !self.database.gate.is_closed();
+        let known = is_open.then(|| self.database.greetings.get(parameters));
+        let Some((reported, settings)) = known.flatten() else {
+            return false;
+        };
+        (self.reported, self.settings) = (reported, settings);
+        true
+    }
+
+    /// Lets others know what the server has answered.
+    fn keep(&self, parameters: Parameters, lease: &Lease) {
+        if self.principal.is_none() && self.notices.is_empty() {
+            let greetings = &self.database.greetings;
+            greetings.keep(parameters, lease, &self.reported, &self.settings);
         }
     }
 
@@ -352,7 +377,7 @@ impl Opening {
         let out = socket.output.tail();
         out.extend_from_slice(before);
         out.extend_from_slice(&self.notices);
-        for (name, value) in &self.reported {
+        for (name, value) in self.reported.iter() {
             parameter_status(out, name, value);
         }
         let control = &self.registered.control;
