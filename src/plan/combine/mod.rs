@@ -446,7 +446,7 @@ impl Builder<'_> {
             return;
         };
         let occurrences = self.places.iter().filter(|(_, fragment)| *fragment == at);
-        if at == other || occurrences.count() > 1 {
+        if at == other || occurrences.count() > 1 || self.is_sampled(other) {
             return;
         }
         let link = Link {
@@ -459,6 +459,12 @@ impl Builder<'_> {
         {
             fragment.links.push(link);
         }
+    }
+
+    /// Whether a fragment has other rows whenever it is asked.
+    fn is_sampled(&self, fragment: usize) -> bool {
+        let fragment = self.combine.fragments.get(fragment);
+        fragment.is_some_and(|fragment| fragment.sample.is_some())
     }
 
     /// The index of a fragment: a new one unless one just like it is there.

@@ -167,6 +167,8 @@ impl Session {
         let is_few = count.parse().is_ok_and(|count: u64| count <= MOST_KEYS);
         Ok(match keys {
             _ if !is_few || keys.len() > LARGEST_KEYS_BYTES => Keys::Any,
+            // A database without an encoding may have had other bytes.
+            keys if keys.contains(char::REPLACEMENT_CHARACTER) => Keys::Any,
             "" => Keys::None,
             keys => Keys::These(format!("{}::{name}[]", quote_literal(keys))),
         })
