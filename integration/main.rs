@@ -9,6 +9,7 @@
 
 mod access;
 mod ahead;
+mod casts;
 mod catalog_queries;
 mod change;
 mod clients;

@@ -8,6 +8,7 @@ use crate::catalog::RawArgument;
 use crate::catalog::RawCatalog;
 use crate::catalog::RawFunction;
 use crate::sql::body::Body;
+use crate::sql::body::BodyCall;
 
 /// Functions that tell the moment of a transaction or statement.
 const MOMENTS: [&str; 3] = ["now", "statement_timestamp", "transaction_timestamp"];
@@ -75,7 +76,7 @@ impl BuiltIn {
     pub fn new(version: u32, rows: &[RawFunction]) -> BuiltIn {
         BuiltIn {
             version,
-            by_name: by_name(rows, &HashSet::new(), &HashMap::new()),
+            by_name: by_name(rows, (&HashSet::new(), &HashMap::new()), &HashMap::new()),
         }
     }
 
@@ -96,8 +97,9 @@ impl Functions {
     pub fn new(raw: &RawCatalog) -> Functions {
         let relations = raw.relations.iter();
         let relations = relations.map(|relation| relation.name.as_str()).collect();
+        let known = (&relations, &hidden_calls(raw));
         Functions {
-            own: by_name(&raw.functions, &relations, &raw.built_in.by_name),
+            own: by_name(&raw.functions, known, &raw.built_in.by_name),
             built_in: Arc::clone(&raw.built_in),
         }
     }
@@ -113,10 +115,22 @@ impl Functions {
     }
 }
 
+/// Whom operators and types call, by their names.
+pub(super) fn hidden_calls(raw: &RawCatalog) -> HashMap<String, Vec<BodyCall>> {
+    let mut hidden: HashMap<String, Vec<BodyCall>> = HashMap::new();
+    for (mark, call) in &raw.hidden_calls {
+        hidden.entry(mark.clone()).or_default().push(call.clone());
+    }
+    hidden
+}
+
+/// What is known beside functions: the names of all tables and their like, and whom operators and types call.
+type Beside<'a> = (&'a HashSet<&'a str>, &'a HashMap<String, Vec<BodyCall>>);
+
 /// Functions by name. What is `below` is part of those that have its name and schema.
 fn by_name(
     rows: &[RawFunction],
-    relations: &HashSet<&str>,
+    beside: Beside<'_>,
     below: &HashMap<String, Vec<Function>>,
 ) -> HashMap<String, Vec<Function>> {
     let mut functions: HashMap<String, Vec<Function>> = HashMap::new();
@@ -124,7 +138,7 @@ fn by_name(
         .iter()
         .map(|row| row.source.as_deref().and_then(Body::read))
         .collect();
-    let suspects = suspects(rows, &bodies, (relations, below));
+    let suspects = suspects(rows, &bodies, beside, below);
     for (row, body) in rows.iter().zip(bodies) {
         let is_suspect = suspects.contains(row.name.as_str());
         let next = known(row, body, is_suspect);
@@ -160,12 +174,12 @@ fn by_name(
 }
 
 /// The names of functions that may run queries, or call one that may: whatever is declared of a function, it does
-/// what those do that it calls. `relations` are the names of all tables and their like, and `built_in` the functions that
-/// PostgreSQL comes with.
+/// what those do that it calls. `built_in` are the functions that PostgreSQL comes with.
 fn suspects<'a>(
     rows: &'a [RawFunction],
     bodies: &[Option<Body>],
-    (relations, built_in): (&HashSet<&str>, &HashMap<String, Vec<Function>>),
+    (relations, hidden): Beside<'_>,
+    built_in: &HashMap<String, Vec<Function>>,
 ) -> HashSet<&'a str> {
     let mut names = HashSet::new();
     // Those of them that may be called as a field of a row.
@@ -182,7 +196,9 @@ fn suspects<'a>(
             let is_declared = is_code(row) && row.volatility != 'i';
             let is_seen = || {
                 body.as_ref().is_some_and(|body| {
-                    let mut calls = body.calls.iter().map(|call| call.name.as_str());
+                    let behind = body.marks().filter_map(|mark| hidden.get(mark)).flatten();
+                    let calls = body.calls.iter().chain(behind);
+                    let mut calls = calls.map(|call| call.name.as_str());
                     reads(body, relations)
                         || calls.any(|name| names.contains(name) || harmful(name))
                         || body.names.iter().any(|name| fields.contains(name.as_str()))

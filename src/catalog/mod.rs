@@ -18,6 +18,7 @@ use std::sync::Arc;
 use crate::config;
 use crate::config::TableRule;
 use crate::sharding::ShardIndex;
+use crate::sql::body::BodyCall;
 
 use function::Functions;
 
@@ -79,6 +80,8 @@ pub struct Catalog {
     /// Indexes into `relations`.
     by_name: HashMap<String, Vec<usize>>,
     functions: Functions,
+    /// Whom operators and types of users call.
+    hidden_calls: HashMap<String, Vec<BodyCall>>,
     /// Names in the configuration that are sharded or replicated, without their schema.
     configured: Vec<String>,
     /// Names in the configuration that have a home, without their schema, and its shard.
@@ -172,6 +175,7 @@ impl Catalog {
             relations,
             by_name,
             functions: Functions::new(raw),
+            hidden_calls: function::hidden_calls(raw),
             configured,
             homes,
             wildcard: database.tables.wildcard.as_ref().is_some_and(elsewhere),
@@ -281,6 +285,17 @@ impl Catalog {
     ) -> impl Iterator<Item = &'a Function> {
         let overloads = self.functions.named(name);
         overloads.filter(move |function| schema.is_none_or(|schema| function.schema == schema))
+    }
+
+    /// Whether operators or types call functions of users that may run queries.
+    pub fn has_hidden_calls(&self) -> bool {
+        !self.hidden_calls.is_empty()
+    }
+
+    /// The functions of users that an operator, or a value of a type of this name, may call.
+    pub fn hidden_calls(&self, mark: &str) -> &[BodyCall] {
+        let calls = self.hidden_calls.get(mark);
+        calls.map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The functions that a call by this name could mean, of all schemas in reach: types, which we

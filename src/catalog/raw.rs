@@ -16,6 +16,9 @@ pub struct RawCatalog {
     pub relations: Vec<RawRelation>,
     /// `pg_proc`, one row per function and signature, without what is built in.
     pub functions: Vec<RawFunction>,
+    /// What is called where no name of a function stands: an operator of users, or the name of a type, and the
+    /// function of users behind it.
+    pub hidden_calls: Vec<(String, BodyCall)>,
     /// The functions that the server came with.
     pub built_in: Arc<BuiltIn>,
     /// `search_path` of a fresh session of the backend's role, `"$user"` already replaced.

@@ -142,6 +142,9 @@ impl<'a> Conduct<'a> {
         for name in &body.names {
             effects |= self.field_within(name, depth + 1);
         }
+        for mark in body.marks() {
+            effects |= self.behind(mark, depth + 1);
+        }
         if body.reports {
             effects |= Effects::SERVER;
         }
@@ -179,6 +182,14 @@ impl<'a> Conduct<'a> {
         })
     }
 
+    /// The effects of an operator, or of a value of a type.
+    pub fn behind(&self, mark: &str, depth: usize) -> Effects {
+        let calls = self.catalog.hidden_calls(mark).iter();
+        calls.fold(Effects::NONE, |all, call| {
+            all | self.call(&Body::default(), call, depth)
+        })
+    }
+
     /// The calls in the definition of a view, and of the views that it reads, that have effects. A server prints
     /// a definition with the schema before every name that is not in `pg_catalog`.
     pub fn view(&self, view: &Relation, depth: usize) -> Vec<(String, Effects)> {
@@ -208,6 +219,12 @@ impl<'a> Conduct<'a> {
                 let effects = self.call(&body, &call, depth);
                 if effects != Effects::NONE {
                     found.push((call.name, effects));
+                }
+            }
+            for mark in body.marks() {
+                let effects = self.behind(mark, depth);
+                if effects != Effects::NONE {
+                    found.push((mark.to_owned(), effects));
                 }
             }
             for name in &body.names {

@@ -257,12 +257,38 @@ pub(super) fn field_call(part: Part<'_>, wanted: Effects) -> Option<String> {
     fields.next()
 }
 
+/// The calls behind operators and types that have effects. A name may be of a type wherever it stands.
+pub(super) fn hidden_calls(part: Part<'_>) -> Vec<(String, Effects)> {
+    let (text, catalog) = (part.request.text, part.request.catalog);
+    if !catalog.has_hidden_calls() {
+        return Vec::new();
+    }
+    let conduct = Conduct::new(catalog);
+    let marks = part.all.iter().map(|token| {
+        let name = identifier_value(text, token);
+        name.unwrap_or(Cow::Borrowed(token.text(text)))
+    });
+    let calls = marks.map(|mark| {
+        let effects = conduct.behind(&mark, 0);
+        (mark.into_owned(), effects)
+    });
+    calls
+        .filter(|(_, effects)| *effects != Effects::NONE)
+        .collect()
+}
+
 /// The effects of everything that looks like a call of a function that the catalogue knows, and the
 /// name of the first with one of `wanted`.
 pub(super) fn calls(part: Part<'_>, wanted: Effects) -> (Effects, Option<String>) {
     let text = part.request.text;
     let mut all = Effects::NONE;
     let mut first = None;
+    for (mark, effects) in hidden_calls(part) {
+        all |= effects;
+        if first.is_none() && effects.any(wanted) {
+            first = Some(mark);
+        }
+    }
     for (index, pair) in part.tokens.windows(2).enumerate() {
         let [token, open] = pair else { continue };
         if !open.is_symbol(text, "(") {

@@ -123,7 +123,7 @@ impl<'a> Query<'a> {
             false => effects::of_call(catalog, request.search_path, &call.name, call.arguments),
         };
         let calls: Vec<Effects> = facts.calls.iter().map(effects_of).collect();
-        let view_calls = views::calls(request, &bound);
+        let view_calls = views::calls(part, &bound);
         let of_views = view_calls.iter().map(|(_, effects)| effects);
         let effects = calls.iter().chain(of_views);
         let effects = effects.fold(Effects::NONE, |all, call| all | *call);

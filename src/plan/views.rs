@@ -29,6 +29,7 @@ use crate::plan::bind::BoundSource;
 use crate::plan::combine::columns;
 use crate::plan::conduct::Conduct;
 use crate::plan::effects::Effects;
+use crate::plan::names;
 use crate::plan::query::Query;
 use crate::plan::refusal;
 use crate::plan::statement::Part;
@@ -94,8 +95,10 @@ fn within(query: &Query<'_>, spreads: bool, depth: usize) -> Result<Vec<Replacem
     Ok(found)
 }
 
-/// The calls in the views that are read where they are: a server runs them without the planner seeing their names.
-pub(super) fn calls(request: &Request<'_>, bound: &Bound<'_>) -> Vec<(String, Effects)> {
+/// The calls that a server makes without the planner seeing their names: those in the views that are read where they
+/// are, and those behind operators and types.
+pub(super) fn calls(part: Part<'_>, bound: &Bound<'_>) -> Vec<(String, Effects)> {
+    let request = part.request;
     if request.catalog.shards().len() == 1 {
         return Vec::new();
     }
@@ -107,9 +110,8 @@ pub(super) fn calls(request: &Request<'_>, bound: &Bound<'_>) -> Vec<(String, Ef
     let calls = views.flat_map(|view| conduct.view(view, 0));
     // What is aggregated there is no aggregate here.
     let inner = Effects::AGGREGATE | Effects::WINDOW;
-    calls
-        .map(|(name, effects)| (name, effects.without(inner)))
-        .collect()
+    let calls = calls.map(|(name, effects)| (name, effects.without(inner)));
+    calls.chain(names::hidden_calls(part)).collect()
 }
 
 impl Query<'_> {

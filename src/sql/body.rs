@@ -4,8 +4,7 @@
 //! What holds, for bodies in SQL and PL/pgSQL:
 //! - A relation is read or changed only by a statement with `FROM`, `TABLE` or a verb that changes rows, and its
 //!   name is a token of the body, unless the body makes statements of strings.
-//! - A function is called by its name before a parenthesis. Operators and casts are taken for harmless, as they
-//!   are in statements.
+//! - A function is called by its name before a parenthesis, or behind an operator or the name of a type.
 //! - A trigger changes the row that is stored by assigning to a field of `NEW`, to `NEW`, or by returning
 //!   something else.
 
@@ -21,6 +20,8 @@ use crate::sql::token::TokenKind;
 pub struct Body {
     /// Every name in it, sorted.
     pub names: Vec<String>,
+    /// The operators in it, sorted.
+    pub operators: Vec<String>,
     /// Whom it calls.
     pub calls: Vec<BodyCall>,
     /// It has statements that read or change relations.
@@ -211,9 +212,17 @@ impl Body {
         let mut body = reader.body;
         body.names.sort_unstable();
         body.names.dedup();
+        body.operators.sort_unstable();
+        body.operators.dedup();
         body.calls.sort_unstable();
         body.calls.dedup();
         Some(body)
+    }
+
+    /// What may call functions without their names: operators, and names that may be of types.
+    pub fn marks(&self) -> impl Iterator<Item = &str> {
+        let marks = self.operators.iter().chain(&self.names);
+        marks.map(String::as_str)
     }
 }
 
@@ -239,6 +248,8 @@ impl Reader<'_> {
             self.parentheses.pop();
         } else if token.kind.is_string() {
             self.string(token);
+        } else if token.kind == TokenKind::Operator {
+            self.body.operators.push(token.text(self.source).to_owned());
         } else if let Some(name) = self.name(at) {
             if token.kind == TokenKind::Word && !self.is_field(at) {
                 self.keyword(at, &name);

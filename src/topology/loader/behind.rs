@@ -79,6 +79,8 @@ WITH RECURSIVE mine AS MATERIALIZED (
             AND (r.class <> 'pg_type'::regclass OR d.refclassid <> 'pg_proc'::regclass)
         UNION ALL SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k
         WHERE r.class = 'pg_type'::regclass AND k.contypid = r.object
+        UNION ALL SELECT 'pg_proc'::regclass, a.castfunc FROM pg_cast a
+        WHERE r.class = 'pg_type'::regclass AND a.casttarget = r.object AND a.castcontext <> 'e' AND a.castfunc >= 16384
         UNION ALL SELECT 'pg_class'::regclass, t.typrelid FROM pg_type t
         WHERE r.class = 'pg_type'::regclass AND t.oid = r.object AND t.typrelid <> 0) n (class, object)
 ), called (relation, kind, part, function) AS (

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use crate::catalog::BuiltIn;
 use crate::catalog::RawArgument;
 use crate::catalog::RawFunction;
+use crate::sql::body::BodyCall;
 use crate::topology::control::ControlError;
-use crate::topology::loader::queries::{BETWEEN, RowSource, TextRow, flag, letter, optional, text};
+use crate::topology::loader::queries::{
+    BETWEEN, RowSource, TextRow, flag, letter, number, optional, text,
+};
 
 /// What a server comes with has OIDs below this (PostgreSQL source, `FirstNormalObjectId`).
 macro_rules! first_of_users {
@@ -71,6 +74,38 @@ WHERE p.oid >= ",
     first_of_users!()
 );
 
+/// What calls functions of users where their names don't stand: operators; casts, by whatever the type that they are to
+/// may be called; and types with domains in them, whose constraints hold for each value. What is written in C reads no
+/// tables by itself.
+const HIDDEN: &str = concat!(
+    "
+WITH RECURSIVE reached (type, class, object) AS (
+    SELECT t.oid, 'pg_type'::regclass::oid, t.oid FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+    WHERE t.oid >= 16384 AND t.typtype IN ('d', 'c', 'r', 'm') AND coalesce(c.relkind, 'c') = 'c'
+    UNION SELECT r.type, n.class, n.object FROM reached r CROSS JOIN LATERAL (
+        SELECT d.refclassid, d.refobjid FROM pg_depend d
+        WHERE d.classid = r.class AND d.objid = r.object AND r.class <> 'pg_proc'::regclass AND d.refobjid >= 16384
+            AND d.refclassid IN ('pg_type'::regclass, 'pg_operator'::regclass, 'pg_proc'::regclass)
+            AND (r.class <> 'pg_type'::regclass OR d.refclassid <> 'pg_proc'::regclass)
+        UNION ALL SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k
+        WHERE r.class = 'pg_type'::regclass AND k.contypid = r.object
+        UNION ALL SELECT 'pg_class'::regclass, t.typrelid FROM pg_type t
+        WHERE r.class = 'pg_type'::regclass AND t.oid = r.object AND t.typrelid <> 0) n (class, object)
+), hidden (mark, function) AS (
+    SELECT t.typname::text, r.object FROM reached r JOIN pg_type t ON t.oid = r.type WHERE r.class = 'pg_proc'::regclass
+    UNION SELECT o.oprname::text, o.oprcode::oid FROM pg_operator o WHERE o.oid >= 16384
+    UNION SELECT m.mark, c.castfunc FROM pg_cast c JOIN pg_type t ON t.oid = c.casttarget CROSS JOIN LATERAL (
+        SELECT t.typname::text UNION SELECT regexp_split_to_table(format_type(t.oid, NULL), '\\W+')
+        UNION SELECT a.mark FROM (VALUES ('int4', 'int'), ('float8', 'float'), ('numeric', 'decimal'), ('numeric', 'dec'),
+            ('bpchar', 'char'), ('bpchar', 'nchar')) a (name, mark) WHERE a.name = t.typname) m (mark)
+    WHERE c.castfunc >= 16384
+)
+SELECT h.mark, n.nspname, p.proname, p.pronargs FROM hidden h JOIN pg_proc p ON p.oid = h.function
+JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+WHERE l.lanname NOT IN ('c', 'internal') AND p.oid >= ",
+    first_of_users!()
+);
+
 /// The functions that a server of this version came with: those that are known, if they are of it.
 pub(super) async fn built_in(
     source: &mut impl RowSource,
@@ -87,6 +122,22 @@ pub(super) async fn built_in(
 /// The functions that users have made.
 pub(super) async fn own(source: &mut impl RowSource) -> Result<Vec<RawFunction>, ControlError> {
     read(source, OWN).await
+}
+
+/// Whom operators and types of users call.
+pub(super) async fn hidden_calls(
+    source: &mut impl RowSource,
+) -> Result<Vec<(String, BodyCall)>, ControlError> {
+    let rows = source.rows(HIDDEN).await?;
+    let calls = rows.iter().map(|row| {
+        let call = BodyCall {
+            schema: Some(text(row, 1)?),
+            name: text(row, 2)?,
+            arguments: number(row, 3)?,
+        };
+        Ok((text(row, 0)?, call))
+    });
+    calls.collect()
 }
 
 async fn read(source: &mut impl RowSource, sql: &str) -> Result<Vec<RawFunction>, ControlError> {

@@ -114,6 +114,8 @@ const DIGEST: &str = concat!(
         AND (typtype IN ('d', 'e', 'r', 'm') OR typtype = 'b' AND typcategory <> 'A')
     UNION ALL SELECT hashint8extended(i.xmin::text::int8, i.inhrelid::int8) FROM pg_inherits i JOIN mine ON mine.oid = i.inhrelid
     UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_proc WHERE oid >= 16384
+    UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_operator WHERE oid >= 16384
+    UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_cast WHERE oid >= 16384
     UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_policy
     UNION ALL SELECT hashint8extended(xmin::text::int8, oid::int8) FROM pg_namespace
     UNION ALL SELECT hashint8extended(xmin::text::int8, setdatabase::int8 * 4294967296 + setrole::int8) FROM pg_db_role_setting
@@ -326,6 +328,7 @@ pub async fn read_catalog(
     let version = version.map_err(|_| ControlError::answer("the server's version is no number"))?;
     let built_in = functions::built_in(source, version, known).await?;
     let functions = functions::own(source).await?;
+    let hidden_calls = functions::hidden_calls(source).await?;
     let mut stored_placements = Vec::new();
     if may_read_placements(source).await? {
         for row in source.rows(PLACEMENTS).await? {
@@ -342,6 +345,7 @@ pub async fn read_catalog(
         relations,
         numbers,
         functions,
+        hidden_calls,
         built_in,
         default_search_path: Vec::new(),
         server_version: version,
