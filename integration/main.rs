@@ -28,6 +28,7 @@ mod ddl;
 mod deadlocks;
 mod demo;
 mod differential;
+mod documents;
 mod domains;
 mod drivers;
 mod dump;

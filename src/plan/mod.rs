@@ -20,6 +20,7 @@ mod conduct;
 pub mod copy;
 pub mod defaults;
 mod definition;
+pub mod document;
 mod effects;
 mod feed;
 mod fill;

@@ -1,13 +1,20 @@
-//! EXPLAIN over shards: the proxy's plan above one shard's; and SHOW ALL, with the proxy's own settings.
+//! EXPLAIN over shards: the proxy's plan above one shard's, or all shards' documents in one; and SHOW ALL, with the
+//! proxy's own settings.
 
 use crate::error::{Error, Result};
+use crate::exec::scatter::Scatter;
+use crate::plan::document::{Format, Part};
 use crate::plan::{Plan, Target, spell_out};
-use crate::session::Session;
+use crate::session::held::Held;
 use crate::session::own_values;
-use crate::sharding::ShardIndex;
+use crate::session::scatter::Answered;
+use crate::session::{Session, Stop};
+use crate::sharding::{ShardIndex, ShardSet};
 use crate::sql::shape::Literal;
 use crate::sql::statement::{Explain, Statement};
 use crate::wire::backend::data_row;
+use crate::wire::buffer::Reader;
+use crate::wire::frame;
 
 /// Where an EXPLAIN runs, and the rows that stand above its server's.
 pub(super) struct Explained {
@@ -37,7 +44,8 @@ impl Session {
         written: (&str, &[Literal]),
     ) -> Result<(Target, Box<[u8]>)> {
         // A hub explains by itself.
-        if target == Target::Combine || !self.explains(plan) {
+        let is_whole = matches!(target, Target::Many(_)) && document_of(plan).is_some();
+        if is_whole || target == Target::Combine || !self.explains(plan) {
             return Ok((target, Box::default()));
         }
         let explained = self.explain(plan, &target, written, &measured)?;
@@ -49,7 +57,7 @@ impl Session {
     /// the literals in it, `measured` are lines of what each shard has sent.
     ///
     /// # Errors
-    /// `0A000` for several shards' plan in a format other than text.
+    /// `0A000` for several shards' plan in a format other than text, if it does not go to all of them.
     pub(super) fn explain(
         &self,
         plan: &Plan,
@@ -87,11 +95,11 @@ impl Session {
             Target::Rows(placed) => placed.shards().iter().next(),
         };
         if !is_text(explain) {
-            if matches!(target, Target::Many(_) | Target::Rows(_) | Target::Computed) {
+            if matches!(target, Target::Many(_)) {
                 return Err(Error::refused(
-                    "EXPLAIN over several shards is shown as text only",
-                    "The other formats have no place for the proxy's own plan yet.",
-                    "Use EXPLAIN (FORMAT TEXT), or SET shardwire.shard to one shard.",
+                    "EXPLAIN of an EXECUTE over several shards is shown as text only",
+                    "The statement is not sent to all of them.",
+                    "Use EXPLAIN (FORMAT TEXT), or EXPLAIN the statement itself.",
                 ));
             }
             return Ok(Explained {
@@ -100,15 +108,7 @@ impl Session {
             });
         }
         let mut rows = Vec::new();
-        let names: Vec<String> = self
-            .database
-            .config
-            .shards
-            .iter()
-            .map(|shard| shard.name.clone())
-            .collect();
-        for line in plan.tree(&names).to_string().lines() {
-            let line = spell_out(line, written);
+        for line in self.plan_lines(plan, written) {
             data_row(&mut rows, [Some(line.as_bytes())].into_iter());
         }
         for line in measured {
@@ -123,6 +123,91 @@ impl Session {
             rows: rows.into(),
         })
     }
+
+    /// The proxy's plan, for people.
+    fn plan_lines(&self, plan: &Plan, written: (&str, &[Literal])) -> Vec<String> {
+        let shards = self.database.config.shards.iter();
+        let names: Vec<String> = shards.map(|shard| shard.name.clone()).collect();
+        let tree = plan.tree(&names).to_string();
+        tree.lines().map(|line| spell_out(line, written)).collect()
+    }
+
+    /// As [`Session::drive`]: documents of EXPLAIN become one.
+    pub(super) async fn drive_shown(
+        &mut self,
+        scatter: Scatter<Held>,
+        plan: &Plan,
+        (written, shards): ((&str, &[Literal]), &ShardSet),
+    ) -> Result<Answered, Stop> {
+        let Some(format) = document_of(plan) else {
+            return self.drive(scatter).await;
+        };
+        self.capture();
+        let answered = self.drive(scatter).await;
+        let captured = self.captured();
+        let answered = answered?;
+        let lines = self.plan_lines(plan, written);
+        let names = shards.iter().map(|shard| self.database.shard_name(shard));
+        let names: Vec<&str> = names.collect();
+        let words = nested(format, (&lines, &names), captured.bytes())?;
+        self.say(words);
+        Ok(answered)
+    }
+}
+
+/// The format of an EXPLAIN that gives a document.
+pub(super) fn document_of(plan: &Plan) -> Option<Format> {
+    let Statement::Explain(explain) = &plan.statement else {
+        return None;
+    };
+    let named = explain.options.iter().rfind(|(name, _)| name == "format");
+    Format::named(named?.1.as_deref()?)
+}
+
+/// The answer of servers with these names, one document of each, with one document of them all.
+///
+/// # Errors
+/// `08P01` for what is no answer.
+pub(super) fn nested(
+    format: Format,
+    (lines, names): (&[String], &[&str]),
+    answer: &[u8],
+) -> Result<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut documents = Vec::new();
+    let mut rest = answer;
+    while let Some(header) = frame::header(rest)? {
+        let Some((one, behind)) = rest.split_at_checked(header.frame_bytes) else {
+            break;
+        };
+        match header.tag {
+            b'D' => documents.push(first_value(frame::body(one))?),
+            _ => words.extend_from_slice(one),
+        }
+        rest = behind;
+    }
+    let parts: Vec<Part<'_>> = names
+        .iter()
+        .zip(&documents)
+        .map(|(shard, document)| Part { shard, document })
+        .collect();
+    let is_whole = !parts.is_empty() && parts.len() == names.len();
+    let whole = format.nest(lines, &parts).filter(|_| is_whole);
+    // What is not understood is shown as it came.
+    let shown = whole.or_else(|| documents.into_iter().next());
+    data_row(
+        &mut words,
+        [shown.as_deref().map(str::as_bytes)].into_iter(),
+    );
+    Ok(words)
+}
+
+/// The only value of a row.
+fn first_value(row: &[u8]) -> Result<String> {
+    let mut reader = Reader::new(row);
+    reader.bytes(2)?;
+    let length = usize::try_from(reader.i32()?).unwrap_or_default();
+    Ok(String::from_utf8_lossy(reader.bytes(length)?).into_owned())
 }
 
 /// Whether it is SHOW ALL.

@@ -116,6 +116,7 @@ pub(super) fn tag(plan: &Plan, answered: &Answered) -> String {
         Statement::Query(query) => query,
         Statement::Truncate => return "TRUNCATE TABLE".to_owned(),
         Statement::Lock => return "LOCK TABLE".to_owned(),
+        Statement::Explain(_) => return "EXPLAIN".to_owned(),
         _ => return format!("SELECT {}", answered.rows),
     };
     let word = match query.kind {

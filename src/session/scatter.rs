@@ -13,6 +13,7 @@ use crate::session::announce::needed;
 use crate::session::control::{Signal, shutdown};
 use crate::session::cursors::{CursorCall, is_about_cursor};
 use crate::session::database::Database;
+use crate::session::explain::document_of;
 use crate::session::held::Held;
 use crate::session::implicit::stays;
 use crate::session::prepared::{Portal, Prepared};
@@ -98,7 +99,7 @@ impl Session {
             return Box::pin(self.define_query(text, plan, define)).await;
         }
         let joins = self.check_scatter(plan, &shards).await?;
-        if let Some(merge) = &plan.merge {
+        if let Some(merge) = plan.merge.as_ref().filter(|_| document_of(plan).is_none()) {
             let merged = self.merge_query(text, merge, (&shards, joins)).await;
             if self.is_for_hub(plan, joins, &merged) {
                 let read = self.settings.context().encoding.read(text);
@@ -118,7 +119,16 @@ impl Session {
         };
         let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES).of_query();
         let scatter = scatter.changing(changes_rows(plan));
-        let answered = self.drive(scatter).await?;
+        let answered = match document_of(plan) {
+            None => self.drive(scatter).await?,
+            Some(_) => {
+                let literals = std::mem::take(&mut self.shape.literals);
+                let read = self.settings.context().encoding.read(text);
+                let read = read.unwrap_or_default().into_owned();
+                let written = ((read.as_str(), literals.as_slice()), &shards);
+                self.drive_shown(scatter, plan, written).await?
+            }
+        };
         self.end_query(&tag(plan, &answered)).await
     }
 
@@ -222,8 +232,10 @@ impl Session {
             return Box::pin(self.execute_define(&portal, define)).await;
         }
         self.note_temporary(&portal.prepared.plan);
+        let is_document = document_of(&portal.prepared.plan).is_some();
         let merge = portal.prepared.plan.merge.as_ref();
-        if max_rows > 0 && merge.is_none() {
+        let merge = merge.filter(|_| !is_document);
+        if max_rows > 0 && merge.is_none() && !is_document {
             return self.execute_in_parts(portal, max_rows).await;
         }
         let plan = &portal.prepared.plan;
@@ -248,7 +260,9 @@ impl Session {
         let scatter = Scatter::start(gathered, request, portal.is_described, limit)
             .changing(changes_rows(plan))
             .expecting(self.expected(bind.statement));
-        let answered = self.drive(scatter).await?;
+        let prepared = &portal.prepared;
+        let written = ((prepared.sql(), &*prepared.literals), &portal.shards);
+        let answered = self.drive_shown(scatter, plan, written).await?;
         self.conclude(Vec::new(), &tag(&portal.prepared.plan, &answered));
         Ok(())
     }

@@ -1,29 +1,41 @@
 //! EXPLAIN of what a hub finishes: what is copied, from where, and what each shard has sent.
 
 use crate::plan::Execution;
-use crate::session::Session;
-use crate::session::combine::Asked;
 use crate::session::combine::hub::Hub;
-use crate::session::explain::is_text;
+use crate::session::combine::{Asked, Finished};
+use crate::session::explain::{document_of, nested};
+use crate::session::{Session, Stop};
 use crate::sql::statement::Statement;
 use crate::wire::backend::data_row;
 
 impl Session {
-    /// The rows above the hub's own plan.
+    /// As [`Session::combine`]: a document of EXPLAIN becomes a part of one.
+    pub(super) async fn combine_shown(&mut self, asked: &Asked<'_>) -> Result<Finished, Stop> {
+        let Some(format) = document_of(asked.plan) else {
+            return self.combine(asked).await;
+        };
+        self.capture();
+        let finished = self.combine(asked).await;
+        let captured = self.captured();
+        let finished = finished?;
+        let shown = (finished.lines.as_slice(), &[finished.hub.as_str()][..]);
+        let words = nested(format, shown, captured.bytes())?;
+        self.say(words);
+        Ok(finished)
+    }
+
+    /// The lines above the hub's own plan.
     pub(super) fn explained_by_hub(
         &self,
         hub: &Hub,
         execution: &Execution,
         asked: &Asked<'_>,
-    ) -> Vec<u8> {
-        let mut rows = Vec::new();
-        let Statement::Explain(explain) = &asked.plan.statement else {
-            return rows;
-        };
-        if !is_text(explain) {
-            return rows;
+    ) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !matches!(asked.plan.statement, Statement::Explain(_)) {
+            return lines;
         }
-        let mut say = |line: &str| data_row(&mut rows, [Some(line.as_bytes())].into_iter());
+        let mut say = |line: &str| lines.push(line.to_owned());
         say(&format!(
             "Combine on {}",
             self.database.shard_name(hub.shard)
@@ -53,7 +65,19 @@ impl Session {
                 _ => {}
             }
         }
-        say("  ->  plan of the hub");
-        rows
+        lines
     }
+}
+
+/// The rows that stand above the hub's own plan, unless that is a document.
+pub(super) fn rows_above(lines: &[String], asked: &Asked<'_>) -> Vec<u8> {
+    let mut rows = Vec::new();
+    if lines.is_empty() || document_of(asked.plan).is_some() {
+        return rows;
+    }
+    let lines = lines.iter().map(String::as_str);
+    for line in lines.chain(["  ->  plan of the hub"]) {
+        data_row(&mut rows, [Some(line.as_bytes())].into_iter());
+    }
+    rows
 }

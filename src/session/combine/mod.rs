@@ -29,6 +29,7 @@ use crate::exec::combine::request::{self, Described, Parameter};
 use crate::exec::scatter::{Ended, Failure, Scatter};
 use crate::plan::{Execution, Intermediate, Parameters, Plan};
 use crate::pool::Lease;
+use crate::session::combine::explained::rows_above;
 use crate::session::combine::hub::Hub;
 use crate::session::combine::keys::next_to_fill;
 use crate::session::control::{Signal, shutdown};
@@ -62,9 +63,14 @@ struct Asked<'a> {
 }
 
 /// What a hub has answered.
+#[derive(Default)]
 pub(super) struct Finished {
     rows: u64,
     is_suspended: bool,
+    /// The hub's shard.
+    hub: String,
+    /// What EXPLAIN says above the hub's own plan.
+    lines: Vec<String>,
 }
 
 impl<'a> Asked<'a> {
@@ -115,7 +121,7 @@ impl Session {
             is_described: true,
             max_rows: 0,
         };
-        let finished = self.combine(&asked).await?;
+        let finished = self.combine_shown(&asked).await?;
         self.end_query(&tag_of(plan, finished.rows)).await
     }
 
@@ -157,7 +163,7 @@ impl Session {
             is_described: portal.is_described,
             max_rows: max_rows.max(0),
         };
-        self.combine(&asked).await
+        self.combine_shown(&asked).await
     }
 
     /// Has a hub finish a query of these parameters; how many rows there were.
@@ -383,7 +389,7 @@ impl Session {
             hub.is_lost |= !is_in_order || !undisturbed;
             return rows.map(|rows| Finished {
                 rows,
-                is_suspended: false,
+                ..Finished::default()
             });
         }
         let text = self.encoded(describable(asked.plan, asked.text, &execution.text))?;
@@ -405,12 +411,13 @@ impl Session {
         frontend::write_sync(&mut messages);
         self.acknowledge_bind();
         self.registered.control.begin(&hub.lease);
-        let head = self.explained_by_hub(hub, execution, asked);
+        let lines = self.explained_by_hub(hub, execution, asked);
+        let head = rows_above(&lines, asked);
         let send = |lease: &mut Lease| {
             lease.unnamed = None;
             messages.clone()
         };
-        let connections = vec![(name, &mut hub.lease)];
+        let connections = vec![(name.clone(), &mut hub.lease)];
         let limit = self.high_water_bytes();
         let mut scatter = Scatter::start(connections, send, asked.is_described, limit);
         if let Some(original) = hub.described.rows.first() {
@@ -430,7 +437,12 @@ impl Session {
         let undisturbed = self.registered.control.end();
         hub.is_lost |= status.is_none() || !undisturbed;
         match end {
-            Ok(Ok(rows)) => Ok(Finished { rows, is_suspended }),
+            Ok(Ok(rows)) => Ok(Finished {
+                rows,
+                is_suspended,
+                hub: name,
+                lines,
+            }),
             Ok(Err(_)) if is_mid_row => Err(Stop::Gone),
             Ok(Err(failure)) => Err(self.told_by_shard(failure)),
             Err(_) if is_mid_row => Err(Stop::Gone),
