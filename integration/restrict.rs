@@ -59,13 +59,6 @@ fn what_is_on_the_hub_or_seems_small_restricts_what_is_copied() {
             "{plan:?}"
         );
     }
-    // Each look at a sample gives other rows.
-    for table in ["few", "codes"] {
-        pair.same(&format!(
-            "SELECT count(*) FROM {table} f TABLESAMPLE BERNOULLI (50) LEFT JOIN large l ON l.small_id = f.id \
-             WHERE l.id IS NULL AND f.id <> 7"
-        ));
-    }
     let both = [
         "BEGIN",
         "INSERT INTO few VALUES (7000, 'a')",
@@ -99,6 +92,10 @@ fn keys_need_no_other_privileges_than_the_statement() {
     let mut pair = Pair::new(&cluster);
     let sql = "SELECT l.note FROM large l JOIN few f ON f.id = l.few_id ORDER BY l.id";
     pair.same(sql);
+    // Each look at a sample gives other rows.
+    pair.same(
+        "SELECT count(*) FROM few f TABLESAMPLE BERNOULLI (50) LEFT JOIN large l ON l.few_id = f.id WHERE l.id IS NULL",
+    );
     let servers = cluster.shards.iter().map(|shard| &shard.primary);
     for server in servers.chain([&cluster.oracle]) {
         let create = "CREATE ROLE reader; GRANT reader TO app";

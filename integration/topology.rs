@@ -462,7 +462,8 @@ async fn check_tells_everything_at_once_and_changes_nothing() {
     .unwrap();
     b.psql(
         "postgres",
-        "CREATE TABLE users (user_id integer PRIMARY KEY)",
+        "CREATE TABLE users (user_id integer PRIMARY KEY); DROP EXTENSION plpgsql; \
+         CREATE TABLE named (name text COLLATE \"de-x-icu\")",
     )
     .unwrap();
     c.stop().unwrap();
@@ -475,6 +476,9 @@ async fn check_tells_everything_at_once_and_changes_nothing() {
         "GRANT CREATE ON DATABASE \"postgres\" TO \"shop\"",
         "Is the server running",
         "shard s2: it has no primary",
+        "the collation de-x-icu is \"",
+        "the extension plpgsql is missing, but \"1.0\" on ",
+        "\", but missing on ",
         "table public.users: its columns are (user_id integer NOT NULL) on shard \"s1\"",
     ] {
         assert!(text.contains(expected), "{expected} in\n{text}");

@@ -1,5 +1,6 @@
 //! `shardwire check`: everything wrong with the configuration and the servers at once, with advice.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
@@ -139,6 +140,7 @@ impl Findings {
             }
             self.shard(database, shard, servers);
         }
+        self.unlike(database, inspection);
         for Problem { table, message } in &inspection.problems {
             let place = format!("database {}, table {table}", database.name);
             self.add(Weight::Error, &place, message.clone(), "");
@@ -163,6 +165,30 @@ impl Findings {
                 "it has no primary: writes fail",
                 hint,
             );
+        }
+    }
+
+    /// Servers that may answer the same query differently than the first one: any of them finishes queries of all.
+    fn unlike(&mut self, database: &Database, inspection: &Inspection) {
+        let servers = database.shards.iter().zip(&inspection.shards);
+        let servers = servers.flat_map(|(shard, servers)| {
+            let servers = servers.iter();
+            servers.filter_map(move |one| Some((shard, one, one.seen.as_ref().ok()?)))
+        });
+        let mut servers = servers.collect::<Vec<_>>().into_iter();
+        let Some((_, first, known)) = servers.next() else {
+            return;
+        };
+        for (shard, server, seen) in servers {
+            let place = format!(
+                "database {}, shard {}, server {}",
+                database.name, shard.name, server.address
+            );
+            for what in unlike(known, seen) {
+                let message = format!("{what} on {}", first.address);
+                let hint = "Queries over several shards may be answered differently from one time to the next until they are alike.";
+                self.add(Weight::Warning, &place, message, hint);
+            }
         }
     }
 
@@ -281,6 +307,31 @@ impl Findings {
             ),
         }
     }
+}
+
+/// What one server has that another, which is known, has not, or otherwise.
+fn unlike(known: &Seen, seen: &Seen) -> Vec<String> {
+    let mut found = Vec::new();
+    let majors = (seen.facts.version / 10_000, known.facts.version / 10_000);
+    if majors.0 != majors.1 {
+        found.push(format!(
+            "it runs PostgreSQL {}, but it is PostgreSQL {}",
+            majors.0, majors.1
+        ));
+    }
+    let names: BTreeSet<&String> = known.traits.keys().chain(seen.traits.keys()).collect();
+    let version = |of: &Seen, name: &str| match of.traits.get(name).map(String::as_str) {
+        None => "missing".to_owned(),
+        Some("") => "of no version".to_owned(),
+        Some(version) => format!("\"{version}\""),
+    };
+    for name in names {
+        let (here, there) = (version(seen, name), version(known, name));
+        if here != there {
+            found.push(format!("the {name} is {here}, but {there}"));
+        }
+    }
+    found
 }
 
 /// What to do about a server that could not be asked.

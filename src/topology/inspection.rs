@@ -1,5 +1,6 @@
 //! One look at every server of a database, without changing anything: what `shardwire check` reports.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,17 @@ use super::server::{Facts, State};
 
 /// For the questions to one server, beyond connecting.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// What may make servers answer the same query differently: the versions of extensions, and those of the collations that
+/// columns of users have.
+const TRAITS: &str = "\
+SELECT 'extension ' || e.extname, e.extversion::text FROM pg_catalog.pg_extension e \
+UNION ALL SELECT 'collation ' || k.collname, coalesce(pg_catalog.pg_collation_actual_version(k.oid), '') \
+FROM pg_catalog.pg_collation k WHERE k.oid > 100 AND k.collprovider IN ('c', 'i') AND k.oid IN \
+    (SELECT a.attcollation FROM pg_catalog.pg_attribute a WHERE a.attrelid >= 16384) \
+UNION ALL SELECT 'collation of the database', pg_catalog.concat_ws(' ', d.datcollate, d.datctype, \
+    pg_catalog.to_jsonb(d)->>'daticulocale', pg_catalog.to_jsonb(d)->>'datlocale', pg_catalog.to_jsonb(d)->>'datcollversion') \
+FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
 
 /// What was found.
 #[derive(Debug)]
@@ -58,6 +70,8 @@ pub struct Seen {
     pub fence: Option<Arc<str>>,
     /// `server_encoding`.
     pub encoding: String,
+    /// The versions of extensions and collations.
+    pub traits: BTreeMap<String, String>,
     /// What its identity is worth.
     pub identity: Identity,
 }
@@ -79,6 +93,7 @@ pub enum Identity {
 struct Heard {
     report: Report,
     encoding: String,
+    traits: BTreeMap<String, String>,
     record: Result<Option<Record>, ControlError>,
     may_create: bool,
 }
@@ -144,6 +159,10 @@ async fn listen(client: &Client) -> Result<Heard, ControlError> {
             &[],
         )
         .await?;
+    let mut traits = BTreeMap::new();
+    for row in client.query(TRAITS, &[]).await? {
+        traits.insert(row.try_get(0)?, row.try_get(1)?);
+    }
     let record = match answer.tables {
         0 => Ok(None),
         _ => store::read(client).await,
@@ -156,6 +175,7 @@ async fn listen(client: &Client) -> Result<Heard, ControlError> {
             verdict: Verdict::Unidentified("not judged yet".to_owned()),
         },
         encoding: row.try_get(0)?,
+        traits,
         record,
         may_create: row.try_get(1)?,
     })
@@ -213,6 +233,7 @@ fn see(book: &Book, shard: usize, heard: Heard, state: State) -> Seen {
         role: state.role,
         fence: state.fence,
         encoding: heard.encoding,
+        traits: heard.traits,
         identity,
     }
 }
