@@ -242,10 +242,21 @@ fn plan_explain(part: Part<'_>, analyze: bool, body: &Range<u32>) -> Planned {
         planned.session = SessionUse::NONE;
         // What is shown is the plan of what was written.
         planned.own = Box::default();
-    } else if planned.access == Access::Write {
-        one_shard_only(&mut planned.route, "EXPLAIN ANALYZE of a change");
+    } else if planned.access == Access::Write && !is_one_text(&planned) {
+        one_shard_only(&mut planned.route, "EXPLAIN ANALYZE of such a change");
     }
     planned
+}
+
+/// Whether each shard changes its rows by the text as it stands.
+fn is_one_text(planned: &Planned) -> bool {
+    let is_scatter = match &planned.route {
+        Route::Scatter(_) => true,
+        Route::Keyed(keyed) => matches!(keyed.spread, Spread::Scatter(_)),
+        _ => false,
+    };
+    let is_plain = planned.own.is_empty() && planned.pseudo.is_empty() && planned.listed.is_empty();
+    is_scatter && is_plain && planned.merge.is_none()
 }
 
 /// `PREPARE`: the session makes the statement, of a body without pseudo-columns and with lists of columns.

@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::exec::scatter::Scatter;
 use crate::plan::document::{Format, Part};
-use crate::plan::{Plan, Target, spell_out};
+use crate::plan::{Access, Plan, Target, spell_out};
 use crate::session::held::Held;
 use crate::session::own_values;
 use crate::session::scatter::Answered;
@@ -44,8 +44,7 @@ impl Session {
         written: (&str, &[Literal]),
     ) -> Result<(Target, Box<[u8]>)> {
         // A hub explains by itself.
-        let is_whole = matches!(target, Target::Many(_)) && document_of(plan).is_some();
-        if is_whole || target == Target::Combine || !self.explains(plan) {
+        if is_gathered(plan, &target) || target == Target::Combine || !self.explains(plan) {
             return Ok((target, Box::default()));
         }
         let explained = self.explain(plan, &target, written, &measured)?;
@@ -94,14 +93,16 @@ impl Session {
             Target::Many(shards) => shards.iter().next(),
             Target::Rows(placed) => placed.shards().iter().next(),
         };
+        // What is no EXECUTE goes to all of them.
+        let is_change = runs_change(plan) && !matches!(target, Target::One(_) | Target::Any);
+        if is_change || !is_text(explain) && matches!(target, Target::Many(_)) {
+            return Err(Error::refused(
+                "EXPLAIN of such an EXECUTE over several shards is not supported",
+                "It would be sent to one of them.",
+                "EXPLAIN the statement itself.",
+            ));
+        }
         if !is_text(explain) {
-            if matches!(target, Target::Many(_)) {
-                return Err(Error::refused(
-                    "EXPLAIN of an EXECUTE over several shards is shown as text only",
-                    "The statement is not sent to all of them.",
-                    "Use EXPLAIN (FORMAT TEXT), or EXPLAIN the statement itself.",
-                ));
-            }
             return Ok(Explained {
                 shard,
                 rows: Box::default(),
@@ -132,27 +133,70 @@ impl Session {
         tree.lines().map(|line| spell_out(line, written)).collect()
     }
 
-    /// As [`Session::drive`]: documents of EXPLAIN become one.
+    /// As [`Session::drive`]: what shards explain becomes one answer.
     pub(super) async fn drive_shown(
         &mut self,
         scatter: Scatter<Held>,
         plan: &Plan,
         (written, shards): ((&str, &[Literal]), &ShardSet),
     ) -> Result<Answered, Stop> {
-        let Some(format) = document_of(plan) else {
+        let format = document_of(plan);
+        if format.is_none() && !runs_change(plan) {
             return self.drive(scatter).await;
-        };
+        }
+        let most_rows = format.map_or(MOST_LINES, |_| 1);
+        let turns = (0..shards.len()).flat_map(|branch| std::iter::repeat_n(branch, most_rows));
         self.capture();
-        let answered = self.drive(scatter).await;
+        let answered = self.drive(scatter.ordered(turns.collect())).await;
         let captured = self.captured();
         let answered = answered?;
         let lines = self.plan_lines(plan, written);
         let names = shards.iter().map(|shard| self.database.shard_name(shard));
         let names: Vec<&str> = names.collect();
-        let words = nested(format, (&lines, &names), captured.bytes())?;
+        let words = match format {
+            Some(format) => nested(format, (&lines, &names), captured.bytes())?,
+            None => listed(&lines, (&names, &answered.bytes), captured.bytes())?,
+        };
         self.say(words);
         Ok(answered)
     }
+}
+
+/// A plan in text has fewer lines.
+const MOST_LINES: usize = 10_000;
+
+/// Whether a plan is an EXPLAIN ANALYZE that changes rows.
+pub(super) fn runs_change(plan: &Plan) -> bool {
+    matches!(&plan.statement, Statement::Explain(explain) if explain.analyze)
+        && plan.access == Access::Write
+}
+
+/// Whether all shards explain, and their answers become one.
+pub(super) fn is_gathered(plan: &Plan, target: &Target) -> bool {
+    matches!(target, Target::Many(_)) && (document_of(plan).is_some() || runs_change(plan))
+}
+
+/// The lines of servers with these names, which have given so many bytes of rows each, below the proxy's own.
+///
+/// # Errors
+/// `08P01` for what is no answer.
+fn listed(lines: &[String], (names, bytes): (&[&str], &[u64]), answer: &[u8]) -> Result<Vec<u8>> {
+    let head = frame::header(answer)?.filter(|header| header.tag == b'T');
+    let head = head.map_or(0, |header| header.frame_bytes);
+    let (told, mut rows) = answer.split_at_checked(head).unwrap_or_default();
+    let mut words = told.to_vec();
+    for line in lines {
+        data_row(&mut words, [Some(line.as_bytes())].into_iter());
+    }
+    for (name, bytes) in names.iter().zip(bytes) {
+        let line = format!("->  plan of shard {name}");
+        data_row(&mut words, [Some(line.as_bytes())].into_iter());
+        let count = usize::try_from(*bytes).unwrap_or(usize::MAX);
+        let (own, behind) = rows.split_at_checked(count).unwrap_or((rows, &[]));
+        words.extend_from_slice(own);
+        rows = behind;
+    }
+    Ok(words)
 }
 
 /// The format of an EXPLAIN that gives a document.

@@ -59,7 +59,7 @@ impl Session {
         let shape = std::mem::take(&mut self.shape);
         let studied = self.study(Some(body), &[]);
         let outcome = match studied {
-            Ok(Study::One(inner)) if inner.own.is_empty() && inner.pseudo.is_empty() => {
+            Ok(Study::One(inner)) if is_measurable(&inner) => {
                 self.unit.captured = Some(Buffer::new());
                 self.unit.measured = Some(Vec::new());
                 let ran = self.run_measured(&inner, body, shards).await;
@@ -158,4 +158,10 @@ impl Session {
         let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES);
         self.drive(scatter).await.map(|_| false)
     }
+}
+
+/// Whether a query may be run as it stands.
+fn is_measurable(inner: &Plan) -> bool {
+    let is_query = matches!(inner.statement, Statement::Query(_));
+    is_query && inner.own.is_empty() && inner.pseudo.is_empty()
 }

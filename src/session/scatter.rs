@@ -13,7 +13,6 @@ use crate::session::announce::needed;
 use crate::session::control::{Signal, shutdown};
 use crate::session::cursors::{CursorCall, is_about_cursor};
 use crate::session::database::Database;
-use crate::session::explain::document_of;
 use crate::session::held::Held;
 use crate::session::implicit::stays;
 use crate::session::prepared::{Portal, Prepared};
@@ -67,6 +66,8 @@ pub struct Answered {
     pub each: Vec<u64>,
     /// A shard has more rows than its Execute asked for.
     pub is_suspended: bool,
+    /// Bytes of the rows of each.
+    pub bytes: Vec<u64>,
     /// What each shard said of the rows.
     pub descriptions: Vec<Vec<u8>>,
     /// The command tag of the last shard.
@@ -99,7 +100,8 @@ impl Session {
             return Box::pin(self.define_query(text, plan, define)).await;
         }
         let joins = self.check_scatter(plan, &shards).await?;
-        if let Some(merge) = plan.merge.as_ref().filter(|_| document_of(plan).is_none()) {
+        let is_explained = matches!(plan.statement, Statement::Explain(_));
+        if let Some(merge) = plan.merge.as_ref().filter(|_| !is_explained) {
             let merged = self.merge_query(text, merge, (&shards, joins)).await;
             if self.is_for_hub(plan, joins, &merged) {
                 let read = self.settings.context().encoding.read(text);
@@ -119,9 +121,9 @@ impl Session {
         };
         let scatter = Scatter::start(gathered, request, true, HIGH_WATER_BYTES).of_query();
         let scatter = scatter.changing(changes_rows(plan));
-        let answered = match document_of(plan) {
-            None => self.drive(scatter).await?,
-            Some(_) => {
+        let answered = match is_explained {
+            false => self.drive(scatter).await?,
+            true => {
                 let literals = std::mem::take(&mut self.shape.literals);
                 let read = self.settings.context().encoding.read(text);
                 let read = read.unwrap_or_default().into_owned();
@@ -232,10 +234,10 @@ impl Session {
             return Box::pin(self.execute_define(&portal, define)).await;
         }
         self.note_temporary(&portal.prepared.plan);
-        let is_document = document_of(&portal.prepared.plan).is_some();
-        let merge = portal.prepared.plan.merge.as_ref();
-        let merge = merge.filter(|_| !is_document);
-        if max_rows > 0 && merge.is_none() && !is_document {
+        let plan = &portal.prepared.plan;
+        let is_explained = matches!(plan.statement, Statement::Explain(_));
+        let merge = plan.merge.as_ref().filter(|_| !is_explained);
+        if max_rows > 0 && merge.is_none() && !is_explained {
             return self.execute_in_parts(portal, max_rows).await;
         }
         let plan = &portal.prepared.plan;
@@ -568,6 +570,7 @@ impl Session {
             self.note_share(held.shard, sent);
             answered.affected += one.affected;
             answered.each.push(one.affected);
+            answered.bytes.push(one.bytes);
             answered.is_suspended |= one.is_suspended;
             answered.descriptions.extend(one.description);
             answered.tag = one.tag;

@@ -7,7 +7,7 @@ use crate::backend::report;
 use crate::error::{Error, Result};
 use crate::plan::{Access, Arguments, Parameters, Plan, SessionUse, Target};
 use crate::session::effect::Effect;
-use crate::session::explain::document_of;
+use crate::session::explain::is_gathered;
 use crate::session::held::Held;
 use crate::session::insert::names_parameters;
 use crate::session::local::Local;
@@ -175,8 +175,7 @@ impl Session {
         };
         self.shape.literals = literals;
         let target = target?;
-        let is_whole = matches!(target, Target::Many(_)) && document_of(plan).is_some();
-        let is_shown = self.explains(plan) && !is_whole;
+        let is_shown = self.explains(plan) && !is_gathered(plan, &target);
         if target.takes_steps(is_shown) {
             return self.query_in_steps(text, plan, &target).await;
         }

@@ -222,3 +222,33 @@ fn target(fixture: &Fixture, input: &str) -> String {
     }
     out
 }
+
+/// What is refused, by the golden plans, once for each kind: whoever lifts a refusal deletes its line.
+#[test]
+fn refusals_are_listed() {
+    let mut found = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir("src/plan/testdata").unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let refused = text.lines().filter_map(|line| {
+            let (_, refused) = line.split_once("Refused ")?;
+            let names = refused.split('"').enumerate();
+            Some(
+                names.fold(String::new(), |out, (part, words)| match part % 2 {
+                    0 => out + words,
+                    _ => out + "\"…\"",
+                }),
+            )
+        });
+        found.extend(refused.filter(|line| line.starts_with("0A000: ")));
+    }
+    let found: String = found.into_iter().map(|line| line + "\n").collect();
+    let path = "src/plan/refusals.txt";
+    if std::env::var("REWRITE").is_ok() {
+        std::fs::write(path, &found).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap_or_default(),
+        found,
+        "REWRITE=1"
+    );
+}

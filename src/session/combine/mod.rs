@@ -412,7 +412,6 @@ impl Session {
         self.acknowledge_bind();
         self.registered.control.begin(&hub.lease);
         let lines = self.explained_by_hub(hub, execution, asked);
-        let head = rows_above(&lines, asked);
         let send = |lease: &mut Lease| {
             lease.unnamed = None;
             messages.clone()
@@ -425,7 +424,7 @@ impl Session {
         }
         let known = asked.bind.as_ref();
         let known = known.and_then(|bind| self.expected(bind.statement));
-        scatter = scatter.headed(head).expecting(known);
+        scatter = scatter.headed(rows_above(&lines, asked)).expecting(known);
         let end = self.pump(&mut scatter).await;
         let is_mid_row = scatter.is_mid_row();
         if !matches!(end, Ok(Ok(_))) {
@@ -443,9 +442,8 @@ impl Session {
                 hub: name,
                 lines,
             }),
-            Ok(Err(_)) if is_mid_row => Err(Stop::Gone),
+            Ok(Err(_)) | Err(_) if is_mid_row => Err(Stop::Gone),
             Ok(Err(failure)) => Err(self.told_by_shard(failure)),
-            Err(_) if is_mid_row => Err(Stop::Gone),
             Err(stop) => Err(stop),
         }
     }
