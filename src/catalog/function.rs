@@ -90,6 +90,8 @@ impl BuiltIn {
 #[derive(Clone, Debug)]
 pub(super) struct Functions {
     own: HashMap<String, Vec<Function>>,
+    /// Whom operators and types of users call.
+    pub hidden: HashMap<String, Vec<BodyCall>>,
     pub built_in: Arc<BuiltIn>,
 }
 
@@ -97,9 +99,10 @@ impl Functions {
     pub fn new(raw: &RawCatalog) -> Functions {
         let relations = raw.relations.iter();
         let relations = relations.map(|relation| relation.name.as_str()).collect();
-        let known = (&relations, &hidden_calls(raw));
+        let hidden = hidden_calls(raw);
         Functions {
-            own: by_name(&raw.functions, known, &raw.built_in.by_name),
+            own: by_name(&raw.functions, (&relations, &hidden), &raw.built_in.by_name),
+            hidden,
             built_in: Arc::clone(&raw.built_in),
         }
     }
@@ -116,7 +119,7 @@ impl Functions {
 }
 
 /// Whom operators and types call, by their names.
-pub(super) fn hidden_calls(raw: &RawCatalog) -> HashMap<String, Vec<BodyCall>> {
+fn hidden_calls(raw: &RawCatalog) -> HashMap<String, Vec<BodyCall>> {
     let mut hidden: HashMap<String, Vec<BodyCall>> = HashMap::new();
     for (mark, call) in &raw.hidden_calls {
         hidden.entry(mark.clone()).or_default().push(call.clone());

@@ -80,8 +80,6 @@ pub struct Catalog {
     /// Indexes into `relations`.
     by_name: HashMap<String, Vec<usize>>,
     functions: Functions,
-    /// Whom operators and types of users call.
-    hidden_calls: HashMap<String, Vec<BodyCall>>,
     /// Names in the configuration that are sharded or replicated, without their schema.
     configured: Vec<String>,
     /// Names in the configuration that have a home, without their schema, and its shard.
@@ -175,7 +173,6 @@ impl Catalog {
             relations,
             by_name,
             functions: Functions::new(raw),
-            hidden_calls: function::hidden_calls(raw),
             configured,
             homes,
             wildcard: database.tables.wildcard.as_ref().is_some_and(elsewhere),
@@ -289,12 +286,12 @@ impl Catalog {
 
     /// Whether operators or types call functions of users that may run queries.
     pub fn has_hidden_calls(&self) -> bool {
-        !self.hidden_calls.is_empty()
+        !self.functions.hidden.is_empty()
     }
 
     /// The functions of users that an operator, or a value of a type of this name, may call.
     pub fn hidden_calls(&self, mark: &str) -> &[BodyCall] {
-        let calls = self.hidden_calls.get(mark);
+        let calls = self.functions.hidden.get(mark);
         calls.map(Vec::as_slice).unwrap_or_default()
     }
 
