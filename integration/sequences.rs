@@ -16,7 +16,8 @@ CREATE TABLE few (id int DEFAULT nextval('odd') PRIMARY KEY, v text);
 CREATE SEQUENCE numbered;
 CREATE TABLE codes (code text DEFAULT 'c' || nextval('numbered') PRIMARY KEY, v text);
 CREATE TABLE fixed (tenant int DEFAULT 7, v text, n bigserial);
-CREATE TABLE lookup (id serial PRIMARY KEY, v text)";
+CREATE TABLE lookup (id serial PRIMARY KEY, v text);
+CREATE TABLE atlas (id int, number bigint)";
 
 const SHARDED: [(&str, &str); 8] = [
     ("users", "user_id"),
@@ -209,21 +210,105 @@ fn a_sequence_that_is_set_is_followed() {
 }
 
 #[test]
-fn what_the_proxy_drew_is_not_told_for_what_a_server_drew() {
+fn what_the_proxy_drew_is_told_as_by_one_server() {
+    let cluster = cluster();
+    for mode in MODES {
+        let mut pair = Pair::new(&cluster);
+        for sql in [
+            "INSERT INTO users (name) VALUES ('a')",
+            "SELECT lastval()",
+            "SELECT currval('users_user_id_seq'), pg_catalog.currval('public.users_user_id_seq'::regclass) + 1 AS next",
+            "SELECT lastval() AS id, n FROM users WHERE user_id = lastval()",
+            "INSERT INTO users (name) VALUES ('b'), ('c'), ('d')",
+            "SELECT currval('\"users_user_id_seq\"'), lastval() = currval('users_user_id_seq')",
+            "INSERT INTO fixed (tenant, v) VALUES (currval('users_user_id_seq'), 'x')",
+            "SELECT tenant, v, n FROM fixed",
+            "SELECT currval('fixed_n_seq'), currval('users_user_id_seq'), lastval()",
+            "UPDATE users SET n = currval('fixed_n_seq') WHERE user_id = currval('users_user_id_seq')",
+            "SELECT user_id, n FROM users ORDER BY 1",
+            "UPDATE users SET n = n + 1",
+            "DELETE FROM fixed WHERE tenant < 0",
+            "SELECT currval('users_user_id_seq'), lastval()",
+            "BEGIN",
+            "INSERT INTO events (tenant, what) VALUES (3, 'e')",
+            "SELECT lastval(), currval('events_id_seq')",
+            "SAVEPOINT s",
+            "INSERT INTO users (name) VALUES ('f')",
+            "ROLLBACK TO s",
+            "SELECT lastval(), currval('events_id_seq'), currval('users_user_id_seq')",
+            "ROLLBACK",
+            "SELECT lastval(), currval('events_id_seq'), currval('users_user_id_seq')",
+            "DISCARD ALL",
+            "SELECT nextval('numbered')",
+            "SELECT lastval()",
+            "INSERT INTO users (name) VALUES ('g')",
+            "INSERT INTO atlas VALUES (1, currval('users_user_id_seq'))",
+            "UPDATE atlas SET number = currval('users_user_id_seq') + number",
+            "INSERT INTO fixed (tenant, v) VALUES (1, currval('users_user_id_seq'))",
+            "SELECT * FROM atlas",
+            "SELECT tenant, v FROM fixed",
+            "SELECT * FROM nowhere",
+            "SELECT lastval(), currval('users_user_id_seq')",
+            "TRUNCATE users, fixed, atlas",
+            "DISCARD ALL",
+        ] {
+            compare(&mut pair, mode, sql);
+        }
+    }
+}
+
+#[test]
+fn what_nobody_knows_of_sequences_is_refused() {
     let cluster = cluster();
     let mut pair = Pair::new(&cluster);
-    compare(&mut pair, Mode::Simple, "SELECT nextval('numbered')");
-    compare(&mut pair, Mode::Simple, "SELECT lastval()");
-    compare(
-        &mut pair,
-        Mode::Simple,
-        "INSERT INTO users (name) VALUES ('a') RETURNING user_id",
-    );
-    pair.refused("SELECT lastval()");
-    pair.refused("SELECT currval('users_user_id_seq')");
-    compare(&mut pair, Mode::Simple, "DISCARD ALL");
-    compare(&mut pair, Mode::Simple, "SELECT nextval('numbered')");
-    compare(&mut pair, Mode::Simple, "SELECT lastval()");
+    let lastval = "SELECT lastval()";
+    let currval = "SELECT currval('users_user_id_seq')";
+    let insert = "INSERT INTO users (name) VALUES ('a')";
+    let statements = [
+        // They may draw on a server.
+        "SELECT nextval('numbered')",
+        "INSERT INTO lookup (v) VALUES ('l')",
+        "INSERT INTO codes (v) VALUES ('c')",
+        "DO $$ BEGIN PERFORM nextval('users_user_id_seq'); END $$",
+        // One server may have drawn less before it failed.
+        "INSERT INTO users (name, n) VALUES ('a', 1), ('b', 1 / (length('b') - 1))",
+    ];
+    for (number, sql) in statements.into_iter().enumerate() {
+        compare(&mut pair, Mode::Simple, insert);
+        compare(&mut pair, Mode::Simple, lastval);
+        let _ = pair.proxy.query(sql);
+        pair.refused(lastval);
+        pair.refused(currval);
+        let _ = pair.oracle.query(sql);
+        let set = format!(
+            "SELECT setval('users_user_id_seq', {})",
+            1000 * (number + 1)
+        );
+        let _ = pair.oracle.query(&set);
+        let _ = pair.proxy.query(&set);
+    }
+    compare(&mut pair, Mode::Simple, insert);
+    compare(&mut pair, Mode::Simple, lastval);
+    // The statement draws itself, before or behind what asks.
+    for sql in [
+        "SELECT nextval('users_user_id_seq'), currval('users_user_id_seq')",
+        "SELECT lastval(), nextval('odd')",
+        "INSERT INTO users (name, n) VALUES ('x', lastval())",
+        "INSERT INTO users (name, n) SELECT 'x', lastval()",
+        "INSERT INTO users (name, n) VALUES ('x', currval('users_user_id_seq'))",
+        "INSERT INTO lookup (v) VALUES (lastval())",
+        "WITH x AS (INSERT INTO users (name) VALUES ('x') RETURNING user_id) SELECT lastval(), user_id FROM x",
+    ] {
+        pair.refused(sql);
+    }
+    // In a source of rows it is not seen.
+    pair.refused("SELECT a, lastval() FROM (VALUES (1)) v(a), lastval() l");
+    // Of a sequence that only the server has drawn from it is the server that knows.
+    compare(&mut pair, Mode::Simple, "BEGIN");
+    compare(&mut pair, Mode::Simple, "SELECT nextval('odd')");
+    compare(&mut pair, Mode::Simple, "SELECT currval('odd')");
+    compare(&mut pair, Mode::Simple, "COMMIT");
+    pair.refused(lastval);
 }
 
 /// Inserts rows through a proxy until it is gone or `count` are there; the ids that came back.

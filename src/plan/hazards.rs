@@ -14,8 +14,10 @@ use crate::catalog::Catalog;
 use crate::catalog::Code;
 use crate::catalog::Location;
 use crate::catalog::Relation;
+use crate::catalog::TableColumn;
 use crate::catalog::Trigger;
 use crate::error::Result;
+use crate::plan::bind::BoundSource;
 use crate::plan::conduct::Conduct;
 use crate::plan::effects::Effects;
 use crate::plan::query::Query;
@@ -42,6 +44,48 @@ impl Query<'_> {
         let blocks = self.facts.blocks.iter();
         let changes = blocks.filter(|block| block.kind.modifies());
         changes.fold(0, |all, block| all | events_of(&block.kind))
+    }
+
+    /// Whether a server that runs the statement may draw from a sequence for it. What is inserted into sharded
+    /// tables has its numbers already.
+    pub(super) fn may_draw(&self) -> bool {
+        let drawing = Effects::WRITES | Effects::UNKNOWN | Effects::USER_CODE;
+        let says_default = || {
+            let text = self.request.text;
+            let mut words = self.body.iter();
+            words.any(|token| token.is_word(text, "default"))
+        };
+        let conduct = Conduct::new(self.request.catalog);
+        let draws = |relation: &Relation, code: &Code| {
+            let column = code.column.as_ref();
+            let column = column.and_then(|name| relation.column(name));
+            let is_sharded = matches!(relation.location, Location::Sharded(_));
+            let is_drawn = |(_, column): (usize, &TableColumn)| column.default.sequence.is_some();
+            let is_given = is_sharded && column.is_some_and(is_drawn);
+            !is_given && conduct.made(&code.call).any(drawing)
+        };
+        let adds_only = self.events() == Trigger::INSERT;
+        let may_draw = |(block, source, bound): (usize, usize, BoundSource<'_>)| {
+            let kind = self.facts.blocks.get(block).map(|block| &block.kind);
+            let is_target = source == 0 && kind.is_some_and(BlockKind::modifies);
+            is_target
+                && bound.relation().is_none_or(|relation| {
+                    let hazards = &relation.hazards;
+                    let is_sharded = matches!(relation.location, Location::Sharded(_));
+                    let adds = !matches!(kind, Some(BlockKind::Update(_) | BlockKind::Delete));
+                    let numbers = |column: &TableColumn| column.sequence_default;
+                    (!is_sharded && adds && relation.columns.iter().any(numbers))
+                        || relation.is_view()
+                        || hazards.rules
+                        || !hazards.triggers.is_empty()
+                        || hazards.code.iter().any(|code| draws(relation, code))
+                        || !adds_only && !relation.ties.followers.is_empty()
+                })
+        };
+        self.effects.any(drawing)
+            || !self.facts.created.is_empty()
+            || self.facts.modifies()
+                && (!adds_only && says_default() || self.bound.occurrences().any(may_draw))
     }
 
     /// As [`check_hazards`], for what the statement does.

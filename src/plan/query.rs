@@ -240,6 +240,9 @@ impl<'a> Query<'a> {
         {
             session |= SessionUse::SETS_SEQUENCE;
         }
+        if self.may_draw() {
+            session |= SessionUse::MAY_DRAW;
+        }
         let harmful = Effects::WRITES | Effects::SET_CONFIG | Effects::UNKNOWN;
         let changes =
             !self.facts.created.is_empty() || self.facts.modifies() || self.effects.any(harmful);

@@ -38,6 +38,8 @@ impl SessionUse {
 
     /// It has sequences start anew when its transaction is committed: nobody else sees it before.
     pub const RESTARTS_SEQUENCE: SessionUse = SessionUse(2048);
+    /// A server that runs it may draw from a sequence for it: by a default, a trigger, a function.
+    pub const MAY_DRAW: SessionUse = SessionUse(4096);
 
     /// Whether every use in `other` is in this set.
     pub fn contains(self, other: SessionUse) -> bool {

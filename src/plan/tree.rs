@@ -10,6 +10,7 @@ use crate::plan::Filling;
 use crate::plan::Insertion;
 use crate::plan::Plan;
 use crate::plan::Route;
+use crate::plan::SessionUse;
 use crate::plan::insert::Origin;
 use crate::plan::keyed::KeySource;
 use crate::plan::keyed::KeyValue;
@@ -126,8 +127,9 @@ impl Tree<'_> {
         if self.plan.access == Access::Write {
             write!(f, ", write")?;
         }
-        if !self.plan.session.is_empty() {
-            write!(f, ", {}", self.plan.session)?;
+        let session = self.plan.session.without(SessionUse::MAY_DRAW);
+        if !session.is_empty() {
+            write!(f, ", {session}")?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::session::Session;
+use crate::session::drawn::Drawn;
 use crate::session::draws::Draws;
 use crate::session::effect::Effect;
 use crate::txn::commit::Work;
@@ -60,7 +61,7 @@ impl Session {
                     self.memory.temporary_tables = false;
                     self.memory.cursors.close(None);
                     self.memory.draws.fill(Draws::Nowhere);
-                    self.memory.has_drawn_here = false;
+                    self.memory.drawn = Drawn::default();
                     // The proxy's own settings were checked when they were made.
                     let _ = self.settings.complete(&effect);
                     self.note_reset(true);
@@ -145,6 +146,7 @@ impl Session {
             self.note_written(is_due);
             // What is under way belongs to later units, whose portals and draws these are by now.
             if !is_due {
+                self.memory.drawn.end();
                 self.statements.clear_portals();
                 self.memory.may_have_drawn = false;
             }

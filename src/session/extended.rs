@@ -174,10 +174,13 @@ impl Session {
                 self.batch.scatter = Some(portal);
                 return Ok(());
             }
-            let mut target = self.aim(&mut prepared, &bind)?;
+            let (derived, mut target) = self.bind_told(&prepared, &bind).await?;
+            is_filled = derived.is_some();
+            prepared = derived.unwrap_or(prepared);
             if target == Target::Fill {
                 (prepared, target) = self.bind_filled(&prepared, &bind).await?;
                 is_filled = true;
+                self.memory.drawn.bind();
             }
             let measured = self.bind_measured(&prepared, &bind, target).await?;
             let text = prepared.sql();
@@ -244,6 +247,29 @@ impl Session {
         // What waits with it may fail.
         self.place_others(prepared.id).await?;
         Ok(self.local(plan, text).await?.is_some())
+    }
+
+    /// As [`Session::aim`], with what the statement asks of sequences that the proxy has drawn from; the
+    /// statement that stands for it, if another does.
+    async fn bind_told(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        bind: &Bind<'_>,
+    ) -> Result<(Option<Arc<Prepared>>, Target), Stop> {
+        self.begin_drawn();
+        let written = (prepared.sql(), &prepared.plan);
+        let parameters = Parameters::new(&prepared.types, bind.formats, bind.values);
+        if let Some(told) = self
+            .with_drawn(written, parameters, &prepared.types)
+            .await?
+        {
+            let (derived, target) = self.bound_as(told, prepared, bind)?;
+            return Ok((Some(derived), target));
+        }
+        let mut derived = Arc::clone(prepared);
+        let target = self.aim(&mut derived, bind)?;
+        let is_same = Arc::ptr_eq(&derived, prepared);
+        Ok(((!is_same).then_some(derived), target))
     }
 
     /// Where a bound statement runs, or the one that stands for it.

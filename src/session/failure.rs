@@ -49,6 +49,7 @@ impl Session {
             return Some(Box::default());
         }
         self.unit.has_failed = true;
+        self.memory.drawn.fail();
         if self.server.as_ref().is_some_and(|held| held.is_detached()) {
             self.transaction.fail();
         }

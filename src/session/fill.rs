@@ -46,8 +46,18 @@ impl Session {
         let completed = self
             .completed(prepared.sql(), &prepared.plan, &prepared.types)
             .await?;
+        Ok(self.bound_as(completed, prepared, bind)?)
+    }
+
+    /// A text that takes the place of a bound statement's, and its shards.
+    pub(super) fn bound_as(
+        &mut self,
+        completed: Expanded,
+        prepared: &Prepared,
+        bind: &Bind<'_>,
+    ) -> Result<(Arc<Prepared>, Target)> {
         let Study::One(plan) = completed.study else {
-            return Err(incomplete().into());
+            return Err(incomplete());
         };
         let encoding = self.settings.context().encoding;
         let text = self.encoded(&completed.text)?.into_owned();
@@ -91,8 +101,14 @@ impl Session {
         let edits = match (plan.fill(), plan.clock()) {
             (Some(fill), _) => {
                 let mut values = Vec::with_capacity(fill.columns.len());
+                let mut drawn = Vec::new();
                 for column in &fill.columns {
-                    values.push(self.values_of(fill, column).await?);
+                    values.push(self.values_of(fill, column, &mut drawn).await?);
+                }
+                self.memory.drawn.note(&drawn);
+                if drawn.len() < fill.columns.len() {
+                    // What a server evaluates may draw there.
+                    self.memory.drawn.blur();
                 }
                 fill.edits(text, options, &values)?
             }
@@ -121,25 +137,40 @@ impl Session {
     }
 
     /// The values of a column for all rows, as SQL.
-    async fn values_of(&mut self, fill: &Fill, column: &Filled) -> Result<Vec<String>, Stop> {
+    async fn values_of(
+        &mut self,
+        fill: &Fill,
+        column: &Filled,
+        drawn: &mut Vec<(SequenceName, i64)>,
+    ) -> Result<Vec<String>, Stop> {
         let count = column.count;
         if let Some(sequence) = &column.sequence {
-            let numbers = self.drawn(sequence, count).await?;
+            let numbers = self.drawn_for_rows(sequence, count).await?;
+            drawn.extend(numbers.last().map(|last| (sequence.clone(), *last)));
             return Ok(numbers.iter().map(i64::to_string).collect());
         }
         let values = self.evaluated((&fill.table, &column.name), count).await?;
         Ok(values.into_iter().map(written).collect())
     }
 
-    /// The next numbers of a sequence.
+    /// The next numbers of a sequence, of which `currval` will not tell.
     pub(super) async fn drawn(
+        &mut self,
+        sequence: &SequenceName,
+        count: usize,
+    ) -> Result<Vec<i64>, Stop> {
+        self.memory.drawn.note_unknown(sequence);
+        self.drawn_for_rows(sequence, count).await
+    }
+
+    /// The next numbers of a sequence.
+    async fn drawn_for_rows(
         &mut self,
         sequence: &SequenceName,
         count: usize,
     ) -> Result<Vec<i64>, Stop> {
         let most = self.database.limits.sequence_block;
         let topology = Arc::clone(&self.database.topology);
-        self.memory.has_drawn_here = true;
         if self.sees_other_numbers() {
             return self.drawn_within(sequence, count).await;
         }

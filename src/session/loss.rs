@@ -87,6 +87,7 @@ impl Session {
             *wrote_at = Some(Instant::now());
         }
         self.unit.has_failed = true;
+        self.memory.drawn.fail();
         self.settings.roll_back();
         self.transaction.fail();
         self.others.drop_joined();

@@ -39,6 +39,7 @@ pub mod deadlock;
 mod define;
 mod definitions;
 mod describe;
+mod drawn;
 mod draws;
 mod effect;
 mod ending;
@@ -127,6 +128,7 @@ use crate::session::copy::CopyAtHand;
 use crate::session::cursors::Cursors;
 use crate::session::database::Database;
 use crate::session::definitions::Definitions;
+use crate::session::drawn::Drawn;
 use crate::session::draws::Draws;
 use crate::session::exchange::Event;
 use crate::session::held::Held;
@@ -218,8 +220,8 @@ struct Memory {
     cursors: Cursors,
     /// The transaction at hand may have drawn from a sequence.
     may_have_drawn: bool,
-    /// The proxy has drawn from a sequence for it, of which no server connection knows.
-    has_drawn_here: bool,
+    /// What the proxy has drawn from sequences for it, of which no server connection knows.
+    drawn: Drawn,
     /// What the transaction at hand has done to sequences.
     sequences: Sequences,
     /// It has made temporary tables.

@@ -514,7 +514,10 @@ impl Session {
 /// more than its text.
 fn is_plain(plan: &Plan) -> bool {
     matches!(plan.statement, Statement::Query(_))
-        && plan.session.without(SessionUse::ONLY_LOCKS).is_empty()
+        && plan
+            .session
+            .without(SessionUse::ONLY_LOCKS | SessionUse::MAY_DRAW)
+            .is_empty()
         && plan.own.is_empty()
         && plan.pseudo.is_empty()
         && plan.listed.is_empty()

@@ -49,6 +49,7 @@ impl Session {
 
     /// As [`Session::refuse`], with an ErrorResponse that is written already.
     pub(super) async fn fail_with(&mut self, error: Vec<u8>) -> Result<(), Stop> {
+        self.memory.drawn.fail();
         if !self.batch.is_sent() {
             // What was sent before belongs to earlier units, whose outcome decides where this one
             // stands.
@@ -133,7 +134,12 @@ impl Session {
     /// What PostgreSQL says of a statement that the proxy has refused: what it can't be, even on one server, is the
     /// better answer. Only where a server that knows nothing of the session's transaction can tell.
     pub(super) async fn judged(&self, refused: Error, text: &str) -> Error {
-        let may_ask = refused.code() == SqlState::FEATURE_NOT_SUPPORTED
+        // The key of a row is looked at before the statement is read.
+        let is_early = matches!(
+            refused.code(),
+            SqlState::FEATURE_NOT_SUPPORTED | SqlState::NOT_NULL_VIOLATION
+        );
+        let may_ask = is_early
             && self.transaction == Transaction::Idle
             && self.server.is_none()
             && !self.memory.temporary_tables

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::backend::report;
 use crate::error::{Error, Result};
+use crate::plan::own::tokens_of;
 use crate::plan::{Access, Arguments, Parameters, Plan, SessionUse, Target};
+use crate::session::database::Database;
 use crate::session::effect::Effect;
 use crate::session::explain::is_gathered;
 use crate::session::held::Held;
@@ -20,8 +22,8 @@ use crate::session::stored;
 use crate::session::study::Study;
 use crate::session::{Sequences, Session, Stop};
 use crate::sql::shifts::Shifts;
-use crate::sql::statement::{QueryKind, Statement};
-use crate::sql::token::slice;
+use crate::sql::statement::{QueryKind, Statement, TransactionModes};
+use crate::sql::token::{TokenKind, slice};
 use crate::sqlstate::SqlState;
 use crate::txn::Transaction;
 use crate::txn::commit::Work;
@@ -34,6 +36,7 @@ impl Session {
     /// Handles Query.
     pub(super) async fn query(&mut self, frame: &[u8]) -> Result<(), Stop> {
         let text = frontend::query(frame::body(frame))?;
+        self.begin_drawn();
         if self.server.as_ref().is_some_and(Held::is_detached) {
             // What runs beside the transaction may yet break it.
             self.drain().await?;
@@ -150,7 +153,16 @@ impl Session {
         if self.transaction != Transaction::Failed && self.query_named(text, plan).await? {
             return Ok(());
         }
-        let effects = self.effects_now(plan, text)?;
+        if self.transaction != Transaction::Failed {
+            let none = Parameters::none();
+            if let Some(told) = self.with_drawn((text, plan), none, &[]).await? {
+                return Box::pin(self.query_expanded(told)).await;
+            }
+        }
+        let effects = match self.begins_again(&plan.statement) {
+            true => None,
+            false => self.effects_now(plan, text)?,
+        };
         self.note_temporary(plan);
         self.check_free_cursor(&plan.statement)?;
         if self.before_end(&plan.statement).await? {
@@ -162,19 +174,7 @@ impl Session {
             let need = self.need(plan, None, text);
             return self.send_query(frame, need, effects).await;
         }
-        let literals = std::mem::take(&mut self.shape.literals);
-        let target = {
-            let arguments = Arguments {
-                text,
-                literals: &literals,
-                parameters: Parameters::none(),
-                encoding: self.settings.context().encoding,
-            };
-            let hint = self.shape.hint.clone().map(|range| slice(text, range));
-            self.target(plan, &arguments, hint)
-        };
-        self.shape.literals = literals;
-        let target = target?;
+        let target = self.target_unbound(plan, text)?;
         let is_shown = self.explains(plan) && !is_gathered(plan, &target);
         if target.takes_steps(is_shown) {
             return self.query_in_steps(text, plan, &target).await;
@@ -253,6 +253,47 @@ impl Session {
         Ok(())
     }
 
+    /// Whether it is a BEGIN that changes nothing, since a transaction is open: PostgreSQL warns.
+    fn begins_again(&self, statement: &Statement) -> bool {
+        let has_nothing_due = |held: &Held| held.is_at_rest();
+        matches!(statement, Statement::Begin(begin) if begin.modes == TransactionModes::default())
+            && self.transaction == Transaction::Open
+            && self.server.as_ref().is_some_and(has_nothing_due)
+    }
+
+    /// Where a statement goes that is not bound: a parameter in it is an error, which one server says by itself.
+    fn target_unbound(&mut self, plan: &Plan, text: &str) -> Result<Target> {
+        let literals = std::mem::take(&mut self.shape.literals);
+        let target = {
+            let arguments = Arguments {
+                text,
+                literals: &literals,
+                parameters: Parameters::none(),
+                encoding: self.settings.context().encoding,
+            };
+            let hint = self.shape.hint.clone().map(|range| slice(text, range));
+            self.target(plan, &arguments, hint)
+        };
+        self.shape.literals = literals;
+        let is_spread = match &target {
+            Ok(Target::One(_) | Target::Any) => false,
+            Ok(_) => true,
+            Err(error) => error.code() == SqlState::FEATURE_NOT_SUPPORTED,
+        };
+        if !is_spread || !text.contains('$') || !matches!(plan.statement, Statement::Query(_)) {
+            return target;
+        }
+        let tokens = tokens_of(text, Database::lex_options(self.settings.context()))?;
+        let mut tokens = tokens.iter();
+        let Some(token) = tokens.find(|token| token.kind == TokenKind::Parameter) else {
+            return target;
+        };
+        let before = slice(text, 0..token.start).chars().count();
+        let position = u32::try_from(before + 1).unwrap_or(u32::MAX);
+        let message = format!("there is no parameter {}", token.text(text));
+        Err(Error::new(SqlState::UNDEFINED_PARAMETER, message).position(position))
+    }
+
     /// Sends a Query to a connection that meets the need.
     pub(super) async fn send_query(
         &mut self,
@@ -283,6 +324,7 @@ impl Session {
             self.statements.spoil_portals();
         }
         self.note_notify(plan);
+        self.memory.drawn.execute(&plan.statement, plan.session);
         if plan.session.contains(SessionUse::RESTARTS_SEQUENCE) {
             self.memory.sequences = Sequences::Restarted;
         } else if plan.session.contains(SessionUse::SETS_SEQUENCE)

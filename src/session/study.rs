@@ -250,7 +250,9 @@ impl Session {
     /// State that stays on one server connection needs a shard to stay on.
     fn kept(&self, plan: &Plan, target: Target) -> Result<Target> {
         // No connection knows what the session drew last.
-        if self.memory.has_drawn_here && plan.session.contains(SessionUse::READS_SEQUENCE) {
+        if self.memory.drawn.keeps_from_servers()
+            && plan.session.contains(SessionUse::READS_SEQUENCE)
+        {
             return Err(sequence_elsewhere());
         }
         let unknown = plan.session.contains(SessionUse::SET_CONFIG);

@@ -89,7 +89,7 @@ impl Session {
             false => self.database.limits.sequence_block,
         };
         let topology = Arc::clone(&self.database.topology);
-        self.memory.has_drawn_here = true;
+        self.memory.drawn.note_unknown(sequence);
         let drawn = match topology.draw(sequence, rows, most).await {
             // There may be enough for the rows there are.
             Err(_) if rows > 1 => topology.draw(sequence, 1, most).await?,
