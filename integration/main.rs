@@ -33,6 +33,7 @@ mod domains;
 mod drivers;
 mod dump;
 mod encodings;
+mod errors;
 mod executed;
 mod faults;
 mod feed;

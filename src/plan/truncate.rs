@@ -15,30 +15,52 @@ use crate::plan::Route;
 use crate::plan::SessionUse;
 use crate::plan::hazards::check_hazards;
 use crate::plan::names::cascades;
-use crate::plan::query::Planned;
+use crate::plan::query::{FIRST_SHARD, Planned};
 use crate::plan::statement::Part;
 use crate::sharding::ShardSet;
 use crate::sql::literal::identifier_value;
 
-/// The statement on all shards that have rows of its tables; none if a table is not on several.
+/// The statement on all shards that have rows of its tables, or where PostgreSQL says that there is no such table;
+/// none if a table is not on several.
 pub(super) fn plan(part: Part<'_>) -> Option<Planned> {
+    let session = match restarts(part) {
+        true => SessionUse::RESTARTS_SEQUENCE,
+        false => SessionUse::NONE,
+    };
+    if are_unknown(part) {
+        let nowhere = Route::Shard(FIRST_SHARD);
+        return Some(planned(nowhere, session | SessionUse::UNKNOWN_NAMES));
+    }
     let route = match shards(part)? {
         Ok(shards) => Route::Scatter(shards),
         Err(error) => Route::Refused(error),
     };
-    Some(Planned {
+    Some(planned(route, session))
+}
+
+/// Whether no table of it is known.
+fn are_unknown(part: Part<'_>) -> bool {
+    let is_unknown = |(schema, name): &(Option<String>, String)| {
+        let schema = schema.as_deref();
+        let path = part.request.search_path;
+        let lookup = part.request.catalog.relation(schema, name, path);
+        matches!(lookup, Lookup::Unknown { .. })
+    };
+    let tables = tables(part).filter(|_| !part.request.temporary_tables);
+    tables.is_some_and(|tables| tables.iter().all(is_unknown))
+}
+
+fn planned(route: Route, session: SessionUse) -> Planned {
+    Planned {
         route,
         access: Access::Write,
-        session: match restarts(part) {
-            true => SessionUse::RESTARTS_SEQUENCE,
-            false => SessionUse::NONE,
-        },
+        session,
         own: Box::default(),
         pseudo: Box::default(),
         listed: Box::default(),
         merge: None,
         fallback: None,
-    })
+    }
 }
 
 fn is_lock(part: Part<'_>) -> bool {

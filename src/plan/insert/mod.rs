@@ -17,12 +17,14 @@ use std::sync::Arc;
 use crate::catalog::Location;
 use crate::catalog::Lookup;
 use crate::catalog::Relation;
+use crate::catalog::Trigger;
 use crate::error::Result;
 use crate::plan::bind::BoundSource;
 use crate::plan::effects::Effects;
 use crate::plan::hazards::check_secured;
 use crate::plan::hazards::check_spread;
 use crate::plan::keyed::KeySource;
+use crate::plan::keyed::KeyValue;
 use crate::plan::keyed::Part;
 use crate::plan::keyed::Proof;
 use crate::plan::proof::Prover;
@@ -378,18 +380,17 @@ fn prove_row(
         .ok_or_else(|| refusal::no_place(&relation.name, "it is not sharded"))?;
     let mut parts = Vec::with_capacity(placement.columns().len());
     for key in placement.columns() {
-        let position = position(relation, insert, key).ok_or_else(|| missing(key))?;
-        let value = match row.get(position) {
-            Some(Cell::Value(value)) => value,
-            Some(Cell::Default) => return Err(missing(key)),
-            Some(Cell::Computed) => return Err(computed(key)),
+        let position = position(relation, insert, key);
+        let value = match position.map(|position| row.get(position)) {
+            Some(Some(Cell::Value(value))) => prover
+                .value(value, key.column_type.key_type)
+                .ok_or_else(|| computed(key))?,
+            Some(Some(Cell::Computed)) => return Err(computed(key)),
             // The select list ends where its columns can't be counted any more.
-            None if from_query => return Err(computed(key)),
-            None => return Err(missing(key)),
+            Some(None) if from_query => return Err(computed(key)),
+            _ if !from_query && is_null_by_default(relation, key) => NULL,
+            _ => return Err(missing(key)),
         };
-        let value = prover
-            .value(value, key.column_type.key_type)
-            .ok_or_else(|| computed(key))?;
         parts.push(Part {
             column: key.column_type,
             values: Box::new([value]),
@@ -402,6 +403,23 @@ fn prove_row(
         use_: KeyUse::Store,
         optional: from_query,
     })
+}
+
+/// The key of a row that has none.
+const NULL: KeyValue = KeyValue {
+    source: KeySource::Null,
+    cast: 0,
+    shared: false,
+};
+
+/// Whether rows that name no value for a column of the key have NULL there, which nothing changes.
+fn is_null_by_default(relation: &Relation, key: &KeyColumn) -> bool {
+    let column = relation.column(&key.name);
+    let is_changed = |trigger: &Trigger| trigger.is_before_row;
+    column.is_some_and(|(_, column)| !column.default.exists && !column.generated)
+        && !relation.hazards.rules
+        && !relation.hazards.triggers.iter().any(is_changed)
+        && !relation.is_view()
 }
 
 /// Refuses rows that leave a column to a sequence: each shard has its own.
