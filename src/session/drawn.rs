@@ -193,6 +193,18 @@ impl Session {
         }
     }
 
+    /// A query of the proxy's own is asked for the client, on any connection of its shard.
+    ///
+    /// # Errors
+    /// `0A000` if only one of them knows what it asks of sequences.
+    pub(super) fn note_asked(&mut self, plan: &Plan) -> Result<()> {
+        if self.is_sticky(plan) {
+            return Err(sequence_elsewhere());
+        }
+        self.note_temporary(plan);
+        Ok(())
+    }
+
     /// A statement that asks what the session last drew, with what the proxy has drawn in its text; none if the
     /// servers answer it.
     ///

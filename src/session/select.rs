@@ -175,7 +175,7 @@ impl Session {
             },
             None,
         )?;
-        self.note_temporary(&plan);
+        self.note_asked(&plan)?;
         let shards = match target {
             _ if !plan.own.is_empty() || !plan.pseudo.is_empty() => return Err(not_inside().into()),
             Target::One(shard) => ShardSet::from_iter([shard]),
