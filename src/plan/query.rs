@@ -564,11 +564,8 @@ impl<'a> Query<'a> {
 
     /// The name of a source as the statement has it.
     pub fn written_name(&self, block: usize, source: usize) -> &str {
-        let source = self
-            .facts
-            .blocks
-            .get(block)
-            .and_then(|block| block.sources.get(source));
+        let block = self.facts.blocks.get(block);
+        let source = block.and_then(|block| block.sources.get(source));
         match source.map(|source| &source.kind) {
             Some(SourceKind::Relation(name)) => &name.name,
             _ => "",

@@ -50,15 +50,19 @@ pub struct Database {
     /// Turns of statements that a hub finishes: each needs two connections to one server, so that more of
     /// them at once could wait for each other's second.
     pub turns: Arc<Semaphore>,
-    /// What servers have just said to clients that logged in.
-    pub greetings: Greetings,
     /// One pool per server: by shard, then by the server's index in its replica set.
     pools: Vec<Vec<Arc<Pool>>>,
-    plans: Plans,
+    caches: Caches,
     /// Keeps commits on several shards and snapshots of several apart.
     pub barrier: Arc<Barrier>,
     /// Ends what commits have left behind; aborted on drop.
     _recovery: JoinSet<()>,
+}
+
+/// What need not be worked out or asked again.
+struct Caches {
+    plans: Plans,
+    greetings: Greetings,
 }
 
 /// The plans of one database.
@@ -136,12 +140,14 @@ impl Database {
             metrics,
             gate,
             turns: Arc::new(Semaphore::new(turns)),
-            greetings: Greetings::default(),
             pools,
-            plans: Plans {
-                kept: plans,
-                changes: AtomicU64::new(0),
-                sights: AtomicU64::new(0),
+            caches: Caches {
+                plans: Plans {
+                    kept: plans,
+                    changes: AtomicU64::new(0),
+                    sights: AtomicU64::new(0),
+                },
+                greetings: Greetings::default(),
             },
             barrier,
             _recovery: JoinSet::new(),
@@ -153,6 +159,11 @@ impl Database {
     pub fn recovering(mut self, recovery: JoinSet<()>) -> Database {
         self._recovery = recovery;
         self
+    }
+
+    /// What servers have just said to clients that logged in.
+    pub fn greetings(&self) -> &Greetings {
+        &self.caches.greetings
     }
 
     /// Whether there is only one shard, so that every statement belongs there.
@@ -172,17 +183,17 @@ impl Database {
 
     /// Notes that a session has changed a definition.
     pub fn note_change(&self) {
-        self.plans.changes.fetch_add(1, Ordering::AcqRel);
+        self.caches.plans.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// An epoch for a catalogue that only one session sees: no other has it.
     pub fn next_epoch(&self) -> u64 {
-        PRIVATE | self.plans.sights.fetch_add(1, Ordering::Relaxed)
+        PRIVATE | self.caches.plans.sights.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Differs from what it was before any change of definitions that this proxy knows of.
     pub fn definitions(&self) -> u64 {
-        self.topology.epoch().rotate_left(32) ^ self.plans.changes.load(Ordering::Acquire)
+        self.topology.epoch().rotate_left(32) ^ self.caches.plans.changes.load(Ordering::Acquire)
     }
 
     /// Whether every statement belongs on the first shard unless the client chooses another: there is
@@ -269,7 +280,7 @@ impl Database {
             epoch: catalog.epoch,
         };
         // Such a session has names that no other has.
-        if !is_private && let Some(kept) = self.plans.kept.get(&key) {
+        if !is_private && let Some(kept) = self.caches.plans.kept.get(&key) {
             kept.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(Arc::clone(&kept.plan));
         }
@@ -299,14 +310,19 @@ impl Database {
                 text: without_constants(question.text, Self::lex_options(question.context)).into(),
                 hits: AtomicU64::new(0),
             };
-            self.plans.kept.insert(key, Arc::new(kept));
+            self.caches.plans.kept.insert(key, Arc::new(kept));
         }
         Ok(planned)
     }
 
     /// The plans that are kept.
     pub fn plans(&self) -> Vec<Arc<Kept>> {
-        self.plans.kept.iter().map(|(_, kept)| kept).collect()
+        self.caches
+            .plans
+            .kept
+            .iter()
+            .map(|(_, kept)| kept)
+            .collect()
     }
 }
 

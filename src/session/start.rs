@@ -327,7 +327,7 @@ impl Opening {
     /// Whether a server has just answered the same to another client.
     fn was_learned(&mut self, parameters: &Parameters) -> bool {
         let is_open = self.principal.is_none() && !self.database.gate.is_closed();
-        let known = is_open.then(|| self.database.greetings.get(parameters));
+        let known = is_open.then(|| self.database.greetings().get(parameters));
         let Some((reported, settings)) = known.flatten() else {
             return false;
         };
@@ -338,7 +338,7 @@ impl Opening {
     /// Lets others know what the server has answered.
     fn keep(&self, parameters: Parameters, lease: &Lease) {
         if self.principal.is_none() && self.notices.is_empty() {
-            let greetings = &self.database.greetings;
+            let greetings = self.database.greetings();
             greetings.keep(parameters, lease, &self.reported, &self.settings);
         }
     }
