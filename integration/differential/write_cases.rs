@@ -95,6 +95,5 @@ pub const WRITES: &[&str] = &[
     "SELECT * INTO copy_of_users FROM users WHERE user_id = 3",
     "CREATE TABLE copy_of_users AS SELECT * FROM users WHERE user_id = 3",
     "COPY (SELECT * FROM users) TO STDOUT",
-    "EXPLAIN ANALYZE DELETE FROM users",
     "DO $$ BEGIN DELETE FROM users; END $$",
 ];
