@@ -311,6 +311,22 @@ fn what_nobody_knows_of_sequences_is_refused() {
     pair.refused(lastval);
 }
 
+#[test]
+fn rows_never_get_what_another_client_drew() {
+    let cluster = cluster();
+    let mut pair = Pair::new(&cluster);
+    let mut other = Pair::new(&cluster);
+    let insert =
+        "INSERT INTO fixed (tenant, v) VALUES (currval('odd'), 'x'), (2, 'y') RETURNING tenant";
+    compare(&mut pair, Mode::Simple, "SELECT nextval('odd')");
+    // On the same server connection.
+    compare(&mut other, Mode::Simple, "SELECT nextval('odd')");
+    pair.refused(insert);
+    for sql in ["BEGIN", "SELECT nextval('odd')", insert, "COMMIT"] {
+        compare(&mut pair, Mode::Simple, sql);
+    }
+}
+
 /// Inserts rows through a proxy until it is gone or `count` are there; the ids that came back.
 fn insert(mut raw: Raw, count: usize) -> Vec<i64> {
     let mut ids = Vec::new();
