@@ -51,6 +51,7 @@ mod login;
 mod materialized;
 mod merge;
 mod merge_into;
+mod moments;
 mod nested;
 mod oids;
 mod operators;

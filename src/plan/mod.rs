@@ -29,6 +29,7 @@ mod insert;
 mod keyed;
 mod locks;
 pub mod merge;
+mod moment;
 mod names;
 mod nested;
 mod outputs;
@@ -112,6 +113,7 @@ pub use insert::RowsPart;
 pub use insert::together;
 pub use keyed::Keyed;
 pub use merge::Merge;
+pub use moment::Moments;
 pub use own::OwnCall;
 pub use parameters::Parameters;
 pub use pseudo::Replacement;
@@ -177,6 +179,8 @@ pub struct Plan {
     pub pseudo: Box<[Replacement]>,
     /// The lists of columns of INSERTs that have none: the statement is planned anew with them.
     pub listed: Box<[Listed]>,
+    /// What it takes of its transaction's time.
+    pub moments: Option<Box<Moments>>,
 }
 
 /// Where a statement runs.
@@ -312,6 +316,7 @@ pub fn plan(request: &Request<'_>) -> Plan {
         fallback: planned.fallback,
         pseudo: planned.pseudo,
         listed: planned.listed,
+        moments: planned.moments,
     }
 }
 

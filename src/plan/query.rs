@@ -34,6 +34,7 @@ use crate::plan::keyed::Keyed;
 use crate::plan::keyed::Proof;
 use crate::plan::keyed::Spread;
 use crate::plan::merge::Merge;
+use crate::plan::moment::Moments;
 use crate::plan::names::field_call;
 use crate::plan::own;
 use crate::plan::own::OwnCall;
@@ -72,6 +73,7 @@ pub(super) struct Planned {
     pub fallback: Option<Arc<Combine>>,
     pub pseudo: Box<[Replacement]>,
     pub listed: Box<[Listed]>,
+    pub moments: Option<Box<Moments>>,
 }
 
 /// A query on its way to a route.
@@ -168,6 +170,7 @@ impl<'a> Query<'a> {
             fallback: None,
             pseudo: Box::default(),
             listed: Box::default(),
+            moments: None,
         }
     }
 
@@ -213,10 +216,8 @@ impl<'a> Query<'a> {
             own,
             merge: merge.map(Arc::new),
             pseudo: Box::default(),
-            listed: match self.request.catalog.shards().len() {
-                1 => Box::default(),
-                _ => listed::find(self),
-            },
+            listed: listed::find(self),
+            moments: Moments::find(self),
         }
     }
 

@@ -131,6 +131,7 @@ fn for_session(part: Part<'_>) -> Planned {
         fallback: None,
         pseudo: Box::default(),
         listed: Box::default(),
+        moments: None,
     }
 }
 
@@ -153,6 +154,7 @@ pub(super) fn finish(part: Part<'_>, planned: Result<(usize, SessionUse)>) -> Pl
         fallback: None,
         pseudo: Box::default(),
         listed: Box::default(),
+        moments: None,
     }
 }
 

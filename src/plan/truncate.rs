@@ -58,6 +58,7 @@ fn planned(route: Route, session: SessionUse) -> Planned {
         own: Box::default(),
         pseudo: Box::default(),
         listed: Box::default(),
+        moments: None,
         merge: None,
         fallback: None,
     }

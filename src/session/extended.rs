@@ -174,14 +174,9 @@ impl Session {
                 self.batch.scatter = Some(portal);
                 return Ok(());
             }
-            let (derived, mut target) = self.bind_told(&prepared, &bind).await?;
+            let (derived, target) = self.bind_told(&prepared, &bind).await?;
             is_filled = derived.is_some();
             prepared = derived.unwrap_or(prepared);
-            if target == Target::Fill {
-                (prepared, target) = self.bind_filled(&prepared, &bind).await?;
-                is_filled = true;
-                self.memory.drawn.bind();
-            }
             let measured = self.bind_measured(&prepared, &bind, target).await?;
             let text = prepared.sql();
             let written = (text, &*prepared.literals);
@@ -249,8 +244,8 @@ impl Session {
         Ok(self.local(plan, text).await?.is_some())
     }
 
-    /// As [`Session::aim`], with what the statement asks of sequences that the proxy has drawn from; the
-    /// statement that stands for it, if another does.
+    /// As [`Session::aim`], with what the statement asks of sequences that the proxy has drawn from, leaves to
+    /// defaults, and asks of the time; the statement that stands for it, if another does.
     async fn bind_told(
         &mut self,
         prepared: &Arc<Prepared>,
@@ -259,15 +254,25 @@ impl Session {
         self.begin_drawn();
         let written = (prepared.sql(), &prepared.plan);
         let parameters = Parameters::new(&prepared.types, bind.formats, bind.values);
-        if let Some(told) = self
-            .with_drawn(written, parameters, &prepared.types)
-            .await?
-        {
-            let (derived, target) = self.bound_as(told, prepared, bind)?;
-            return Ok((Some(derived), target));
+        let types = &prepared.types;
+        let told = self.with_drawn(written, parameters, types).await?;
+        let (mut derived, mut target) = match told {
+            Some(told) => self.bound_as(told, prepared, bind)?,
+            None => {
+                let mut derived = Arc::clone(prepared);
+                let target = self.aim(&mut derived, bind)?;
+                (derived, target)
+            }
+        };
+        if target == Target::Fill {
+            (derived, target) = self.bind_filled(&derived, bind).await?;
+            self.memory.drawn.bind();
         }
-        let mut derived = Arc::clone(prepared);
-        let target = self.aim(&mut derived, bind)?;
+        let written = (derived.sql(), &*derived.plan);
+        let told = self.with_moment(written, &target, types).await?;
+        if let Some(told) = told {
+            (derived, target) = self.bound_as(told, &derived, bind)?;
+        }
         let is_same = Arc::ptr_eq(&derived, prepared);
         Ok(((!is_same).then_some(derived), target))
     }

@@ -113,11 +113,7 @@ impl Session {
                 fill.edits(text, options, &values)?
             }
             (None, Some(clock)) => {
-                let mut values = Vec::new();
-                for column in clock.columns() {
-                    let evaluated = self.evaluated((&clock.table, column), 1).await?;
-                    values.extend(evaluated.into_iter().map(written));
-                }
+                let values = self.clock_values(clock).await?;
                 clock.edits(text, options, &values)?
             }
             (None, None) => return Err(incomplete().into()),
@@ -149,7 +145,12 @@ impl Session {
             drawn.extend(numbers.last().map(|last| (sequence.clone(), *last)));
             return Ok(numbers.iter().map(i64::to_string).collect());
         }
-        let values = self.evaluated((&fill.table, &column.name), count).await?;
+        let shard = match column.is_shared {
+            true => self.time_shard(),
+            false => ShardSet::from_iter([FIRST_SHARD]),
+        };
+        let evaluated = self.evaluated_on(&shard, (&fill.table, &column.name), (count, Form::Text));
+        let values = evaluated.await?;
         Ok(values.into_iter().map(written).collect())
     }
 
@@ -238,13 +239,24 @@ impl Session {
         (table, name): (&str, &str),
         (count, form): (usize, Form),
     ) -> Result<Vec<Option<String>>, Stop> {
-        let ask = evaluation(table, name, count, form);
         let first = ShardSet::from_iter([FIRST_SHARD]);
-        let mut default = self.ask(&first, &ask).await?;
+        let evaluated = self.evaluated_on(&first, (table, name), (count, form));
+        evaluated.await
+    }
+
+    /// As [`Session::evaluated_as`], on a shard.
+    pub(super) async fn evaluated_on(
+        &mut self,
+        shard: &ShardSet,
+        (table, name): (&str, &str),
+        (count, form): (usize, Form),
+    ) -> Result<Vec<Option<String>>, Stop> {
+        let ask = evaluation(table, name, count, form);
+        let mut default = self.ask(shard, &ask).await?;
         let Some(Some(default)) = default.pop() else {
             return Err(incomplete().into());
         };
-        self.ask(&first, &default).await
+        self.ask(shard, &default).await
     }
 
     /// Asks the primary of a shard; the first column of the rows.
@@ -303,14 +315,14 @@ impl Session {
 }
 
 /// A value as SQL.
-fn written(value: Option<String>) -> String {
+pub(super) fn written(value: Option<String>) -> String {
     match value {
         Some(value) => quote_literal(&value),
         None => "NULL".to_owned(),
     }
 }
 
-fn incomplete() -> Error {
+pub(super) fn incomplete() -> Error {
     Error::new(
         SqlState::INTERNAL_ERROR,
         "the defaults of an INSERT could not be found out",

@@ -82,7 +82,8 @@ impl Session {
         self.statements.set_names(names);
         let mut survey = survey?;
         let need = survey.need.take().unwrap_or(ANYWHERE);
-        if survey.is_spread || (survey.ends && self.ends_elsewhere(&need)) {
+        let is_told = || self.is_told_moments(plans, need.shard);
+        if survey.is_spread || (survey.ends && self.ends_elsewhere(&need)) || is_told() {
             return self.query_script(text, plans).await;
         }
         if plans.iter().any(|(_, plan)| stored::asks(plan)) {

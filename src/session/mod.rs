@@ -69,6 +69,7 @@ mod many;
 mod measure;
 mod merge;
 pub mod metrics;
+mod moment;
 mod named;
 mod nesting;
 pub mod operations;

@@ -175,6 +175,9 @@ impl Session {
             return self.send_query(frame, need, effects).await;
         }
         let target = self.target_unbound(plan, text)?;
+        if let Some(told) = self.with_moment((text, plan), &target, &[]).await? {
+            return Box::pin(self.query_expanded(told)).await;
+        }
         let is_shown = self.explains(plan) && !is_gathered(plan, &target);
         if target.takes_steps(is_shown) {
             return self.query_in_steps(text, plan, &target).await;

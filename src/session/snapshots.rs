@@ -80,6 +80,8 @@ impl Session {
         let undisturbed = control.end();
         self.opened();
         self.others.is_everywhere = true;
+        // Any of them could be.
+        self.others.first = Some(0);
         for mut held in all {
             held.is_lost |= !undisturbed;
             self.keep(held);

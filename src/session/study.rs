@@ -397,6 +397,7 @@ pub(super) fn unplanned(statement: Statement, route: Route, access: Access) -> A
         fallback: None,
         pseudo: Box::default(),
         listed: Box::default(),
+        moments: None,
     })
 }
 

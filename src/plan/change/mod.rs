@@ -39,6 +39,7 @@ use crate::plan::hazards::check_spread;
 use crate::plan::keyed::Keyed;
 use crate::plan::keyed::Proof;
 use crate::plan::keyed::Spread;
+use crate::plan::moment::Moment;
 use crate::plan::proof::Prover;
 use crate::plan::query::Query;
 use crate::plan::refusal;
@@ -52,9 +53,7 @@ use crate::sql::analysis::Clauses;
 use moves::Move;
 use subquery::Subqueries;
 
-pub(super) use calls::Moment;
 pub(super) use calls::OF_SESSION;
-pub(super) use calls::moment;
 
 pub use execution::Column;
 pub use execution::Extra;

@@ -226,6 +226,7 @@ pub(super) fn plan(part: Part<'_>, copy: &Copy) -> Planned {
                 fallback: None,
                 pseudo: Box::default(),
                 listed: Box::default(),
+                moments: None,
             }
         }
     };

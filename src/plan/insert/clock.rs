@@ -36,7 +36,7 @@ struct Moment {
 
 impl Clock {
     /// The columns that an INSERT leaves to such a default; none if there are none. Its columns are listed.
-    pub(super) fn find(relation: &Relation, insert: &Insert) -> Option<Clock> {
+    pub(in crate::plan) fn find(relation: &Relation, insert: &Insert) -> Option<Clock> {
         let (Some(listed), Rows::Values(rows)) = (&insert.columns, &insert.rows) else {
             return None;
         };

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::plan::change::Moment;
 use crate::plan::feed::piece;
+use crate::plan::moment::Moment;
 use crate::plan::own::tokens_of;
 use crate::plan::query::Query;
 use crate::sql::splice::Edit;
